@@ -1,0 +1,43 @@
+# Finds what mien is built with. Third-party headers stay private: no consumer sees them.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Eigen3 3.3 REQUIRED NO_MODULE)
+find_package(nlohmann_json 3.7 REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(Threads REQUIRED)
+find_path(MIEN_STB_INCLUDE stb/stb_image.h)
+if(NOT MIEN_STB_INCLUDE)
+  message(FATAL_ERROR "stb_image.h was not found. On Debian: apt-get install libstb-dev")
+endif()
+
+# Header-only libraries give their include folders alone, so that an installed static mien names no target of theirs.
+add_library(mien_headers INTERFACE)
+target_include_directories(mien_headers SYSTEM INTERFACE ${MIEN_STB_INCLUDE}
+  $<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES> $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
+set(MIEN_PRIVATE_LIBRARIES $<BUILD_INTERFACE:mien_headers> OpenMP::OpenMP_CXX ZLIB::ZLIB Threads::Threads)
+
+set(MIEN_HAVE_JPEG OFF)
+set(MIEN_HAVE_SPNG OFF)
+if(MIEN_JPEG)
+  find_package(JPEG)
+  if(JPEG_FOUND)
+    set(MIEN_HAVE_JPEG ON)
+    list(APPEND MIEN_PRIVATE_LIBRARIES JPEG::JPEG)
+  else()
+    message(WARNING "libjpeg-turbo was not found: JPEG is read with stb_image (slower, weaker checks). On Debian: apt-get install libjpeg-dev")
+  endif()
+endif()
+if(MIEN_SPNG)
+  find_path(MIEN_SPNG_INCLUDE spng.h)
+  find_library(MIEN_SPNG_LIBRARY spng)
+  if(MIEN_SPNG_INCLUDE AND MIEN_SPNG_LIBRARY)
+    set(MIEN_HAVE_SPNG ON)
+    list(APPEND MIEN_PRIVATE_LIBRARIES ${MIEN_SPNG_LIBRARY})
+  else()
+    message(WARNING "libspng was not found: PNG is read with stb_image (weaker checks). On Debian: apt-get install libspng-dev")
+  endif()
+endif()
+
+# The CUDA backend has no kernels yet: ON is refused, AUTO builds without.
+if(MIEN_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "MIEN_CUDA=ON: this version of mien has no CUDA kernels. Use MIEN_CUDA=AUTO or OFF.")
+endif()

@@ -1,0 +1,26 @@
+# kernels/cpu/*.cpp once per instruction-set level. See Note [One symbol a level] in kernels/cpu/table.h.
+function(mien_add_kernel_levels target)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/*.cpp)
+  set(levels base)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    set(levels base avx2 avx512)
+  endif()
+  set(flags_base "")
+  set(flags_avx2 -mavx2 -mfma -mf16c -mbmi2)
+  set(flags_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c -mbmi2 -mprefer-vector-width=512)
+  foreach(level IN LISTS levels)
+    add_library(mien_cpu_${level} OBJECT ${sources})
+    target_link_libraries(mien_cpu_${level} PRIVATE mien_options)
+    target_compile_options(mien_cpu_${level} PRIVATE -O3 ${flags_${level}})
+    target_compile_definitions(mien_cpu_${level} PRIVATE MIEN_LEVEL=${level} MIEN_TABLE=mien_cpu_${level} MIEN_LEVEL_IS_${level}=1)
+    set(joined ${CMAKE_BINARY_DIR}/kernels/mien_cpu_${level}.o)
+    add_custom_command(OUTPUT ${joined}
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/kernels
+      COMMAND ${CMAKE_LINKER} -r --force-group-allocation -o ${joined} $<TARGET_OBJECTS:mien_cpu_${level}>
+      COMMAND ${CMAKE_OBJCOPY} --keep-global-symbol=mien_cpu_${level} ${joined}
+      DEPENDS mien_cpu_${level} $<TARGET_OBJECTS:mien_cpu_${level}>
+      COMMAND_EXPAND_LISTS VERBATIM)
+    set_source_files_properties(${joined} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+    target_sources(${target} PRIVATE ${joined})
+  endforeach()
+endfunction()

@@ -1,0 +1,45 @@
+// The fast CPU kernels. The sources of this folder are compiled once per level into namespaces mien::base, mien::avx2 and mien::avx512
+// (MIEN_LEVEL), and each level exports exactly one symbol: its table.
+//
+// Note [One symbol a level]: a template instantiated in two levels is a weak symbol, and the linker keeps only one of them, compiled for
+// whatever level came first. So each level's objects are joined with `ld -r` and everything but the table is made local (objcopy
+// --keep-global-symbol). tests/kernels/symbols_test checks it.
+#pragma once
+
+#include "mien/kernels/kernel.h"
+
+// Every op that has a fast CPU kernel. A new one: a row here, `extern const KernelEntry NAME_entry` in kernels/cpu/FAMILY.cpp, and `&CpuTable::NAME` in its op.
+#define MIEN_CPU_KERNELS(X)  \
+  X(conv2d)                  \
+  X(conv2d_grad_input)       \
+  X(conv2d_grad_weight)      \
+  X(matmul)                  \
+  X(linear)                  \
+  X(max_pool2d)              \
+  X(max_pool2d_backward)     \
+  X(adaptive_avg_pool2d)     \
+  X(crop_resize_area)        \
+  X(unary)                   \
+  X(unary_backward)          \
+  X(binary)                  \
+  X(copy)                    \
+  X(prelu)                   \
+  X(prelu_backward)          \
+  X(reduce)                  \
+  X(sgd)
+
+namespace mien {
+struct CpuTable {
+#define MIEN_MEMBER(name) const KernelEntry* name;
+  MIEN_CPU_KERNELS(MIEN_MEMBER)
+#undef MIEN_MEMBER
+};
+}  // namespace mien
+
+extern "C" {
+extern const mien::CpuTable mien_cpu_base;
+#if defined(__x86_64__)
+extern const mien::CpuTable mien_cpu_avx2;
+extern const mien::CpuTable mien_cpu_avx512;
+#endif
+}

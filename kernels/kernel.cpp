@@ -1,0 +1,147 @@
+#include "mien/kernels/kernel.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "mien/kernels/cpu/table.h"
+#include "mien/tensor/allocator.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace mien {
+namespace {
+
+#if defined(__x86_64__)
+// CPUID feature bits and XCR0 only: family and model are masked on many cloud machines.
+Level detect() noexcept {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return Level::base;
+  const bool fma = c & (1u << 12), osxsave = c & (1u << 27), avx = c & (1u << 28), f16c = c & (1u << 29);
+  if (!osxsave || !avx) return Level::base;
+  unsigned xcr0_low, xcr0_high;
+  __asm__("xgetbv" : "=a"(xcr0_low), "=d"(xcr0_high) : "c"(0));
+  if ((xcr0_low & 0x6u) != 0x6u) return Level::base;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return Level::base;
+  const bool avx2 = b & (1u << 5), bmi2 = b & (1u << 8);
+  if (!avx2 || !fma || !bmi2 || !f16c) return Level::base;
+  const unsigned wanted = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
+  if ((b & wanted) == wanted && (xcr0_low & 0xe6u) == 0xe6u) return Level::avx512;
+  return Level::avx2;
+}
+#else
+Level detect() noexcept { return Level::base; }
+#endif
+
+Level cap_from_environment() noexcept {
+  const char* text = std::getenv("MIEN_MAX_ISA");
+  if (!text) return Level::avx512;
+  for (const Level l : {Level::ref, Level::base, Level::avx2, Level::avx512})
+    if (std::strcmp(text, name(l)) == 0) return l;
+  std::fprintf(stderr, "mien: MIEN_MAX_ISA=%s is not one of ref, base, avx2, avx512; it is ignored\n", text);
+  return Level::avx512;
+}
+
+std::atomic<int>& chosen_level() {
+  static std::atomic<int> level{static_cast<int>(std::min(machine_cpu_level(), cap_from_environment()))};
+  return level;
+}
+
+bool verbose_dispatch() {
+  static const bool on = [] {
+    const char* text = std::getenv("MIEN_VERBOSE");
+    return text && std::strstr(text, "dispatch");
+  }();
+  return on;
+}
+
+std::string describe(std::span<const View> views) {
+  std::string text;
+  for (const auto& v : views) text += (text.empty() ? "" : ", ") + std::string(name(v.dtype)) + to_string(v.shape);
+  return text;
+}
+
+// Scratch memory that goes back whatever happens.
+struct Scratch {
+  explicit Scratch(std::int64_t bytes) : bytes_(bytes) {
+    if (bytes_ > 0) {
+      allocator_ = cpu_allocator();
+      data_ = allocator_->allocate(bytes_);
+    }
+  }
+  ~Scratch() {
+    if (data_) allocator_->deallocate(data_, bytes_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* data() const noexcept { return data_; }
+
+ private:
+  std::shared_ptr<Allocator> allocator_;
+  std::int64_t bytes_;
+  void* data_ = nullptr;
+};
+
+}  // namespace
+
+const KernelEntry* KernelList::at(Level level) const noexcept {
+  const CpuTable* table = nullptr;
+  switch (level) {
+    case Level::ref: return ref;
+    case Level::cuda: return cuda;
+    case Level::base: table = &mien_cpu_base; break;
+#if defined(__x86_64__)
+    case Level::avx2: table = &mien_cpu_avx2; break;
+    case Level::avx512: table = &mien_cpu_avx512; break;
+#else
+    default: break;
+#endif
+  }
+  return cpu && table ? table->*cpu : nullptr;
+}
+
+const char* name(Level level) noexcept {
+  static constexpr const char* names[] = {"ref", "base", "avx2", "avx512", "cuda"};
+  return names[static_cast<int>(level)];
+}
+
+Level machine_cpu_level() noexcept {
+  static const Level level = detect();
+  return level;
+}
+
+Level max_cpu_level() noexcept { return static_cast<Level>(chosen_level().load(std::memory_order_relaxed)); }
+
+void set_max_cpu_level(Level level) {
+  if (level > machine_cpu_level())
+    throw ValueError("set_max_cpu_level", std::string("this machine has no ") + name(level) + ", its highest level is " + name(machine_cpu_level()));
+  chosen_level().store(static_cast<int>(level));
+}
+
+void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
+  KernelArgs args{in, out, params, nullptr};
+  std::string declined;
+  for (int l = static_cast<int>(max_cpu_level()); l >= 0; --l) {
+    const KernelEntry* entry = list.at(static_cast<Level>(l));
+    if (!entry) continue;
+    if (const char* reason = entry->decline ? entry->decline(args) : nullptr) {
+      if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s declined: %s\n", op, name(static_cast<Level>(l)), reason);
+      declined += std::string(declined.empty() ? "" : "; ") + name(static_cast<Level>(l)) + ": " + reason;
+      continue;
+    }
+    if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(in).c_str());
+    const Scratch scratch(entry->workspace ? entry->workspace(args) : 0);
+    args.workspace = scratch.data();
+    entry->run(args);
+    return;
+  }
+  throw NotImplemented(op, "no kernel takes (" + describe(in) + ")" + (declined.empty() ? "" : ": " + declined));
+}
+
+}  // namespace mien

@@ -1,0 +1,142 @@
+// Parameters of the kernels: plain trivially copyable data, one struct per family, shared by ops/ and every backend.
+// Shapes are logical (NCHW) and strides free, unless a comment says otherwise.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "mien/tensor/shape.h"
+
+namespace mien {
+
+using Pair = std::array<std::int64_t, 2>;                 // height, width
+using Padding4 = std::array<std::int64_t, 4>;             // top, bottom, left, right
+using Dims = std::array<std::int8_t, max_rank>;
+
+// conv2d:             in  x[N,C,H,W], w[O,C/g,kh,kw], (bias[O])     out y[N,O,OH,OW]
+// conv2d_grad_input:  in  gy[N,O,OH,OW], w                          out gx[N,C,H,W]   (the shape of `out` decides H, W)
+// conv2d_grad_weight: in  gy, x                                     out gw[O,C/g,kh,kw]
+// OH = (H + top + bottom - dilation*(kh-1) - 1) / stride + 1, rounded down. Cross-correlation, zeros outside.
+struct ConvParams {
+  Pair stride{1, 1};
+  Padding4 padding{0, 0, 0, 0};
+  Pair dilation{1, 1};
+  std::int64_t groups = 1;
+};
+
+// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], index i64 of the same shape (h*W + w of the winner; first on ties)
+// max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
+// avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx
+// ceil_mode as PyTorch: a last window that would start in the right padding is dropped. Max pads with -inf and lets NaN through.
+struct PoolParams {
+  Pair kernel{2, 2};
+  Pair stride{2, 2};
+  Pair padding{0, 0};
+  Pair dilation{1, 1};                   // max only
+  bool ceil_mode = false;
+  bool count_include_pad = true;         // average only
+  std::int64_t divisor_override = 0;     // average only; 0 = none
+};
+
+// adaptive_avg_pool2d (also the area resize of detectors): in x[N,C,H,W] (f32, f64 or u8), out y[N,C,h,w] (floating);
+//   window floor(i*H/h) .. ceil((i+1)*H/h), equal weights. _backward: in gy, out gx. No parameters.
+// crop_resize_area: in image u8 or f32 [C,H,W] (any strides), boxes i64 [K,4] = x1,y1,x2,y2 half-open inside the picture;
+//   out y f32 [K,C,h,w] = (area resize of each crop - mean) * scale.
+struct CropResizeParams {
+  float mean = 0.f, scale = 1.f;
+};
+// resize_bilinear: in x, out y of the wanted size; _backward: in gy, out gx. Half-pixel centres unless align_corners. (PyTorch's rule.)
+struct ResizeParams {
+  bool align_corners = false;
+};
+
+// unary: in x, out y. y = f(x; a, b). unary_backward: in g, x, y out gx = g * f'(x) (see unary_table.h).
+enum class UnaryKind : std::uint8_t;
+struct UnaryParams {
+  UnaryKind kind{};
+  double a = 0, b = 0;
+};
+// binary: in a, b of the broadcast shape (strides 0 where expanded), out y. Comparisons write bool.
+enum class BinaryKind : std::uint8_t { add, sub, mul, div, maximum, minimum, eq, ne, lt, le, gt, ge };
+struct BinaryParams {
+  BinaryKind kind{};
+};
+// where: in cond bool, a, b; out y. copy/cast: in x, out y (any dtypes, any strides, same shape). fill: out y = value.
+struct FillParams {
+  double value = 0;
+};
+
+// reduce: in x, out y with the reduced dims kept as 1 (keepdim form). argmax/argmin write i64.
+enum class ReduceKind : std::uint8_t { sum, max, min };
+struct ReduceParams {
+  ReduceKind kind{};
+};
+// arg_reduce: in x, out i64, one dim. First index on ties.
+struct ArgReduceParams {
+  bool max = true;
+  int dim = 0;
+};
+
+// prelu: in x[N,C,...], a[C] or a[1]; out y = x > 0 ? x : a*x. prelu_backward: in g, x, a out gx, ga. Channel dim is 1 (0 for rank 1).
+// matmul: in a[..., M, K], b[..., K, N] with the batch dims already broadcast; out y[..., M, N].
+// linear: in x[N, I], w[O, I], (bias[O]); out y[N, O].
+// softmax / log_softmax over dim: in x, out y; _backward: in g, y, out gx.
+struct SoftmaxParams {
+  int dim = 0;
+  bool log = false;
+};
+// batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance).
+// batch_norm_backward: in g, x, weight, mean, invstd; out gx, gw, gb.
+struct NormParams {
+  double eps = 1e-5;
+};
+// nll: in log-probabilities [N,C], target i64 [N], (class weight [C]); out loss[N] = -w[t] * logp[t] (0 where t == ignore_index), weight[N].
+// nll_backward: in g[N], target, (class weight); out gx[N,C].
+struct NllParams {
+  std::int64_t ignore_index = -100;
+};
+// concat: in x0..xk, out y. index_select rows: in x, index i64[K]; out y[K, ...]; index_add: in g[K,...], index out gx (zeroed, then added).
+struct DimParams {
+  int dim = 0;
+};
+// pad: in x, out y; pads low and high per dim, constant value. slice_backward is pad with steps: out zeroed, then x lands at start + i*step.
+struct PadParams {
+  Shape low, high;
+  double value = 0;
+};
+struct SliceParams {
+  int dim = 0;
+  std::int64_t start = 0, step = 1;
+};
+// random: out f32/f64 (uniform [a, b), normal mean a std b), bernoulli mask (1/(1-a) with probability 1-a, else 0), randint [a, b) i64.
+enum class RandomKind : std::uint8_t { uniform, normal, dropout_mask, integer };
+struct RandomParams {
+  RandomKind kind{};
+  std::uint64_t seed = 0, stream = 0;
+  double a = 0, b = 1;
+};
+// topk_mask: in x[N] (any dtype float), valid bool [N]; out mask of x's dtype: 1 for the k = max(1, int(keep * valid)) largest valid values
+// (ties: lower index first), 0 elsewhere.
+struct TopkParams {
+  double keep = 1;
+};
+// nms: in boxes [K,4] x1,y1,x2,y2, scores [K]; out kept i64 [K] (indices by falling score), count i64 [1]. Equal scores: lower index first.
+// offset 1 counts pixels inclusively (areas (x2-x1+1)*(y2-y1+1)); dropped when overlap > threshold.
+enum class NmsMode : std::uint8_t { union_, min };
+struct NmsParams {
+  double threshold = .5;
+  NmsMode mode = NmsMode::union_;
+  int offset = 0;
+};
+// Optimizer steps, in place. sgd: in grad, out param, momentum buffer. adam: in grad, out param, m, v.
+struct SgdParams {
+  double lr = 0, momentum = 0, dampening = 0, weight_decay = 0;
+  bool nesterov = false, first_step = false;
+};
+struct AdamParams {
+  double lr = 0, beta1 = .9, beta2 = .999, eps = 1e-8, weight_decay = 0;  // decoupled = AdamW
+  std::int64_t step = 1;
+  bool decoupled = false;
+};
+
+}  // namespace mien

@@ -1,0 +1,79 @@
+// Batch normalisation with the statistics of the batch (Ioffe and Szegedy, 2015). Channels are dimension 1; the variance is the biased one.
+#include <cmath>
+
+#include "mien/kernels/ref/iterate_impl.h"
+#include "mien/kernels/ref/ref.h"
+
+namespace mien::ref {
+namespace {
+
+Shape channel_part(const View& x) {
+  Shape part = x.shape;
+  part[1] = 1;
+  return part;
+}
+
+template <class T>
+void batch_norm(const KernelArgs& args) {
+  const double eps = args.get<NormParams>().eps;
+  const View &vx = args.in[0], &vw = args.in[1], &vb = args.in[2], &vy = args.out[0], &vm = args.out[1], &vs = args.out[2];
+  const Shape part = channel_part(vx);
+  const double count = static_cast<double>(numel(part));
+  for (std::int64_t c = 0; c < vx.size(1); ++c) {
+    const T* x = typed<T>(vx) + c * vx.stride(1);
+    T* y = typed<T>(vy) + c * vy.stride(1);
+    double sum = 0, squares = 0;
+    iterate<1>(part, {vx.strides}, [&](const Offsets<1>& o) { sum += static_cast<double>(x[o[0]]); });
+    const double mean = sum / count;
+    iterate<1>(part, {vx.strides}, [&](const Offsets<1>& o) {
+      const double d = static_cast<double>(x[o[0]]) - mean;
+      squares += d * d;
+    });
+    const double invstd = 1.0 / std::sqrt(squares / count + eps);
+    const double w = static_cast<double>(typed<T>(vw)[c * vw.stride(0)]), b = static_cast<double>(typed<T>(vb)[c * vb.stride(0)]);
+    iterate<2>(part, {vx.strides, vy.strides},
+               [&](const Offsets<2>& o) { y[o[1]] = static_cast<T>((static_cast<double>(x[o[0]]) - mean) * invstd * w + b); });
+    typed<T>(vm)[c * vm.stride(0)] = static_cast<T>(mean);
+    typed<T>(vs)[c * vs.stride(0)] = static_cast<T>(invstd);
+  }
+}
+
+template <class T>
+void batch_norm_backward(const KernelArgs& args) {
+  const View &vg = args.in[0], &vx = args.in[1], &vw = args.in[2], &vm = args.in[3], &vs = args.in[4];
+  const View &vgx = args.out[0], &vgw = args.out[1], &vgb = args.out[2];
+  const Shape part = channel_part(vx);
+  const double count = static_cast<double>(numel(part));
+  for (std::int64_t c = 0; c < vx.size(1); ++c) {
+    const T *g = typed<T>(vg) + c * vg.stride(1), *x = typed<T>(vx) + c * vx.stride(1);
+    T* gx = typed<T>(vgx) + c * vgx.stride(1);
+    const double w = static_cast<double>(typed<T>(vw)[c * vw.stride(0)]), mean = static_cast<double>(typed<T>(vm)[c * vm.stride(0)]),
+                 invstd = static_cast<double>(typed<T>(vs)[c * vs.stride(0)]);
+    double sum_g = 0, sum_gx = 0;  // of g, of g times the normalised x
+    iterate<2>(part, {vg.strides, vx.strides}, [&](const Offsets<2>& o) {
+      const double gi = static_cast<double>(g[o[0]]);
+      sum_g += gi;
+      sum_gx += gi * (static_cast<double>(x[o[1]]) - mean) * invstd;
+    });
+    iterate<3>(part, {vg.strides, vx.strides, vgx.strides}, [&](const Offsets<3>& o) {
+      const double normal = (static_cast<double>(x[o[1]]) - mean) * invstd;
+      gx[o[2]] = static_cast<T>(w * invstd * (static_cast<double>(g[o[0]]) - (sum_g + normal * sum_gx) / count));
+    });
+    typed<T>(vgw)[c * vgw.stride(0)] = static_cast<T>(sum_gx);
+    typed<T>(vgb)[c * vgb.stride(0)] = static_cast<T>(sum_g);
+  }
+}
+
+void run_batch_norm(const KernelArgs& args) {
+  dispatch_float(args.out[0].dtype, "batch_norm", [&](auto t) { batch_norm<decltype(t)>(args); });
+}
+void run_batch_norm_backward(const KernelArgs& args) {
+  dispatch_float(args.out[0].dtype, "batch_norm_backward", [&](auto t) { batch_norm_backward<decltype(t)>(args); });
+}
+
+}  // namespace
+
+const KernelEntry batch_norm_entry = {run_batch_norm};
+const KernelEntry batch_norm_backward_entry = {run_batch_norm_backward};
+
+}  // namespace mien::ref

@@ -1,0 +1,104 @@
+// What an op is: plain data. One `constinit const Op op_NAME` per row of ops/table.h, beside its public function in ops/FAMILY.cpp.
+//
+// To add one: tools/new-op NAME writes the skeletons; CONTRIBUTING tells the rest.
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <initializer_list>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "mien/autograd/autograd.h"
+#include "mien/kernels/kernel.h"
+#include "mien/kernels/params.h"
+
+namespace mien {
+
+// A copy of a params struct in fixed storage: what a node keeps.
+class Params {
+ public:
+  Params() = default;
+  template <class P>
+    requires(!std::is_same_v<P, Params>)
+  Params(const P& p) {  // NOLINT: implicit on purpose, apply(op, {x}, ConvParams{...}) reads well
+    static_assert(std::is_trivially_copyable_v<P> && sizeof(P) <= sizeof(bytes_));
+    std::memcpy(bytes_.data(), &p, sizeof(P));
+  }
+  const void* data() const noexcept { return bytes_.data(); }
+
+ private:
+  alignas(8) std::array<std::byte, 200> bytes_{};
+};
+
+struct OutputSpec {
+  Shape shape;
+  DType dtype = DType::f32;
+  Layout layout = Layout::contiguous;
+};
+
+// What a derivative gets: everything defined only where the op asked for it (save_inputs, save_outputs).
+struct Vjp {
+  const char* op;
+  std::span<const Tensor> grads;           // of the outputs; undefined means zero
+  std::span<const Tensor> inputs;          // those saved
+  std::span<const Tensor> outputs;         // those saved
+  std::span<const OutputSpec> input_specs; // shape and dtype of every input
+  std::span<const bool> needs;             // which input gradients are wanted
+  const void* params;
+  std::span<Tensor> result;                // to be filled, one per input
+  template <class P>
+  const P& get() const noexcept {
+    return *static_cast<const P*>(params);
+  }
+};
+
+enum class Broadcast : std::uint8_t { none, full, batch };  // of the inputs' views before the kernel sees them (batch: all but the last two dims)
+enum class Fusion : std::uint8_t { none, elementwise, reduction, contraction };
+
+using Inputs = std::span<const Tensor>;
+using Outputs = std::vector<OutputSpec>;
+
+struct Op {
+  const char* name;
+  // Checks everything and pushes one spec per output. Throws ShapeError, DTypeError.
+  void (*infer)(Inputs in, const void* params, Outputs& out);
+  // Null: the op has no derivative (its outputs never require one).
+  void (*vjp)(const Vjp&) = nullptr;
+  std::uint32_t save_inputs = 0, save_outputs = 0;  // bit i: the derivative needs input / output i
+  KernelList kernels{};
+  // Set for ops that only look at the same memory in another way; then there is no kernel.
+  Tensor (*view)(const Tensor&, const void* params) = nullptr;
+  Broadcast broadcast = Broadcast::none;
+  Fusion fusion = Fusion::none;
+  // For families: the member's name from the parameters.
+  const char* (*member)(const void* params) = nullptr;
+};
+
+inline constexpr std::uint32_t bit(int i) { return std::uint32_t{1} << i; }
+
+// Infers, allocates, runs the best kernel and records the derivative when one of the inputs requires it. Trailing optional inputs are left out.
+Tensor apply(const Op& op, Inputs inputs, const Params& params = {});
+std::vector<Tensor> apply_all(const Op& op, Inputs inputs, const Params& params = {});
+inline Tensor apply(const Op& op, std::initializer_list<Tensor> in, const Params& p = {}) { return apply(op, Inputs(in.begin(), in.size()), p); }
+inline std::vector<Tensor> apply_all(const Op& op, std::initializer_list<Tensor> in, const Params& p = {}) {
+  return apply_all(op, Inputs(in.begin(), in.size()), p);
+}
+// Runs a kernel that writes into existing tensors (optimizer steps, fill): bumps their versions, records nothing.
+// Throws NotDifferentiable when grad mode is on and one of `out` is not a leaf.
+void apply_in_place(const char* name, const KernelList& kernels, std::initializer_list<Tensor> in, std::initializer_list<Tensor> out, const Params& params);
+
+// Every op of the table, in its order.
+std::span<const Op* const> all_ops();
+
+// --- helpers for infer functions -------------------------------------------------------------------------------------
+void check_rank(const char* op, const char* what, const Tensor& t, int rank);
+void check_floating(const char* op, const Tensor& t);            // f32 or f64
+void check_same_dtype(const char* op, Inputs in);                // the error names the cast
+void check_same_shape(const char* op, const Tensor& a, const Tensor& b);
+Layout layout_like(const Tensor& t);                             // channels_last stays channels_last
+OutputSpec spec_like(const Tensor& t);
+std::string describe_all(Inputs in);                             // "f32[1, 3, 8, 8], f32[4, 3, 3, 3]"
+
+}  // namespace mien

@@ -1,0 +1,17 @@
+// Pooling over x [N, C, H, W], semantics of PyTorch (ceil_mode, count_include_pad). Padding <= kernel / 2. Max pads with -inf.
+#pragma once
+
+#include <utility>
+
+#include "mien/kernels/params.h"
+#include "mien/tensor/tensor.h"
+
+namespace mien {
+
+Tensor max_pool2d(const Tensor& x, const PoolParams& params);
+// The values and where they came from: i64 h*W + w.
+std::pair<Tensor, Tensor> max_pool2d_with_indices(const Tensor& x, const PoolParams& params);
+Tensor avg_pool2d(const Tensor& x, const PoolParams& params);
+Tensor global_avg_pool2d(const Tensor& x);  // [N, C, 1, 1]
+
+}  // namespace mien

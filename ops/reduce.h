@@ -1,0 +1,20 @@
+// Sums, means, extrema. `dims` empty: all dimensions. keepdim keeps them with size 1. Sums are trees over fixed chunks: the same bits for any number of threads.
+#pragma once
+
+#include <vector>
+
+#include "mien/tensor/tensor.h"
+
+namespace mien {
+
+Tensor sum(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);
+Tensor mean(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);
+Tensor max(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);  // ties share the gradient equally
+Tensor min(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);
+Tensor argmax(const Tensor& x, std::int64_t dim, bool keepdim = false);                         // i64, first on ties
+Tensor argmin(const Tensor& x, std::int64_t dim, bool keepdim = false);
+// Adds up what broadcasting repeated: the inverse of expand for gradients.
+Tensor sum_to(const Tensor& x, const Shape& shape);
+Tensor norm(const Tensor& x);  // square root of the sum of squares
+
+}  // namespace mien

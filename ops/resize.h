@@ -1,0 +1,18 @@
+// Other picture sizes. x [N, C, H, W].
+#pragma once
+
+#include "mien/kernels/params.h"
+#include "mien/tensor/tensor.h"
+
+namespace mien {
+
+// Mean over the window floor(i*H/h) .. ceil((i+1)*H/h) of each output pixel: PyTorch's adaptive_avg_pool2d, also "area" resizing, up and down.
+// f32 and f64 with a derivative; u8 pictures give f32.
+Tensor adaptive_avg_pool2d(const Tensor& x, Pair size);
+inline Tensor resize_area(const Tensor& x, Pair size) { return adaptive_avg_pool2d(x, size); }
+Tensor resize_bilinear(const Tensor& x, Pair size, bool align_corners = false);
+// All crops of one picture in one call: image u8 or f32 [C, H, W] (any strides), boxes i64 [K, 4] = x1, y1, x2, y2 half-open and inside the
+// picture (ShapeError otherwise) -> f32 [K, C, h, w] = (area resize - mean) * scale. No derivative.
+Tensor crop_resize_area(const Tensor& image, const Tensor& boxes, Pair size, float mean = 0, float scale = 1);
+
+}  // namespace mien

@@ -1,0 +1,126 @@
+#include "mien/optim/optimizer.h"
+
+#include <cmath>
+#include <set>
+
+#include "mien/autograd/autograd.h"
+#include "mien/kernels/cpu/table.h"
+#include "mien/kernels/ref/ref.h"
+#include "mien/ops/copy.h"
+#include "mien/ops/factory.h"
+#include "mien/ops/op.h"
+#include "mien/ops/reduce.h"
+#include "mien/ops/unary.h"
+
+namespace mien {
+namespace {
+constinit const KernelList sgd_kernels{&ref::sgd_entry, &CpuTable::sgd};
+constinit const KernelList adam_kernels{&ref::adam_entry};
+}  // namespace
+
+void Optimizer::add_group(std::vector<NamedTensor> parameters, GroupOptions options) {
+  std::set<std::string> names;
+  for (const auto& g : groups_)
+    for (const auto& p : g.parameters) names.insert(p.name);
+  for (const auto& p : parameters)
+    if (!names.insert(p.name).second) throw ValueError("optimizer", "two parameters are called " + p.name, "Give each group's names a prefix of its own.");
+  groups_.push_back({std::move(parameters), options});
+}
+
+void Optimizer::zero_grad() {
+  for (const auto& g : groups_)
+    for (const auto& p : g.parameters) clear_grad(p.value);
+}
+
+Tensor Optimizer::buffer(const std::string& kind, const NamedTensor& parameter, bool* fresh) {
+  Tensor& b = state_[kind + "." + parameter.name];
+  if (fresh) *fresh = !b.defined();
+  if (!b.defined()) b = zeros_like(parameter.value);
+  return b;
+}
+
+std::vector<NamedTensor> Optimizer::state_dict() const {
+  std::vector<NamedTensor> out;
+  for (const auto& [name, value] : state_) out.push_back({name, value});
+  return out;
+}
+
+void Optimizer::load_state_dict(const std::vector<NamedTensor>& state, std::int64_t steps) {
+  std::map<std::string, const NamedTensor*> parameters;
+  for (const auto& g : groups_)
+    for (const auto& p : g.parameters) parameters[p.name] = &p;
+  std::map<std::string, Tensor> loaded;
+  for (const auto& s : state) {
+    const auto dot = s.name.find('.');
+    const auto it = dot == std::string::npos ? parameters.end() : parameters.find(s.name.substr(dot + 1));
+    if (it == parameters.end()) throw ValueError("optimizer", "the saved state " + s.name + " belongs to no parameter here", "Was it saved by another model?");
+    if (!(it->second->value.shape() == s.value.shape()))
+      throw ValueError("optimizer", "the saved state " + s.name + " is " + describe(s.value) + ", the parameter is " + describe(it->second->value));
+    loaded[s.name] = clone(cast(s.value, it->second->value.dtype()));
+  }
+  state_ = std::move(loaded);
+  steps_ = steps;
+}
+
+Sgd::Sgd(const SgdOptions& options) : Optimizer(options.lr), options_(options) {
+  if (options.nesterov && (options.momentum <= 0 || options.dampening != 0))
+    throw ValueError("Sgd", "nesterov needs momentum > 0 and dampening 0, got momentum " + std::to_string(options.momentum) + " and dampening " + std::to_string(options.dampening));
+}
+
+void Sgd::step() {
+  const NoGrad guard;
+  for (const auto& g : groups_)
+    for (const auto& p : g.parameters) {
+      const Tensor gradient = grad(p.value);
+      if (!gradient.defined()) continue;
+      SgdParams params{.lr = lr_ * g.options.lr_scale, .momentum = options_.momentum, .dampening = options_.dampening,
+                       .weight_decay = g.options.weight_decay < 0 ? options_.weight_decay : g.options.weight_decay, .nesterov = options_.nesterov};
+      const Tensor momentum = options_.momentum != 0 ? buffer("momentum", p, &params.first_step) : p.value;  // unused without momentum
+      apply_in_place("sgd", sgd_kernels, {contiguous(gradient)}, {p.value, momentum}, params);
+    }
+  ++steps_;
+}
+
+void Adam::step() {
+  const NoGrad guard;
+  ++steps_;
+  for (const auto& g : groups_)
+    for (const auto& p : g.parameters) {
+      const Tensor gradient = grad(p.value);
+      if (!gradient.defined()) continue;
+      const AdamParams params{.lr = lr_ * g.options.lr_scale, .beta1 = options_.beta1, .beta2 = options_.beta2, .eps = options_.eps,
+                              .weight_decay = g.options.weight_decay < 0 ? options_.weight_decay : g.options.weight_decay, .step = steps_, .decoupled = options_.decoupled};
+      apply_in_place("adam", adam_kernels, {contiguous(gradient)}, {p.value, buffer("m", p), buffer("v", p)}, params);
+    }
+}
+
+double clip_grad_norm(const std::vector<NamedTensor>& parameters, double max_norm) {
+  const NoGrad guard;
+  double total = 0;
+  for (const auto& p : parameters)
+    if (const Tensor g = grad(p.value); g.defined()) total += sum(square(g)).item();
+  const double norm = std::sqrt(total);
+  if (norm > max_norm)
+    for (const auto& p : parameters)
+      if (const Tensor g = grad(p.value); g.defined()) set_grad(p.value, affine(g, max_norm / (norm + 1e-6), 0));
+  return norm;
+}
+
+void clip_grad_value(const std::vector<NamedTensor>& parameters, double limit) {
+  const NoGrad guard;
+  for (const auto& p : parameters)
+    if (const Tensor g = grad(p.value); g.defined()) set_grad(p.value, clamp(g, -limit, limit));
+}
+
+double step_lr(double base, std::int64_t epoch, std::int64_t every, double gamma) {
+  return base * std::pow(gamma, static_cast<double>(epoch / every));
+}
+
+double multi_step_lr(double base, std::int64_t epoch, const std::vector<std::int64_t>& milestones, double gamma) {
+  double lr = base;
+  for (const auto m : milestones)
+    if (epoch >= m) lr *= gamma;
+  return lr;
+}
+
+}  // namespace mien

@@ -1,0 +1,89 @@
+// Optimizers over groups of parameters. A step reads grad() of each parameter (parameters without one are left alone) and writes in place.
+//
+//   Sgd optimizer({.lr = .01, .momentum = .9, .weight_decay = 5e-4});
+//   optimizer.add_group(net.parameters());
+//   optimizer.add_group(head.parameters(), {.lr_scale = 10});
+//   loss -> backward -> optimizer.step(); optimizer.zero_grad();
+//
+// Semantics of PyTorch's SGD, Adam and AdamW. State is found by parameter name: names are unique in one optimizer (ValueError).
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mien/layers/module.h"
+
+namespace mien {
+
+struct GroupOptions {
+  double lr_scale = 1;       // times the optimizer's rate
+  double weight_decay = -1;  // < 0: the optimizer's
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+  void add_group(std::vector<NamedTensor> parameters, GroupOptions options = {});
+  virtual void step() = 0;
+  void zero_grad();
+  double lr() const noexcept { return lr_; }
+  void set_lr(double lr) { lr_ = lr; }
+  std::int64_t steps() const noexcept { return steps_; }
+
+  // For checkpoints: the buffers by name ("momentum.conv1.weight"), and the number of steps.
+  std::vector<NamedTensor> state_dict() const;
+  void load_state_dict(const std::vector<NamedTensor>& state, std::int64_t steps);  // ValueError names what does not fit
+
+ protected:
+  explicit Optimizer(double lr) : lr_(lr) {}
+  struct Group {
+    std::vector<NamedTensor> parameters;
+    GroupOptions options;
+  };
+  // The buffer `kind` of a parameter, zeros when it is new; `fresh` tells.
+  Tensor buffer(const std::string& kind, const NamedTensor& parameter, bool* fresh = nullptr);
+
+  std::vector<Group> groups_;
+  std::map<std::string, Tensor> state_;
+  double lr_;
+  std::int64_t steps_ = 0;
+};
+
+struct SgdOptions {
+  double lr = .01, momentum = 0, dampening = 0, weight_decay = 0;
+  bool nesterov = false;
+};
+class Sgd final : public Optimizer {
+ public:
+  explicit Sgd(const SgdOptions& options);  // ValueError: nesterov needs momentum and no dampening
+  void step() override;
+
+ private:
+  SgdOptions options_;
+};
+
+struct AdamOptions {
+  double lr = 1e-3, beta1 = .9, beta2 = .999, eps = 1e-8, weight_decay = 0;
+  bool decoupled = false;  // AdamW (Loshchilov and Hutter, 2019)
+};
+class Adam final : public Optimizer {
+ public:
+  explicit Adam(const AdamOptions& options) : Optimizer(options.lr), options_(options) {}
+  void step() override;
+
+ private:
+  AdamOptions options_;
+};
+
+// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before. Fixed order: the same bits for any number of threads.
+double clip_grad_norm(const std::vector<NamedTensor>& parameters, double max_norm);
+void clip_grad_value(const std::vector<NamedTensor>& parameters, double limit);
+
+// Learning rates as functions of the epoch (or step) number: nothing to save.
+double step_lr(double base, std::int64_t epoch, std::int64_t every, double gamma = .1);
+double multi_step_lr(double base, std::int64_t epoch, const std::vector<std::int64_t>& milestones, double gamma = .1);
+
+}  // namespace mien

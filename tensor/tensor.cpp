@@ -1,0 +1,145 @@
+#include "mien/tensor/tensor.h"
+
+#include <sstream>
+
+namespace mien {
+namespace {
+
+double element_as_double(const void* p, DType dtype, std::int64_t i) {
+  switch (dtype) {
+    case DType::f32: return static_cast<double>(static_cast<const float*>(p)[i]);
+    case DType::f64: return static_cast<const double*>(p)[i];
+    case DType::bf16: return static_cast<double>(to_float(static_cast<const bfloat16*>(p)[i]));
+    case DType::f16: return static_cast<double>(to_float(static_cast<const float16*>(p)[i]));
+    case DType::i32: return static_cast<double>(static_cast<const std::int32_t*>(p)[i]);
+    case DType::i64: return static_cast<double>(static_cast<const std::int64_t*>(p)[i]);
+    case DType::u8: return static_cast<double>(static_cast<const std::uint8_t*>(p)[i]);
+    case DType::boolean: return static_cast<const std::uint8_t*>(p)[i] != 0 ? 1.0 : 0.0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Storage::Storage(std::int64_t bytes, Device device) : bytes_(bytes), device_(device) {
+  internal_check(device.is_cpu(), "only CPU storage exists in this build");
+  if (bytes_ > 0) {
+    allocator_ = cpu_allocator();
+    data_ = static_cast<std::byte*>(allocator_->allocate(bytes_));
+  }
+}
+
+Storage::~Storage() {
+  if (data_) allocator_->deallocate(data_, bytes_);
+}
+
+void Tensor::release() noexcept {
+  if (impl_ && impl_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete impl_;
+  impl_ = nullptr;
+}
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Layout layout, Device device) {
+  const std::int64_t count = mien::numel(shape);
+  std::int64_t bytes = 0;
+  if (__builtin_mul_overflow(count, item_size(dtype), &bytes))
+    throw ShapeError("empty", "number of bytes overflows 64 bits: " + std::string(name(dtype)) + to_string(shape));
+  auto impl = std::make_unique<TensorImpl>();
+  impl->storage = std::make_shared<Storage>(bytes, device);
+  impl->shape = shape;
+  impl->strides = layout == Layout::channels_last ? channels_last_strides(shape) : contiguous_strides(shape);
+  impl->dtype = dtype;
+  Tensor t;
+  t.impl_ = impl.release();
+  t.retain();
+  return t;
+}
+
+Tensor Tensor::as_strided(const Shape& shape, const Strides& strides, std::int64_t offset) const {
+  if (shape.rank() != strides.rank()) throw ShapeError("as_strided", "shape " + to_string(shape) + " and strides " + to_string(strides) + " differ in rank");
+  if (mien::numel(shape) > 0) {
+    std::int64_t low = offset, high = offset;
+    for (int i = 0; i < shape.rank(); ++i) (strides[i] < 0 ? low : high) += (shape[i] - 1) * strides[i];
+    if (low < 0 || (high + 1) * item_size(dtype()) > impl().storage->bytes())
+      throw ShapeError("as_strided", "view " + to_string(shape) + " with strides " + to_string(strides) + " leaves the storage of " + describe(*this));
+  }
+  auto made = std::make_unique<TensorImpl>();
+  made->storage = impl().storage;
+  made->offset = offset;
+  made->shape = shape;
+  made->strides = strides;
+  made->dtype = dtype();
+  Tensor t;
+  t.impl_ = made.release();
+  t.retain();
+  return t;
+}
+
+double Tensor::item() const {
+  if (numel() != 1) throw ShapeError("item", "expects a tensor of one element, got " + describe(*this));
+  return element_as_double(raw_data(), dtype(), 0);
+}
+
+std::int64_t Tensor::item_int() const {
+  if (numel() == 1 && dtype() == DType::i64) return *data<std::int64_t>();
+  return static_cast<std::int64_t>(item());
+}
+
+std::vector<double> Tensor::to_vector() const {
+  const std::int64_t count = numel();
+  std::vector<double> out;
+  out.reserve(static_cast<std::size_t>(count));
+  Shape index = Shape::filled(rank(), 0);
+  std::int64_t position = 0;
+  for (std::int64_t n = 0; n < count; ++n) {
+    out.push_back(element_as_double(raw_data(), dtype(), position));
+    for (int d = rank() - 1; d >= 0; --d) {
+      position += strides()[d];
+      if (++index[d] < shape()[d]) break;
+      position -= index[d] * strides()[d];
+      index[d] = 0;
+    }
+  }
+  return out;
+}
+
+void Tensor::check_count(std::int64_t count, const Shape& shape) {
+  if (count != mien::numel(shape))
+    throw ShapeError("from", "shape " + to_string(shape) + " holds " + std::to_string(mien::numel(shape)) + " values, got " + std::to_string(count));
+}
+
+void Tensor::check_dtype(DType wanted) const {
+  if (dtype() != wanted)
+    throw DTypeError("data", std::string("asked for ") + name(wanted) + ", the tensor is " + describe(*this), "Cast with mien::cast first.");
+}
+
+void Tensor::check_contiguous() const {
+  if (!is_contiguous()) throw ShapeError("span", "expects a contiguous tensor, got strides " + to_string(strides()) + " of " + describe(*this), "Call mien::contiguous first.");
+}
+
+std::int64_t Tensor::element_offset(std::initializer_list<std::int64_t> index) const {
+  if (static_cast<int>(index.size()) != rank())
+    throw ShapeError("at", "expects " + std::to_string(rank()) + " indices, got " + std::to_string(index.size()) + " for " + describe(*this));
+  std::int64_t offset = 0;
+  int d = 0;
+  for (const auto i : index) {
+    if (i < 0 || i >= shape()[d]) throw ShapeError("at", "index " + std::to_string(i) + " is out of range in dimension " + std::to_string(d) + " of " + describe(*this));
+    offset += i * strides()[d++];
+  }
+  return offset;
+}
+
+std::string describe(const Tensor& t) { return t.defined() ? name(t.dtype()) + to_string(t.shape()) : "undefined"; }
+
+std::string to_string(const Tensor& t) {
+  std::ostringstream out;
+  out << describe(t);
+  if (!t.defined()) return out.str();
+  const auto values = t.to_vector();
+  out << " {";
+  for (std::size_t i = 0; i < values.size() && i < 64; ++i) out << (i ? ", " : "") << values[i];
+  if (values.size() > 64) out << ", ...";
+  out << "}";
+  return out.str();
+}
+
+}  // namespace mien
