@@ -37,6 +37,15 @@ if(MIEN_SPNG)
   endif()
 endif()
 
+# VOC annotations; without it reading them throws.
+set(MIEN_HAVE_PUGIXML OFF)
+find_path(MIEN_PUGIXML_INCLUDE pugixml.hpp)
+find_library(MIEN_PUGIXML_LIBRARY pugixml)
+if(MIEN_PUGIXML_INCLUDE AND MIEN_PUGIXML_LIBRARY)
+  set(MIEN_HAVE_PUGIXML ON)
+  list(APPEND MIEN_PRIVATE_LIBRARIES ${MIEN_PUGIXML_LIBRARY})
+endif()
+
 # The CUDA backend has no kernels yet: ON is refused, AUTO builds without.
 if(MIEN_CUDA STREQUAL "ON")
   message(FATAL_ERROR "MIEN_CUDA=ON: this version of mien has no CUDA kernels. Use MIEN_CUDA=AUTO or OFF.")

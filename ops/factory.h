@@ -20,6 +20,8 @@ Tensor uniform(const Shape& shape, double low, double high, FactoryOptions optio
 Tensor randn(const Shape& shape, FactoryOptions options = {});                  // standard normal
 Tensor normal(const Shape& shape, double mean, double std, FactoryOptions options = {});
 Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape, FactoryOptions options = {.dtype = DType::i64});  // [low, high)
+// 1 / (1 - p) with probability 1 - p, else 0: what dropout multiplies by.
+Tensor dropout_mask(const Shape& shape, double p, FactoryOptions options = {});
 Tensor zeros_like(const Tensor& x);
 Tensor ones_like(const Tensor& x);
 

@@ -36,6 +36,7 @@ MIEN_DEFINE_ERROR(OutOfMemory);        // wanted, in use and limit are in the me
 MIEN_DEFINE_ERROR(NotDifferentiable);  // a derivative was asked for that does not exist
 MIEN_DEFINE_ERROR(NotImplemented);
 MIEN_DEFINE_ERROR(ValueError);         // an argument outside its range
+MIEN_DEFINE_ERROR(Diverged);           // training that no longer makes sense: NaN or infinite losses
 MIEN_DEFINE_ERROR(InternalError);      // a bug in mien: please report it
 #undef MIEN_DEFINE_ERROR
 

@@ -1,0 +1,31 @@
+#include "common_main.h"
+
+#include <cstdio>
+
+#include "mien/kernels/parallel.h"
+
+namespace mien::example {
+
+void add_train_options(CLI::App& app, TrainOptions& options) {
+  app.add_option("--out", options.out, "Folder of this run: checkpoint, metrics.csv, curves, weights")->capture_default_str();
+  app.add_option("--epochs", options.epochs, "Passes over the training data")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--seed", options.seed, "Decides the initial weights, the order and the augmentation")->capture_default_str();
+  app.add_flag("--resume", options.resume, "Go on with the run in --out, bit for bit");
+  app.add_option("--seconds", options.seconds, "Stop after this time, with everything saved (0: no limit)")->capture_default_str();
+  app.add_option("--max-steps", options.max_steps, "Stop after this many steps in all (0: no limit)")->capture_default_str();
+  app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str();
+  app.add_option("--progress", options.progress, "auto, on or off")->capture_default_str();
+  app.add_option_function<int>("--threads", [](int n) { set_num_threads(n); }, "Threads for the kernels (default: all CPUs)")->check(CLI::PositiveNumber);
+}
+
+int parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  catch_signals();
+  return -1;
+}
+
+}  // namespace mien::example

@@ -1,0 +1,260 @@
+#include "common_train.h"
+
+#include <csignal>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "mien/autograd/autograd.h"
+#include "mien/data/encode.h"
+#include "mien/data/plot.h"
+#include "mien/io/checkpoint.h"
+#include "mien/tensor/generator.h"
+
+namespace fs = std::filesystem;
+
+namespace mien::example {
+namespace {
+
+volatile std::sig_atomic_t received = 0;
+void on_signal(int number) {
+  if (received) _exit(128 + number);
+  received = number;
+}
+
+// Doubles as text that reads back to the same bits.
+std::string exact(double v) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.17g", v);
+  return text;
+}
+
+TensorFile to_file(const std::vector<NamedTensor>& tensors) {
+  TensorFile file;
+  for (const auto& t : tensors) file.tensors.emplace_back(t.name, t.value);
+  return file;
+}
+std::vector<NamedTensor> from_file(const TensorFile& file) {
+  std::vector<NamedTensor> out;
+  for (const auto& [name, value] : file.tensors) out.push_back({name, value});
+  return out;
+}
+
+std::string join(const Metrics& m) {
+  std::string text;
+  for (const auto& [name, value] : m) text += (text.empty() ? "" : ";") + name + "=" + exact(value);
+  return text;
+}
+Metrics split(const std::string& text) {
+  Metrics m;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ';');)
+    if (const auto eq = part.find('='); eq != std::string::npos) m.emplace_back(part.substr(0, eq), std::strtod(part.c_str() + eq + 1, nullptr));
+  return m;
+}
+
+// Everything of a run that a checkpoint must bring back.
+class Run {
+ public:
+  Run(const TrainTask& task, const TrainOptions& options) : task_(task), options_(options), folder_(options.out + "/checkpoint") {}
+
+  void resume(Progress& progress) {
+    const Checkpoint c = folder_.load_last();
+    task_.model.load_state_dict(from_file(c.model));
+    task_.optimizer.load_state_dict(from_file(c.optimizer), number(c, "step"));
+    if (static_cast<std::uint64_t>(number(c, "seed")) != options_.seed)
+      throw ValueError("resume", "the run was started with --seed " + std::to_string(number(c, "seed")) + ", now it is " + std::to_string(options_.seed), "Give the same seed.");
+    if (number(c, "batches") != task_.loader.batches())
+      throw ValueError("resume", "an epoch had " + std::to_string(number(c, "batches")) + " batches, now it has " + std::to_string(task_.loader.batches()),
+                       "Resume with the same data and batch size.");
+    epoch = number(c, "epoch");
+    batch = number(c, "batch");
+    step = number(c, "step");
+    default_generator().restore(options_.seed, static_cast<std::uint64_t>(number(c, "generator")));
+    sums = split(c.state.at("sums"));
+    best = std::strtod(c.state.at("best").c_str(), nullptr);
+    std::istringstream rows(c.state.at("history"));
+    for (std::string row; std::getline(rows, row);)
+      if (const auto colon = row.find(':'); colon != std::string::npos) history.emplace_back(std::atoll(row.c_str()), split(row.substr(colon + 1)));
+    progress.line("resumed " + options_.out + " at epoch " + std::to_string(epoch) + ", step " + std::to_string(step));
+  }
+
+  void save(bool is_best) {
+    Checkpoint c;
+    c.model = to_file(task_.model.state_dict());
+    c.optimizer = to_file(task_.optimizer.state_dict());
+    std::string rows;
+    for (const auto& [e, m] : history) rows += std::to_string(e) + ":" + join(m) + "\n";
+    c.state = {{"epoch", std::to_string(epoch)}, {"batch", std::to_string(batch)}, {"step", std::to_string(step)}, {"seed", std::to_string(options_.seed)},
+               {"batches", std::to_string(task_.loader.batches())}, {"generator", std::to_string(default_generator().position())},
+               {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}};
+    folder_.save(c, is_best);
+  }
+
+  bool has_checkpoint() const { return folder_.exists(); }
+
+  std::int64_t epoch = 0, batch = 0, step = 0;
+  Metrics sums;  // over the epoch so far
+  double best = -INFINITY;
+  std::vector<std::pair<std::int64_t, Metrics>> history;
+
+ private:
+  static std::int64_t number(const Checkpoint& c, const char* key) {
+    const auto it = c.state.find(key);
+    if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
+    return std::atoll(it->second.c_str());
+  }
+  const TrainTask& task_;
+  const TrainOptions& options_;
+  CheckpointFolder folder_;
+};
+
+void write_history(const std::string& out, const std::vector<std::pair<std::int64_t, Metrics>>& history) {
+  if (history.empty()) return;
+  std::ofstream csv(out + "/metrics.csv.tmp");
+  csv << "epoch";
+  for (const auto& [name, value] : history[0].second) csv << "," << name;
+  csv << "\n";
+  for (const auto& [epoch, m] : history) {
+    csv << epoch;
+    for (const auto& [name, value] : m) csv << "," << exact(value);
+    csv << "\n";
+  }
+  csv.close();
+  if (!csv) throw IoError(IoKind::write_failed, "train", out + "/metrics.csv", "could not be written", "Is the disk full?");
+  fs::rename(out + "/metrics.csv.tmp", out + "/metrics.csv");
+  std::vector<Curve> losses, rates;
+  for (std::size_t k = 0; k < history[0].second.size(); ++k) {
+    const std::string& name = history[0].second[k].first;
+    if (name == "lr") continue;
+    Curve curve{name, {}, {}};
+    for (const auto& [epoch, m] : history) {
+      curve.x.push_back(static_cast<double>(epoch));
+      curve.y.push_back(m[k].second);
+    }
+    (name.find("loss") != std::string::npos ? losses : rates).push_back(std::move(curve));
+  }
+  if (!losses.empty()) write_png(out + "/loss.png", plot_curves("Loss", "epoch", "loss", losses));
+  if (!rates.empty()) write_png(out + "/rates.png", plot_curves("Rates", "epoch", "share", rates));
+}
+
+void add(Metrics& sums, const Metrics& m) {
+  if (sums.empty()) {
+    sums = m;
+    return;
+  }
+  for (std::size_t i = 0; i < m.size(); ++i) sums[i].second += m[i].second;
+}
+
+std::string show(const Metrics& m) {
+  std::string text;
+  for (const auto& [name, value] : m) {
+    char part[80];
+    std::snprintf(part, sizeof part, "%s%s %.4g", text.empty() ? "" : "  ", name.c_str(), value);
+    text += part;
+  }
+  return text;
+}
+
+}  // namespace
+
+TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  fs::create_directories(options.out);
+  Progress progress(Progress::parse(options.progress));
+  Run run(task, options);
+  if (options.resume) {
+    run.resume(progress);
+  } else {
+    if (run.has_checkpoint())
+      throw IoError(IoKind::cannot_create, "train", options.out, "already holds a run", "Add --resume to go on with it, or choose another --out.");
+    default_generator().restore(options.seed, std::uint64_t{1} << 32);  // streams below belong to the initial weights
+  }
+  TrainResult result;
+  task.model.train();
+  int bad_in_a_row = 0;
+  for (; run.epoch < options.epochs; ++run.epoch, run.batch = 0, run.sums.clear()) {
+    task.loader.start(static_cast<std::uint64_t>(run.epoch), run.batch);
+    while (auto batch = task.loader.next()) {
+      const double lr = task.lr(run.epoch, run.step);
+      task.optimizer.set_lr(lr);
+      const Metrics m = task.step(*batch);
+      ++run.step;
+      ++run.batch;
+      if (!std::isfinite(m[0].second)) {
+        if (++bad_in_a_row >= 10)
+          throw Diverged("train", m[0].first + " was not finite in 10 steps in a row (step " + std::to_string(run.step) + ")",
+                         "The last good state is in " + options.out + "/checkpoint; lower --lr.");
+      } else {
+        bad_in_a_row = 0;
+      }
+      add(run.sums, m);
+      progress.update(run.batch, task.loader.batches(), "epoch " + std::to_string(run.epoch + 1) + "/" + std::to_string(options.epochs) + "  " + show(m));
+      const bool late = options.seconds > 0 && elapsed() > options.seconds;
+      const bool enough = options.max_steps > 0 && run.step >= options.max_steps;
+      if (signal_received() || late || enough) {
+        result.end = signal_received() ? TrainEnd::interrupted : TrainEnd::time_up;
+        break;
+      }
+      if (options.save_every > 0 && run.step % options.save_every == 0 && bad_in_a_row == 0) run.save(false);
+    }
+    const bool whole = run.batch >= task.loader.batches();
+    if (whole || result.end == TrainEnd::time_up) {
+      Metrics row;
+      for (const auto& [name, value] : run.sums) row.emplace_back(name, value / static_cast<double>(run.batch));
+      row.emplace_back("lr", task.optimizer.lr());
+      if (task.evaluate) {
+        task.model.eval();
+        const NoGrad guard;
+        for (const auto& e : task.evaluate()) row.push_back(e);
+        task.model.train();
+      }
+      progress.line("epoch " + std::to_string(run.epoch + 1) + "  " + show(row));
+      result.history = run.history;
+      result.history.emplace_back(run.epoch + 1, row);
+      if (whole) run.history = result.history;
+      write_history(options.out, result.history);
+      double value = static_cast<double>(run.epoch);
+      for (const auto& [name, v] : row)
+        if (name == options.best_metric) value = v;
+      const bool is_best = value > run.best;
+      if (is_best) run.best = value;
+      if (whole && bad_in_a_row == 0) {  // saved as the beginning of the next epoch
+        const Metrics sums = std::move(run.sums);
+        run.sums.clear();
+        ++run.epoch;
+        run.batch = 0;
+        run.save(is_best);
+        --run.epoch;
+        run.batch = task.loader.batches();
+      }
+    }
+    if (result.end != TrainEnd::finished) {
+      if (!whole && bad_in_a_row == 0) run.save(false);
+      progress.line((result.end == TrainEnd::interrupted ? "stopped by a signal; " : "stopped at the limit; ") + std::string("saved at step ") + std::to_string(run.step) +
+                    ". Go on with --resume.");
+      break;
+    }
+  }
+  if (result.history.empty()) result.history = run.history;
+  result.seconds = elapsed();
+  return result;
+}
+
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+int signal_received() noexcept { return received; }
+
+}  // namespace mien::example

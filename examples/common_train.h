@@ -1,0 +1,56 @@
+// The loop that the training programs share: epochs, checkpoints, resume bit for bit, Ctrl-C, metrics.csv and curves.
+//
+// What makes a resumed run equal the one that was not stopped: the order of the samples follows from (seed, epoch), augmentation from
+// (seed, epoch, sample), the rate from the step, and the checkpoint holds weights, optimizer buffers, the generator's position and the sums of the epoch so far.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common_progress.h"
+#include "mien/data/loader.h"
+#include "mien/layers/module.h"
+#include "mien/optim/optimizer.h"
+
+namespace mien::example {
+
+using Metrics = std::vector<std::pair<std::string, double>>;  // in the order of the columns
+
+struct TrainOptions {
+  std::string out = "runs/train";
+  std::int64_t epochs = 10;
+  std::uint64_t seed = 0;
+  bool resume = false;
+  double seconds = 0;            // stop after this time with everything saved; 0: no limit
+  std::int64_t max_steps = 0;    // stop after this many steps in all; 0: no limit
+  std::int64_t save_every = 0;   // also save every this many steps; 0: at the end of each epoch only
+  std::string progress = "auto";
+  std::string best_metric;       // a column of evaluate(); the highest is kept as `best`; empty: the last
+};
+struct TrainTask {
+  Module& model;
+  Optimizer& optimizer;
+  Loader& loader;
+  std::function<double(std::int64_t epoch, std::int64_t step)> lr;
+  std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer; returns what to average over the epoch
+  std::function<Metrics()> evaluate;              // after each epoch; may be empty
+};
+enum class TrainEnd { finished, time_up, interrupted };
+struct TrainResult {
+  TrainEnd end = TrainEnd::finished;
+  std::vector<std::pair<std::int64_t, Metrics>> history;  // epoch, training means and evaluation
+  double seconds = 0;
+};
+// Throws Error(diverged) after 10 losses in a row that are not finite; what is saved then is the last good state.
+TrainResult run_training(const TrainTask& task, const TrainOptions& options);
+
+// Ctrl-C and SIGTERM once: finish the step, save, end. Twice: at once.
+void catch_signals();
+int signal_received() noexcept;  // 0 or the number
+
+// Runs main's body: errors become one line on stderr and the exit code of the table in `mien help exit-codes`.
+int guarded_main(const char* program, const std::function<int()>& body);
+
+}  // namespace mien::example

@@ -1,0 +1,47 @@
+#include "mien/ops/copy.h"
+
+#include "mien/kernels/cpu/table.h"
+#include "mien/kernels/ref/ref.h"
+#include "mien/ops/op.h"
+#include "mien/ops/table.h"
+
+namespace mien {
+namespace {
+
+struct CopyParams {
+  DType dtype = DType::f32;
+  Layout layout = Layout::contiguous;
+};
+void infer(Inputs in, const void* params, Outputs& out) {
+  const auto& p = *static_cast<const CopyParams*>(params);
+  out.push_back({in[0].shape(), p.dtype, p.layout});
+}
+void vjp(const Vjp& v) {
+  if (v.grads[0].defined()) v.result[0] = cast(v.grads[0], v.input_specs[0].dtype);
+}
+constinit const KernelList copy_kernels{&ref::copy_entry, &CpuTable::copy};
+constinit const KernelList fill_kernels{&ref::fill_entry};
+
+}  // namespace
+
+constinit const Op op_copy{.name = "copy", .infer = infer, .vjp = vjp, .kernels = copy_kernels, .fusion = Fusion::elementwise};
+
+Tensor contiguous(const Tensor& x) { return x.is_contiguous() ? x : apply(op_copy, {x}, CopyParams{x.dtype(), Layout::contiguous}); }
+Tensor channels_last(const Tensor& x) {
+  check_rank("channels_last", "the tensor", x, 4);
+  return x.is_channels_last() ? x : apply(op_copy, {x}, CopyParams{x.dtype(), Layout::channels_last});
+}
+Tensor clone(const Tensor& x) { return apply(op_copy, {x}, CopyParams{x.dtype(), layout_like(x)}); }
+Tensor cast(const Tensor& x, DType dtype) { return x.dtype() == dtype ? x : apply(op_copy, {x}, CopyParams{dtype, layout_like(x)}); }
+Tensor to(const Tensor& x, Device device) {
+  internal_check(x.device() == device, "there is one device in this build");
+  return x;
+}
+
+void copy_into(const Tensor& target, const Tensor& source) {
+  check_same_shape("copy_into", target, source);
+  apply_in_place("copy_into", copy_kernels, {source}, {target}, Params());
+}
+void fill(const Tensor& target, double value) { apply_in_place("fill", fill_kernels, {}, {target}, FillParams{value}); }
+
+}  // namespace mien

@@ -1,0 +1,19 @@
+// What the autograd engine needs of the ops.
+#include <algorithm>
+#include <cmath>
+
+#include "mien/autograd/autograd.h"
+#include "mien/ops/binary.h"
+#include "mien/ops/factory.h"
+
+namespace mien {
+namespace {
+bool all_finite(const Tensor& t) {
+  const auto values = t.to_vector();
+  return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
+}
+}  // namespace
+
+const EngineOps engine_ops{add, ones_like, all_finite};
+
+}  // namespace mien

@@ -1,0 +1,78 @@
+#include "mien/ops/norm.h"
+
+#include "mien/kernels/ref/ref.h"
+#include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
+#include "mien/ops/factory.h"
+#include "mien/ops/op.h"
+#include "mien/ops/table.h"
+#include "mien/ops/unary.h"
+#include "mien/ops/view.h"
+
+namespace mien {
+namespace {
+
+void check_channels(Inputs in) {
+  check_same_dtype("batch_norm", in);
+  check_floating("batch_norm", in[0]);
+  if (in[0].rank() < 2) throw ShapeError("batch_norm", "expects at least 2 dimensions [N, C, ...], got " + describe(in[0]));
+  for (std::size_t i = 1; i < in.size(); ++i)
+    if (in[i].rank() != 1 || in[i].size(0) != in[0].size(1))
+      throw ShapeError("batch_norm", "expects one value for each of " + std::to_string(in[0].size(1)) + " channels, got " + describe_all(in));
+}
+void infer(Inputs in, const void*, Outputs& out) {
+  check_channels(in);
+  const std::int64_t values = in[0].size(1) > 0 ? in[0].numel() / in[0].size(1) : 0;
+  if (values < 2) throw ShapeError("batch_norm", "training needs more than one value per channel, got " + describe(in[0]), "Use a larger batch or eval mode.");
+  out.push_back(spec_like(in[0]));
+  out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
+  out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
+}
+void vjp(const Vjp& v) {
+  if (!v.grads[0].defined()) return;
+  auto g = apply_all(op_batch_norm_backward, {v.grads[0], v.inputs[0], v.inputs[1], v.outputs[1], v.outputs[2]}, v.get<NormParams>());
+  for (std::size_t i = 0; i < 3; ++i)
+    if (v.needs[i]) v.result[i] = g[i];
+}
+void infer_backward(Inputs in, const void*, Outputs& out) {
+  out.push_back(spec_like(in[1]));
+  out.push_back(spec_like(in[2]));
+  out.push_back(spec_like(in[2]));
+}
+
+// [C] as [1, C, 1, ...], to broadcast against x.
+Tensor per_channel(const Tensor& t, const Tensor& x) {
+  Shape shape = Shape::filled(x.rank(), 1);
+  shape[1] = t.size(0);
+  return reshape(t, shape);
+}
+
+}  // namespace
+
+constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .save_outputs = bit(1) | bit(2),
+                                 .kernels = {&ref::batch_norm_entry}};
+constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry}};
+
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o) {
+  const Tensor all[] = {x, weight, bias, running_mean, running_var};
+  check_channels(all);
+  if (!o.training) {
+    const Tensor scale = mul(weight, rsqrt(affine(running_var, 1, o.eps)));
+    return add(mul(x, per_channel(scale, x)), per_channel(sub(bias, mul(running_mean, scale)), x));
+  }
+  const auto out = apply_all(op_batch_norm, {x, weight, bias}, NormParams{o.eps});
+  const NoGrad guard;
+  const double n = static_cast<double>(x.numel() / x.size(1));
+  const Tensor variance = affine(reciprocal(square(out[2].detach())), n / (n - 1), -o.eps * n / (n - 1));  // unbiased
+  copy_into(running_mean, add(affine(running_mean, 1 - o.momentum, 0), affine(out[1].detach(), o.momentum, 0)));
+  copy_into(running_var, add(affine(running_var, 1 - o.momentum, 0), affine(variance, o.momentum, 0)));
+  return out[0];
+}
+
+Tensor dropout(const Tensor& x, double p, bool training) {
+  if (p < 0 || p >= 1) throw ValueError("dropout", "expects 0 <= p < 1, got " + std::to_string(p));
+  if (!training || p == 0) return x;
+  return mul(x, dropout_mask(x.shape(), p, {.dtype = x.dtype(), .layout = layout_like(x)}));
+}
+
+}  // namespace mien

@@ -1,0 +1,210 @@
+#include "mien/ops/view.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "mien/kernels/ref/ref.h"
+#include "mien/ops/copy.h"
+#include "mien/ops/op.h"
+#include "mien/ops/reduce.h"
+#include "mien/ops/table.h"
+
+namespace mien {
+namespace {
+
+struct ShapeParams {
+  Shape shape;
+};
+
+// Strides of `to` over the same memory, or nothing when the elements don't lie that way.
+std::optional<Strides> strides_for(const Tensor& x, const Shape& to) {
+  if (x.is_contiguous()) return contiguous_strides(to);
+  Strides out = Shape::filled(to.rank(), 0);
+  const Shape& from = x.shape();
+  int f = from.rank() - 1, t = to.rank() - 1;
+  while (f >= 0 || t >= 0) {
+    while (f >= 0 && from[f] == 1) --f;
+    if (f < 0) break;
+    // A run of dimensions of `from` that lies densely is shared out among dimensions of `to`.
+    std::int64_t run = from[f], step = x.strides()[f];
+    while (f > 0 && (from[f - 1] == 1 || x.strides()[f - 1] == run * step)) run *= from[--f];
+    --f;
+    while (t >= 0 && run > 1) {
+      if (run % to[t] != 0) return std::nullopt;
+      out[t] = step;
+      step *= to[t];
+      run /= to[t];
+      --t;
+    }
+    if (run > 1) return std::nullopt;
+  }
+  return out;
+}
+
+Tensor view_reshape(const Tensor& x, const void* params) {
+  const Shape& to = static_cast<const ShapeParams*>(params)->shape;
+  return x.as_strided(to, *strides_for(x, to), x.storage_offset());
+}
+void vjp_reshape(const Vjp& v) {
+  if (v.grads[0].defined()) v.result[0] = reshape(v.grads[0], v.input_specs[0].shape);
+}
+
+Tensor view_permute(const Tensor& x, const void* params) {
+  const Shape& order = static_cast<const ShapeParams*>(params)->shape;
+  Shape shape = order, strides = order;
+  for (int i = 0; i < order.rank(); ++i) {
+    shape[i] = x.shape()[static_cast<int>(order[i])];
+    strides[i] = x.strides()[static_cast<int>(order[i])];
+  }
+  return x.as_strided(shape, strides, x.storage_offset());
+}
+void vjp_permute(const Vjp& v) {
+  if (!v.grads[0].defined()) return;
+  const Shape& order = v.get<ShapeParams>().shape;
+  Shape back = order;
+  for (int i = 0; i < order.rank(); ++i) back[static_cast<int>(order[i])] = i;
+  v.result[0] = permute(v.grads[0], back);
+}
+
+Tensor view_expand(const Tensor& x, const void* params) {
+  const Shape& to = static_cast<const ShapeParams*>(params)->shape;
+  Strides strides = Shape::filled(to.rank(), 0);
+  const int shift = to.rank() - x.rank();
+  for (int i = 0; i < x.rank(); ++i) strides[shift + i] = x.shape()[i] == to[shift + i] ? x.strides()[i] : 0;
+  return x.as_strided(to, strides, x.storage_offset());
+}
+void vjp_expand(const Vjp& v) {
+  if (v.grads[0].defined()) v.result[0] = sum_to(v.grads[0], v.input_specs[0].shape);
+}
+
+// Slices carry their length: SliceParams alone doesn't say where to stop.
+struct SliceViewParams : SliceParams {
+  std::int64_t length = 0;
+};
+Tensor view_slice(const Tensor& x, const void* params) {
+  const auto& p = *static_cast<const SliceViewParams*>(params);
+  Shape shape = x.shape(), strides = x.strides();
+  const std::int64_t offset = x.storage_offset() + (p.length > 0 ? p.start * strides[p.dim] : 0);
+  shape[p.dim] = p.length;
+  strides[p.dim] *= p.step;
+  return x.as_strided(shape, strides, offset);
+}
+
+// The derivative of slice: zeros of the whole shape with the gradient in its place.
+struct SliceBackwardParams : SliceParams {
+  std::int64_t length = 0;
+  Shape whole;
+};
+void vjp_slice(const Vjp& v) {
+  if (!v.grads[0].defined()) return;
+  SliceBackwardParams p;
+  static_cast<SliceParams&>(p) = v.get<SliceViewParams>();
+  p.length = v.get<SliceViewParams>().length;
+  p.whole = v.input_specs[0].shape;
+  v.result[0] = apply(op_slice_backward, {v.grads[0]}, p);
+}
+void infer_slice_backward(Inputs in, const void* params, Outputs& out) {
+  out.push_back({static_cast<const SliceBackwardParams*>(params)->whole, in[0].dtype(), Layout::contiguous});
+}
+void vjp_slice_backward(const Vjp& v) {
+  if (!v.grads[0].defined()) return;
+  const auto& p = v.get<SliceBackwardParams>();
+  v.result[0] = slice(v.grads[0], p.dim, p.start, p.start + (p.length - 1) * p.step + 1, p.step);
+}
+
+}  // namespace
+
+constinit const Op op_reshape{.name = "reshape", .infer = nullptr, .vjp = vjp_reshape, .view = view_reshape};
+constinit const Op op_permute{.name = "permute", .infer = nullptr, .vjp = vjp_permute, .view = view_permute};
+constinit const Op op_expand{.name = "expand", .infer = nullptr, .vjp = vjp_expand, .view = view_expand};
+constinit const Op op_slice{.name = "slice", .infer = nullptr, .vjp = vjp_slice, .view = view_slice};
+constinit const Op op_slice_backward{.name = "slice_backward", .infer = infer_slice_backward, .vjp = vjp_slice_backward, .kernels = {&ref::slice_backward_entry}};
+
+Tensor reshape(const Tensor& x, const Shape& shape) {
+  Shape to = shape;
+  int unknown = -1;
+  std::int64_t known = 1;
+  for (int i = 0; i < to.rank(); ++i) {
+    if (to[i] == -1 && unknown < 0) unknown = i;
+    else known *= to[i];
+  }
+  if (unknown >= 0) to[unknown] = known > 0 && x.numel() % known == 0 ? x.numel() / known : -1;
+  if (std::any_of(to.begin(), to.end(), [](std::int64_t s) { return s < 0; }) || numel(to) != x.numel())
+    throw ShapeError("reshape", "expects a shape of " + std::to_string(x.numel()) + " elements, got " + to_string(shape) + " for " + describe(x));
+  if (to == x.shape()) return x;
+  const Tensor& from = strides_for(x, to) ? x : contiguous(x);
+  return apply(op_reshape, {from}, ShapeParams{to});
+}
+
+Tensor flatten(const Tensor& x, std::int64_t first, std::int64_t last) {
+  const int a = normalize_dim(first, x.rank(), "flatten"), b = normalize_dim(last, x.rank(), "flatten");
+  if (a > b) throw ShapeError("flatten", "expects first <= last, got " + std::to_string(first) + " and " + std::to_string(last) + " for " + describe(x));
+  Shape to;
+  for (int i = 0; i < x.rank(); ++i) {
+    if (i <= a || i > b) to.push_back(x.shape()[i]);
+    else to.back() *= x.shape()[i];
+  }
+  return reshape(x, to);
+}
+
+Tensor permute(const Tensor& x, const Shape& order) {
+  Shape normal = order;
+  std::uint32_t seen = 0;
+  for (auto& d : normal) {
+    d = normalize_dim(d, x.rank(), "permute");
+    seen |= bit(static_cast<int>(d));
+  }
+  if (order.rank() != x.rank() || seen != bit(x.rank()) - 1) throw ShapeError("permute", "expects each dimension once, got " + to_string(order) + " for " + describe(x));
+  return apply(op_permute, {x}, ShapeParams{normal});
+}
+
+Tensor transpose(const Tensor& x, std::int64_t a, std::int64_t b) {
+  Shape order = Shape::filled(x.rank(), 0);
+  for (int i = 0; i < x.rank(); ++i) order[i] = i;
+  std::swap(order[normalize_dim(a, x.rank(), "transpose")], order[normalize_dim(b, x.rank(), "transpose")]);
+  return permute(x, order);
+}
+
+Tensor expand(const Tensor& x, const Shape& shape) {
+  const int shift = shape.rank() - x.rank();
+  bool fits = shift >= 0;
+  for (int i = 0; fits && i < x.rank(); ++i) fits = x.shape()[i] == shape[shift + i] || x.shape()[i] == 1;
+  if (!fits) throw ShapeError("expand", describe(x) + " does not expand to " + to_string(shape), "Only sizes of 1 repeat; new dimensions come first.");
+  if (shape == x.shape()) return x;
+  return apply(op_expand, {x}, ShapeParams{shape});
+}
+
+Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::optional<std::int64_t> stop, std::int64_t step) {
+  const int d = normalize_dim(dim, x.rank(), "slice");
+  const std::int64_t n = x.shape()[d];
+  if (step < 1) throw ValueError("slice", "expects step >= 1, got " + std::to_string(step));
+  const auto clip = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
+  const std::int64_t begin = clip(start), end = clip(stop.value_or(n));
+  SliceViewParams p;
+  p.dim = d;
+  p.start = begin;
+  p.step = step;
+  p.length = end > begin ? (end - begin + step - 1) / step : 0;
+  return apply(op_slice, {x}, p);
+}
+
+Tensor squeeze(const Tensor& x, std::int64_t dim) {
+  const int d = normalize_dim(dim, x.rank(), "squeeze");
+  if (x.shape()[d] != 1) throw ShapeError("squeeze", "expects size 1 in dimension " + std::to_string(d) + ", got " + describe(x));
+  Shape to;
+  for (int i = 0; i < x.rank(); ++i)
+    if (i != d) to.push_back(x.shape()[i]);
+  return reshape(x, to);
+}
+
+Tensor unsqueeze(const Tensor& x, std::int64_t dim) {
+  const int d = normalize_dim(dim, x.rank() + 1, "unsqueeze");
+  Shape to;
+  for (int i = 0; i <= x.rank(); ++i) {
+    if (i == d) to.push_back(1);
+    if (i < x.rank()) to.push_back(x.shape()[i]);
+  }
+  return reshape(x, to);
+}
+
+}  // namespace mien
