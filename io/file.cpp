@@ -1,0 +1,126 @@
+#include "mien/io/file.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "mien/tensor/error.h"
+
+namespace fs = std::filesystem;
+
+namespace mien {
+namespace {
+
+FileCalls real_calls;
+FileCalls* calls = &real_calls;
+std::atomic<unsigned> counter{0};
+
+constexpr const char* marker = ".mien-tmp-";
+
+// Left behind by a process that was killed while it saved.
+void remove_stale(const fs::path& folder, const std::string& leaf) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string(), prefix = "." + leaf + marker;
+    if (name.rfind(prefix, 0) != 0) continue;
+    const int pid = std::atoi(name.c_str() + prefix.size());
+    if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) fs::remove(entry.path(), ignored);
+  }
+}
+
+// A file descriptor and the name of an unfinished file: both go when writing fails.
+class Temporary {
+ public:
+  explicit Temporary(std::string path) : path_(std::move(path)), fd_(calls->open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) {}
+  ~Temporary() {
+    if (fd_ >= 0) calls->close(fd_);
+    if (!done_ && created_) calls->unlink(path_.c_str());
+  }
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+  bool open() noexcept { return created_ = fd_ >= 0; }
+  int fd() const noexcept { return fd_; }
+  int close() noexcept { return calls->close(std::exchange(fd_, -1)); }
+  void keep() noexcept { done_ = true; }
+  const std::string& path() const noexcept { return path_; }
+
+ private:
+  std::string path_;
+  int fd_;
+  bool created_ = false, done_ = false;
+};
+
+[[noreturn]] void fail(IoKind kind, const std::string& path, const char* what, std::size_t bytes) {
+  const int error = errno;
+  throw IoError(kind, "write", path, std::string(what) + " failed: " + std::strerror(error) + " (" + std::to_string(bytes) + " bytes needed)",
+                error == ENOSPC || error == EDQUOT ? "Free some space; the file from before is untouched." : "The file from before is untouched.");
+}
+
+}  // namespace
+
+int FileCalls::open(const char* path, int flags, unsigned mode) { return ::open(path, flags, mode); }
+long FileCalls::write(int fd, const void* data, std::size_t bytes) { return ::write(fd, data, bytes); }
+int FileCalls::fsync(int fd) { return ::fsync(fd); }
+int FileCalls::close(int fd) { return ::close(fd); }
+int FileCalls::rename(const char* from, const char* to) { return ::rename(from, to); }
+int FileCalls::unlink(const char* path) { return ::unlink(path); }
+FileCalls* set_file_calls(FileCalls* other) noexcept { return std::exchange(calls, other ? other : &real_calls); }
+
+std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) throw IoError(errno == ENOENT || errno == ENOTDIR ? IoKind::missing : IoKind::bad_data, "read", path, std::strerror(errno));
+  struct Close {
+    int fd;
+    ~Close() { ::close(fd); }
+  } closer{fd};
+  struct stat info {};
+  if (fstat(fd, &info) != 0) throw IoError(IoKind::bad_data, "read", path, std::strerror(errno));
+  if (!S_ISREG(info.st_mode)) throw IoError(IoKind::bad_data, "read", path, "is not a regular file", "Give the path of a file.");
+  if (info.st_size > max_bytes)
+    throw IoError(IoKind::bad_data, "read", path, "has " + std::to_string(info.st_size) + " bytes, more than the limit of " + std::to_string(max_bytes));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(info.st_size));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const long got = ::read(fd, bytes.data() + done, bytes.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw IoError(IoKind::bad_data, "read", path, std::strerror(errno));
+    if (got == 0) throw IoError(IoKind::bad_data, "read", path, "became shorter while it was read");
+    done += static_cast<std::size_t>(got);
+  }
+  return bytes;
+}
+
+void write_file_atomic(const std::string& path, std::span<const std::byte> bytes) {
+  const fs::path target(path);
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  const std::string leaf = target.filename().string();
+  remove_stale(folder, leaf);
+  Temporary temp((folder / ("." + leaf + marker + std::to_string(getpid()) + "-" + std::to_string(counter.fetch_add(1)))).string());
+  if (!temp.open()) fail(IoKind::cannot_create, path, "creating a temporary file beside it", bytes.size());
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const long put = calls->write(temp.fd(), bytes.data() + done, bytes.size() - done);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail(IoKind::write_failed, path, "writing", bytes.size());
+    done += static_cast<std::size_t>(put);
+  }
+  if (calls->fsync(temp.fd()) != 0) fail(IoKind::write_failed, path, "fsync", bytes.size());
+  if (temp.close() != 0) fail(IoKind::write_failed, path, "closing", bytes.size());
+  if (calls->rename(temp.path().c_str(), path.c_str()) != 0) fail(IoKind::write_failed, path, "renaming", bytes.size());
+  temp.keep();
+  const int dir = calls->open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (dir < 0) fail(IoKind::write_failed, path, "opening its folder", bytes.size());
+  const int synced = calls->fsync(dir);
+  calls->close(dir);
+  if (synced != 0) fail(IoKind::write_failed, path, "fsync of its folder", bytes.size());
+}
+
+}  // namespace mien

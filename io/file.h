@@ -1,0 +1,34 @@
+// Whole files: reading with a limit, writing that is either complete or did not happen.
+//
+// Note [Atomic files]: bytes go to a temporary file in the same folder (O_EXCL), then write, fsync, rename, fsync of the folder. A kill at any
+// moment leaves the old file or the new one. An fsync that failed is never tried again: the kernel may have dropped the pages.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mien {
+
+// Regular files only: a FIFO, device or folder is refused. IoError names the file; its kind is missing or bad_data.
+std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes = std::int64_t{4} << 30);
+
+// Replaces `path` (see the note). IoError of kind cannot_create or write_failed says how many bytes were needed; the old file stays.
+void write_file_atomic(const std::string& path, std::span<const std::byte> bytes);
+
+// The system calls behind write_file_atomic; tests put one here that fails the n-th call. Each returns what the call of that name does.
+struct FileCalls {
+  virtual ~FileCalls() = default;
+  virtual int open(const char* path, int flags, unsigned mode);
+  virtual long write(int fd, const void* data, std::size_t bytes);
+  virtual int fsync(int fd);
+  virtual int close(int fd);
+  virtual int rename(const char* from, const char* to);
+  virtual int unlink(const char* path);
+};
+// Null: the real calls. Returns the one before. For tests; not thread-safe.
+FileCalls* set_file_calls(FileCalls* calls) noexcept;
+
+}  // namespace mien

@@ -1,0 +1,29 @@
+// Small things that the CPU kernels share.
+#pragma once
+
+#include "mien/kernels/kernel.h"
+#include "mien/kernels/parallel.h"
+#include "mien/kernels/params.h"
+
+namespace mien::MIEN_LEVEL {
+
+inline bool all_f32(const KernelArgs& a) {
+  for (const auto& v : a.in)
+    if (v.dtype != DType::f32) return false;
+  for (const auto& v : a.out)
+    if (v.dtype == DType::f64 || v.dtype == DType::f16 || v.dtype == DType::bf16) return false;
+  return true;
+}
+
+// Work split into a fixed number of shares, each with scratch memory of its own.
+inline constexpr std::int64_t max_shares = 16;
+inline std::int64_t shares_of(std::int64_t items) { return items < max_shares ? (items < 1 ? 1 : items) : max_shares; }
+
+// f(share, begin, end) over [0, items).
+template <class F>
+void for_shares(std::int64_t items, const F& f) {
+  const std::int64_t shares = shares_of(items);
+  parallel_for(shares, 1, [&](std::int64_t s, std::int64_t) { f(s, items * s / shares, items * (s + 1) / shares); });
+}
+
+}  // namespace mien::MIEN_LEVEL

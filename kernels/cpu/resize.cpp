@@ -1,0 +1,97 @@
+// Area resizing (adaptive average pooling): first the sums of the rows of a window, then of its columns. For bytes the sums are whole numbers.
+#include "mien/kernels/cpu/common.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+// One picture or crop of c planes; element (ch, y, x) at ch * cs + y * hs + x * ws.
+template <class In>
+struct Source {
+  const In* data;
+  std::int64_t c, h, w, cs, hs, ws;
+};
+
+// One output row `oy` of all planes. `sums` holds c * w values.
+template <class In, class Sum>
+void resize_row(const Source<In>& s, std::int64_t oy, std::int64_t oh, std::int64_t ow, Sum* sums, float* out, std::int64_t out_plane, float mean, float scale) {
+  const std::int64_t top = oy * s.h / oh, bottom = ((oy + 1) * s.h + oh - 1) / oh;
+  const bool interleaved = s.cs == 1 && s.ws == s.c;
+  const std::int64_t values = s.c * s.w;
+  if (interleaved) {
+    for (std::int64_t i = 0; i < values; ++i) sums[i] = s.data[top * s.hs + i];
+    for (std::int64_t y = top + 1; y < bottom; ++y)
+      for (std::int64_t i = 0; i < values; ++i) sums[i] += s.data[y * s.hs + i];
+  } else {
+    for (std::int64_t ch = 0; ch < s.c; ++ch)
+      for (std::int64_t x = 0; x < s.w; ++x) {
+        Sum total = 0;
+        for (std::int64_t y = top; y < bottom; ++y) total += s.data[ch * s.cs + y * s.hs + x * s.ws];
+        sums[x * s.c + ch] = total;
+      }
+  }
+  for (std::int64_t ox = 0; ox < ow; ++ox) {
+    const std::int64_t left = ox * s.w / ow, right = ((ox + 1) * s.w + ow - 1) / ow;
+    const float share = 1.f / static_cast<float>((bottom - top) * (right - left));
+    for (std::int64_t ch = 0; ch < s.c; ++ch) {
+      Sum total = 0;
+      for (std::int64_t x = left; x < right; ++x) total += sums[x * s.c + ch];
+      out[ch * out_plane + ox] = (static_cast<float>(total) * share - mean) * scale;
+    }
+  }
+}
+
+template <class In, class Sum>
+void area(const KernelArgs& args) {
+  const View &x = args.in[0], &y = args.out[0];
+  const std::int64_t n = y.size(0), c = y.size(1), oh = y.size(2), ow = y.size(3);
+  for_shares(n * oh, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    Sum* sums = static_cast<Sum*>(args.workspace) + share * c * x.size(3);
+    for (std::int64_t row = begin; row < end; ++row) {
+      const Source<In> s{x.ptr<In>() + row / oh * x.stride(0), c, x.size(2), x.size(3), x.stride(1), x.stride(2), x.stride(3)};
+      resize_row(s, row % oh, oh, ow, sums, y.ptr<float>() + row / oh * c * oh * ow + row % oh * ow, oh * ow, 0.f, 1.f);
+    }
+  });
+}
+void run_area(const KernelArgs& args) {
+  if (args.in[0].dtype == DType::u8) area<std::uint8_t, std::int32_t>(args);
+  else area<float, float>(args);
+}
+std::int64_t area_workspace(const KernelArgs& args) { return max_shares * 4 * args.in[0].size(1) * args.in[0].size(3); }
+const char* decline_area(const KernelArgs& args) {
+  const DType d = args.in[0].dtype;
+  if ((d != DType::u8 && d != DType::f32) || args.out[0].dtype != DType::f32) return "u8 or f32 to f32 only";
+  return args.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
+}
+
+template <class In, class Sum>
+void crops(const KernelArgs& args) {
+  const View &image = args.in[0], &boxes = args.in[1], &y = args.out[0];
+  const auto& p = args.get<CropResizeParams>();
+  const std::int64_t c = y.size(1), oh = y.size(2), ow = y.size(3);
+  for_shares(y.size(0), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    Sum* sums = static_cast<Sum*>(args.workspace) + share * c * image.size(2);
+    for (std::int64_t k = begin; k < end; ++k) {
+      const auto corner = [&](std::int64_t i) { return boxes.ptr<std::int64_t>()[k * boxes.stride(0) + i * boxes.stride(1)]; };
+      const Source<In> s{image.ptr<In>() + corner(1) * image.stride(1) + corner(0) * image.stride(2), c, corner(3) - corner(1), corner(2) - corner(0),
+                         image.stride(0), image.stride(1), image.stride(2)};
+      for (std::int64_t oy = 0; oy < oh; ++oy) resize_row(s, oy, oh, ow, sums, y.ptr<float>() + k * c * oh * ow + oy * ow, oh * ow, p.mean, p.scale);
+    }
+  });
+}
+void run_crops(const KernelArgs& args) {
+  if (args.in[0].dtype == DType::u8) crops<std::uint8_t, std::int32_t>(args);
+  else crops<float, float>(args);
+}
+std::int64_t crops_workspace(const KernelArgs& args) { return max_shares * 4 * args.in[0].size(0) * args.in[0].size(2); }
+const char* decline_crops(const KernelArgs& args) {
+  const DType d = args.in[0].dtype;
+  if (d != DType::u8 && d != DType::f32) return "u8 or f32 only";
+  return args.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
+}
+
+}  // namespace
+
+extern const KernelEntry adaptive_avg_pool2d_entry{run_area, decline_area, area_workspace};
+extern const KernelEntry crop_resize_area_entry{run_crops, decline_crops, crops_workspace};
+
+}  // namespace mien::MIEN_LEVEL
