@@ -11,6 +11,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "exit_codes.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/encode.h"
 #include "mien/data/plot.h"
@@ -256,5 +257,14 @@ void catch_signals() {
 }
 
 int signal_received() noexcept { return received; }
+
+int guarded_main(const char* program, const std::function<int()>& body) {
+  try {
+    return body();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", program, e.what());
+    return code(exit_code(e));
+  }
+}
 
 }  // namespace mien::example

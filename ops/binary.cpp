@@ -38,7 +38,7 @@ void vjp_extremum(const Vjp& v, bool larger) {
 void vjp(const Vjp& v) {
   const BinaryKind kind = v.get<BinaryParams>().kind;
   const Tensor& g = v.grads[0];
-  if (!g.defined() || kind >= BinaryKind::eq) return;
+  if (!g.defined() || kind >= BinaryKind::eq) return;  // comparisons give bool: nothing flows through them
   const Tensor &a = v.inputs[0], &b = v.inputs[1];
   const auto give = [&](std::size_t i, const Tensor& t) { v.result[i] = sum_to(t, v.input_specs[i].shape); };
   switch (kind) {
@@ -62,15 +62,25 @@ void vjp(const Vjp& v) {
 void infer_where(Inputs in, const void*, Outputs& out) {
   if (in[0].dtype() != DType::boolean) throw DTypeError("where", "the condition must be bool, got " + describe_all(in), "Make it with a comparison such as mien::greater.");
   check_same_dtype("where", in.subspan(1));
-  out.push_back({broadcast(broadcast(in[0].shape(), in[1].shape(), "where"), in[2].shape(), "where"), in[1].dtype(), Layout::contiguous});
+  const Shape shape = broadcast(broadcast(in[0].shape(), in[1].shape(), "where"), in[2].shape(), "where");
+  Layout layout = Layout::contiguous;
+  for (const auto& t : in)
+    if (t.shape() == shape && layout_like(t) == Layout::channels_last) layout = Layout::channels_last;
+  out.push_back({shape, in[1].dtype(), layout});
 }
 
 void vjp_where(const Vjp& v) {
   const Tensor& g = v.grads[0];
   if (!g.defined()) return;
-  const Tensor zero = full({1}, 0, {.dtype = g.dtype()});
+  const Tensor zero = full({}, 0, {.dtype = g.dtype()});
   if (v.needs[1]) v.result[1] = sum_to(where(v.inputs[0], g, zero), v.input_specs[1].shape);
   if (v.needs[2]) v.result[2] = sum_to(where(v.inputs[0], zero, g), v.input_specs[2].shape);
+}
+
+// Sums and differences need nothing saved: their operands may be freed or overwritten before backward.
+Saves saves(const void* params) {
+  const BinaryKind kind = static_cast<const BinaryParams*>(params)->kind;
+  return kind == BinaryKind::add || kind == BinaryKind::sub || kind >= BinaryKind::eq ? Saves{} : Saves{bit(0) | bit(1), 0};
 }
 
 Tensor binary(BinaryKind kind, const Tensor& a, const Tensor& b) { return apply(op_binary, {a, b}, BinaryParams{kind}); }
@@ -78,7 +88,7 @@ Tensor binary(BinaryKind kind, const Tensor& a, const Tensor& b) { return apply(
 }  // namespace
 
 constinit const Op op_binary{.name = "binary", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::binary_entry, &CpuTable::binary},
-                             .broadcast = Broadcast::full, .fusion = Fusion::elementwise, .member = member};
+                             .broadcast = Broadcast::full, .fusion = Fusion::elementwise, .member = member, .saves = saves};
 constinit const Op op_where{.name = "where", .infer = infer_where, .vjp = vjp_where, .save_inputs = bit(0), .kernels = {&ref::where_entry},
                             .broadcast = Broadcast::full, .fusion = Fusion::elementwise};
 

@@ -59,7 +59,9 @@ Tensor matmul(const Tensor& a, const Tensor& b) { return apply(op_matmul, {a, b}
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   if (x.rank() < 1) throw ShapeError("linear", "expects at least 1 dimension, got " + describe(x));
-  const Tensor rows = x.rank() == 2 ? x : reshape(x, {-1, x.size(-1)});
+  Shape flat{1, x.size(-1)};
+  for (int d = 0; d + 1 < x.rank(); ++d) flat[0] *= x.shape()[d];
+  const Tensor rows = x.rank() == 2 ? x : reshape(x, flat);
   const Tensor y = bias.defined() ? apply(op_linear, {rows, weight, bias}) : apply(op_linear, {rows, weight});
   if (x.rank() == 2) return y;
   Shape to = x.shape();

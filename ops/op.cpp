@@ -7,21 +7,25 @@ namespace {
 
 const char* display_name(const Op& op, const Params& params) { return op.member ? op.member(params.data()) : op.name; }
 
+constexpr std::size_t max_inputs = 32;  // one bit each in save_inputs
+
 // One recorded call. What it saved holds no graph of its own, so a chain of nodes is the only long structure.
 class OpNode final : public Node {
  public:
-  OpNode(const Op& op, const Params& params, Inputs in) : op_(op), params_(params), saved_inputs_(in.size()) {
+  OpNode(const Op& op, const Params& params, Inputs in)
+      : op_(op), params_(params), saves_(op.saves ? op.saves(params.data()) : Saves{op.save_inputs, op.save_outputs}), saved_inputs_(in.size()) {
+    internal_check(in.size() <= max_inputs, "an op takes at most 32 inputs");
     for (std::size_t i = 0; i < in.size(); ++i) {
       inputs.push_back(edge_of(in[i]));
       specs_.push_back({in[i].shape(), in[i].dtype(), layout_like(in[i])});
-      if (op.save_inputs & bit(static_cast<int>(i))) saved_inputs_[i] = SavedTensor(in[i]);
+      if (saves_.inputs & bit(static_cast<int>(i))) saved_inputs_[i] = SavedTensor(in[i]);
     }
   }
   void save_outputs(std::span<const Tensor> out) {
     outputs = static_cast<int>(out.size());
     saved_outputs_.resize(out.size());
     for (std::size_t i = 0; i < out.size(); ++i)
-      if (op_.save_outputs & bit(static_cast<int>(i))) saved_outputs_[i] = SavedTensor(out[i]);
+      if (saves_.outputs & bit(static_cast<int>(i))) saved_outputs_[i] = SavedTensor(out[i]);
   }
   const char* name() const noexcept override { return display_name(op_, params_); }
 
@@ -33,8 +37,8 @@ class OpNode final : public Node {
       if (saved_inputs_[i].defined()) in[i] = saved_inputs_[i].unpack(name(), inputs[i]);
     for (std::size_t i = 0; i < out.size(); ++i)
       if (saved_outputs_[i].defined()) out[i] = saved_outputs_[i].unpack(name(), {shared_from_this(), static_cast<int>(i)});
-    std::array<bool, 64> needs{};
-    for (std::size_t i = 0; i < inputs.size() && i < needs.size(); ++i) needs[i] = inputs[i].node != nullptr;
+    std::array<bool, max_inputs> needs{};
+    for (std::size_t i = 0; i < inputs.size(); ++i) needs[i] = inputs[i].node != nullptr;
     op_.vjp({name(), grads, in, out, specs_, std::span<const bool>(needs.data(), inputs.size()), params_.data(), result});
     return result;
   }
@@ -48,6 +52,7 @@ class OpNode final : public Node {
  private:
   const Op& op_;
   Params params_;
+  Saves saves_;
   std::vector<OutputSpec> specs_;
   std::vector<SavedTensor> saved_inputs_, saved_outputs_;
   bool released_ = false;

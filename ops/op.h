@@ -60,6 +60,10 @@ enum class Fusion : std::uint8_t { none, elementwise, reduction, contraction };
 using Inputs = std::span<const Tensor>;
 using Outputs = std::vector<OutputSpec>;
 
+struct Saves {
+  std::uint32_t inputs = 0, outputs = 0;  // as save_inputs and save_outputs
+};
+
 struct Op {
   const char* name;
   // Checks everything and pushes one spec per output. Throws ShapeError, DTypeError.
@@ -74,6 +78,8 @@ struct Op {
   Fusion fusion = Fusion::none;
   // For families: the member's name from the parameters.
   const char* (*member)(const void* params) = nullptr;
+  // For families: what this member needs of save_inputs and save_outputs (a sum needs nothing of what a maximum needs). Null: all of it.
+  Saves (*saves)(const void* params) = nullptr;
 };
 
 inline constexpr std::uint32_t bit(int i) { return std::uint32_t{1} << i; }

@@ -1,9 +1,12 @@
 #include "mien/ops/reduce.h"
 
+#include <algorithm>
+
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
+#include "mien/ops/factory.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
 #include "mien/ops/unary.h"
@@ -27,8 +30,10 @@ void infer(Inputs in, const void* params, Outputs& out) {
       if (p.kind != ReduceKind::sum && shape[d] == 0) throw ShapeError(member(params), "has no value over an empty dimension, got " + describe(in[0]));
       shape[d] = 1;
     }
-  out.push_back({shape, in[0].dtype(), layout_like(in[0])});
+  const bool counts = p.kind == ReduceKind::sum && !is_floating(in[0].dtype());
+  out.push_back({shape, counts ? DType::i64 : in[0].dtype(), layout_like(in[0])});
 }
+Saves saves(const void* params) { return static_cast<const ReduceParams*>(params)->kind == ReduceKind::sum ? Saves{} : Saves{bit(0), bit(0)}; }
 void vjp(const Vjp& v) {
   if (!v.grads[0].defined()) return;
   const Tensor g = expand(v.grads[0], v.input_specs[0].shape);
@@ -47,10 +52,11 @@ void vjp(const Vjp& v) {
   v.result[0] = mul(g, div(hit, count));
 }
 
+const char* member_arg(const void* params) { return static_cast<const ArgReduceParams*>(params)->max ? "argmax" : "argmin"; }
 void infer_arg(Inputs in, const void* params, Outputs& out) {
   Shape shape = in[0].shape();
   const int dim = static_cast<const ArgReduceParams*>(params)->dim;
-  if (shape[dim] == 0) throw ShapeError("argmax", "has no value over an empty dimension, got " + describe(in[0]));
+  if (shape[dim] == 0) throw ShapeError(member_arg(params), "has no value over an empty dimension, got " + describe(in[0]));
   shape[dim] = 1;
   out.push_back({shape, DType::i64, Layout::contiguous});
 }
@@ -86,8 +92,8 @@ Tensor arg(const Tensor& x, std::int64_t dim, bool keepdim, bool largest, const 
 }  // namespace
 
 constinit const Op op_reduce{.name = "reduce", .infer = infer, .vjp = vjp, .save_inputs = bit(0), .save_outputs = bit(0),
-                             .kernels = {&ref::reduce_entry, &CpuTable::reduce}, .fusion = Fusion::reduction, .member = member};
-constinit const Op op_arg_reduce{.name = "arg_reduce", .infer = infer_arg, .kernels = {&ref::arg_reduce_entry}, .fusion = Fusion::reduction};
+                             .kernels = {&ref::reduce_entry, &CpuTable::reduce}, .fusion = Fusion::reduction, .member = member, .saves = saves};
+constinit const Op op_arg_reduce{.name = "arg_reduce", .infer = infer_arg, .kernels = {&ref::arg_reduce_entry}, .fusion = Fusion::reduction, .member = member_arg};
 
 Tensor sum(const Tensor& x, const std::vector<std::int64_t>& dims, bool keepdim) { return reduce(ReduceKind::sum, x, dims, keepdim, "sum"); }
 Tensor max(const Tensor& x, const std::vector<std::int64_t>& dims, bool keepdim) { return reduce(ReduceKind::max, x, dims, keepdim, "max"); }
@@ -113,6 +119,10 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   return reshape(p.dims ? apply(op_reduce, {x}, p) : x, shape);
 }
 
-Tensor norm(const Tensor& x) { return sqrt(sum(square(x))); }
+// At the zero vector the derivative is 0, not 0 / 0.
+Tensor norm(const Tensor& x) {
+  const Tensor s = sum(square(x)), zero = zeros_like(s), empty = equal(s, zero);
+  return where(empty, zero, sqrt(where(empty, ones_like(s), s)));
+}
 
 }  // namespace mien

@@ -7,6 +7,7 @@
 
 namespace mien {
 
+// Sums of integers and bools are i64: the sum of a bool tensor counts.
 Tensor sum(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);
 Tensor mean(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);
 Tensor max(const Tensor& x, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);  // ties share the gradient equally
@@ -15,6 +16,6 @@ Tensor argmax(const Tensor& x, std::int64_t dim, bool keepdim = false);         
 Tensor argmin(const Tensor& x, std::int64_t dim, bool keepdim = false);
 // Adds up what broadcasting repeated: the inverse of expand for gradients.
 Tensor sum_to(const Tensor& x, const Shape& shape);
-Tensor norm(const Tensor& x);  // square root of the sum of squares
+Tensor norm(const Tensor& x);  // square root of the sum of squares; derivative 0 at the zero vector
 
 }  // namespace mien

@@ -1,5 +1,7 @@
 #include "mien/ops/shape.h"
 
+#include <algorithm>
+
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
@@ -34,7 +36,9 @@ void vjp_concat(const Vjp& v) {
 void infer_pad(Inputs in, const void* params, Outputs& out) {
   const auto& p = *static_cast<const PadParams*>(params);
   Shape shape = in[0].shape();
-  for (int d = 0; d < shape.rank(); ++d) shape[d] += p.low[d] + p.high[d];
+  for (int d = 0; d < shape.rank(); ++d)
+    for (const std::int64_t extra : {p.low[d], p.high[d]})
+      if (__builtin_add_overflow(shape[d], extra, &shape[d])) throw ShapeError("pad", "size of dimension " + std::to_string(d) + " overflows for " + describe(in[0]));
   out.push_back({shape, in[0].dtype(), layout_like(in[0])});
 }
 void vjp_pad(const Vjp& v) {
@@ -49,8 +53,10 @@ void vjp_pad(const Vjp& v) {
 void check_index(const char* op, const Tensor& index, std::int64_t rows) {
   check_rank(op, "the index", index, 1);
   if (index.dtype() != DType::i64) throw DTypeError(op, "the index must be i64, got " + describe(index), "Cast with mien::cast(index, DType::i64).");
-  for (const double v : index.to_vector())
-    if (v < 0 || v >= static_cast<double>(rows)) throw ShapeError(op, "index " + std::to_string(static_cast<std::int64_t>(v)) + " is outside 0.." + std::to_string(rows - 1));
+  const std::int64_t* values = index.data<std::int64_t>();
+  for (std::int64_t k = 0; k < index.numel(); ++k)
+    if (const std::int64_t i = values[k * index.strides()[0]]; i < 0 || i >= rows)
+      throw ShapeError(op, "expects indices from 0 to below " + std::to_string(rows) + ", got " + std::to_string(i) + " at place " + std::to_string(k));
 }
 void infer_select(Inputs in, const void*, Outputs& out) {
   if (in[0].rank() < 1) throw ShapeError("index_select", "expects at least 1 dimension, got " + describe(in[0]));
@@ -59,11 +65,13 @@ void infer_select(Inputs in, const void*, Outputs& out) {
   shape[0] = in[1].numel();
   out.push_back({shape, in[0].dtype(), Layout::contiguous});
 }
-struct IndexAddParams {
+struct IndexAddParams : DimParams {
   std::int64_t rows = 0;
 };
 void vjp_select(const Vjp& v) {
-  if (v.grads[0].defined() && v.needs[0]) v.result[0] = apply(op_index_add, {v.grads[0], v.inputs[1]}, IndexAddParams{v.input_specs[0].shape[0]});
+  IndexAddParams p;
+  p.rows = v.input_specs[0].shape[0];
+  if (v.grads[0].defined() && v.needs[0]) v.result[0] = apply(op_index_add, {v.grads[0], v.inputs[1]}, p);
 }
 void infer_add(Inputs in, const void* params, Outputs& out) {
   Shape shape = in[0].shape();
@@ -82,12 +90,20 @@ constinit const Op op_pad{.name = "pad", .infer = infer_pad, .vjp = vjp_pad, .ke
 constinit const Op op_index_select{.name = "index_select", .infer = infer_select, .vjp = vjp_select, .save_inputs = bit(1), .kernels = {&ref::index_select_entry}};
 constinit const Op op_index_add{.name = "index_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(1), .kernels = {&ref::index_add_entry}};
 
+// An op takes up to 32 inputs: more parts are joined in groups first.
+constexpr std::size_t at_once = 32;
+
 Tensor concat(const std::vector<Tensor>& parts, std::int64_t dim) {
   if (parts.empty()) throw ValueError("concat", "expects at least one tensor");
-  return apply(op_concat, Inputs(parts), DimParams{normalize_dim(dim, parts[0].rank(), "concat")});
+  const DimParams p{normalize_dim(dim, parts[0].rank(), "concat")};
+  if (parts.size() <= at_once) return apply(op_concat, Inputs(parts), p);
+  std::vector<Tensor> groups;
+  for (std::size_t i = 0; i < parts.size(); i += at_once) groups.push_back(apply(op_concat, Inputs(parts).subspan(i, std::min(at_once, parts.size() - i)), p));
+  return concat(groups, p.dim);
 }
 
 Tensor stack(const std::vector<Tensor>& parts, std::int64_t dim) {
+  if (parts.empty()) throw ValueError("stack", "expects at least one tensor");
   std::vector<Tensor> rows;
   for (const auto& p : parts) rows.push_back(unsqueeze(p, dim));
   return concat(rows, dim);

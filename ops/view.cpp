@@ -41,6 +41,27 @@ std::optional<Strides> strides_for(const Tensor& x, const Shape& to) {
   return out;
 }
 
+// `shape` with its -1 worked out.
+Shape complete(const Tensor& x, const Shape& shape) {
+  Shape to = shape;
+  int unknown = -1;
+  for (int i = 0; i < to.rank() && unknown < 0; ++i)
+    if (to[i] == -1) unknown = i;
+  if (unknown >= 0) to[unknown] = 1;
+  const auto fail = [&](const char* hint) {
+    throw ShapeError("reshape", "expects a shape of " + std::to_string(x.numel()) + " elements, got " + to_string(shape) + " for " + describe(x), hint);
+  };
+  if (std::any_of(to.begin(), to.end(), [](std::int64_t s) { return s < 0; })) fail("Only one size may be -1.");
+  const std::int64_t known = numel(to);
+  if (unknown < 0) {
+    if (known != x.numel()) fail("");
+  } else {
+    if (known == 0 || x.numel() % known != 0) fail(known == 0 ? "-1 follows from the other sizes only when none of them is 0." : "");
+    to[unknown] = x.numel() / known;
+  }
+  return to;
+}
+
 Tensor view_reshape(const Tensor& x, const void* params) {
   const Shape& to = static_cast<const ShapeParams*>(params)->shape;
   return x.as_strided(to, *strides_for(x, to), x.storage_offset());
@@ -91,25 +112,24 @@ Tensor view_slice(const Tensor& x, const void* params) {
 }
 
 // The derivative of slice: zeros of the whole shape with the gradient in its place.
-struct SliceBackwardParams : SliceParams {
-  std::int64_t length = 0;
+struct SliceBackwardParams : SliceViewParams {
   Shape whole;
+  Layout layout = Layout::contiguous;
 };
 void vjp_slice(const Vjp& v) {
   if (!v.grads[0].defined()) return;
   SliceBackwardParams p;
-  static_cast<SliceParams&>(p) = v.get<SliceViewParams>();
-  p.length = v.get<SliceViewParams>().length;
+  static_cast<SliceViewParams&>(p) = v.get<SliceViewParams>();
   p.whole = v.input_specs[0].shape;
+  p.layout = v.input_specs[0].layout;
   v.result[0] = apply(op_slice_backward, {v.grads[0]}, p);
 }
 void infer_slice_backward(Inputs in, const void* params, Outputs& out) {
-  out.push_back({static_cast<const SliceBackwardParams*>(params)->whole, in[0].dtype(), Layout::contiguous});
+  const auto& p = *static_cast<const SliceBackwardParams*>(params);
+  out.push_back({p.whole, in[0].dtype(), p.layout});
 }
 void vjp_slice_backward(const Vjp& v) {
-  if (!v.grads[0].defined()) return;
-  const auto& p = v.get<SliceBackwardParams>();
-  v.result[0] = slice(v.grads[0], p.dim, p.start, p.start + (p.length - 1) * p.step + 1, p.step);
+  if (v.grads[0].defined()) v.result[0] = apply(op_slice, {v.grads[0]}, static_cast<const SliceViewParams&>(v.get<SliceBackwardParams>()));
 }
 
 }  // namespace
@@ -121,16 +141,7 @@ constinit const Op op_slice{.name = "slice", .infer = nullptr, .vjp = vjp_slice,
 constinit const Op op_slice_backward{.name = "slice_backward", .infer = infer_slice_backward, .vjp = vjp_slice_backward, .kernels = {&ref::slice_backward_entry}};
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
-  Shape to = shape;
-  int unknown = -1;
-  std::int64_t known = 1;
-  for (int i = 0; i < to.rank(); ++i) {
-    if (to[i] == -1 && unknown < 0) unknown = i;
-    else known *= to[i];
-  }
-  if (unknown >= 0) to[unknown] = known > 0 && x.numel() % known == 0 ? x.numel() / known : -1;
-  if (std::any_of(to.begin(), to.end(), [](std::int64_t s) { return s < 0; }) || numel(to) != x.numel())
-    throw ShapeError("reshape", "expects a shape of " + std::to_string(x.numel()) + " elements, got " + to_string(shape) + " for " + describe(x));
+  const Shape to = complete(x, shape);
   if (to == x.shape()) return x;
   const Tensor& from = strides_for(x, to) ? x : contiguous(x);
   return apply(op_reshape, {from}, ShapeParams{to});
@@ -150,9 +161,11 @@ Tensor flatten(const Tensor& x, std::int64_t first, std::int64_t last) {
 Tensor permute(const Tensor& x, const Shape& order) {
   Shape normal = order;
   std::uint32_t seen = 0;
-  for (auto& d : normal) {
-    d = normalize_dim(d, x.rank(), "permute");
-    seen |= bit(static_cast<int>(d));
+  if (order.rank() == x.rank()) {
+    for (auto& d : normal) {
+      d = normalize_dim(d, x.rank(), "permute");
+      seen |= bit(static_cast<int>(d));
+    }
   }
   if (order.rank() != x.rank() || seen != bit(x.rank()) - 1) throw ShapeError("permute", "expects each dimension once, got " + to_string(order) + " for " + describe(x));
   return apply(op_permute, {x}, ShapeParams{normal});
@@ -169,6 +182,7 @@ Tensor expand(const Tensor& x, const Shape& shape) {
   const int shift = shape.rank() - x.rank();
   bool fits = shift >= 0;
   for (int i = 0; fits && i < x.rank(); ++i) fits = x.shape()[i] == shape[shift + i] || x.shape()[i] == 1;
+  for (const auto s : shape) fits = fits && s >= 0;
   if (!fits) throw ShapeError("expand", describe(x) + " does not expand to " + to_string(shape), "Only sizes of 1 repeat; new dimensions come first.");
   if (shape == x.shape()) return x;
   return apply(op_expand, {x}, ShapeParams{shape});
@@ -177,7 +191,8 @@ Tensor expand(const Tensor& x, const Shape& shape) {
 Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::optional<std::int64_t> stop, std::int64_t step) {
   const int d = normalize_dim(dim, x.rank(), "slice");
   const std::int64_t n = x.shape()[d];
-  if (step < 1) throw ValueError("slice", "expects step >= 1, got " + std::to_string(step));
+  if (step < 1) throw ValueError("slice", "expects step >= 1, got " + std::to_string(step) + " for " + describe(x));
+  step = std::min(step, std::max<std::int64_t>(n, 1));  // a longer step picks the same first element, and cannot overflow below
   const auto clip = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
   const std::int64_t begin = clip(start), end = clip(stop.value_or(n));
   SliceViewParams p;

@@ -1,0 +1,58 @@
+// mien doctor: what this machine and this build can do, and whether the fast kernels agree with the reference here.
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+#include "commands.h"
+#include "exit_codes.h"
+#include "mien/autograd/autograd.h"
+#include "mien/kernels/kernel.h"
+#include "mien/ops/conv.h"
+#include "mien/ops/factory.h"
+#include "mien/tensor/error.h"
+
+namespace mien::cli {
+namespace {
+
+// The same convolution at every level against the reference.
+bool self_test() {
+  const NoGrad guard;
+  const Level before = max_cpu_level();
+  manual_seed(1);
+  const Tensor x = randn({2, 5, 13, 17}), w = randn({7, 5, 3, 3});
+  set_max_cpu_level(Level::ref);
+  const auto expected = conv2d(x, w).to_vector();
+  bool good = true;
+  for (const Level l : {Level::base, Level::avx2, Level::avx512}) {
+    if (l > machine_cpu_level()) continue;
+    set_max_cpu_level(l);
+    const auto got = conv2d(x, w).to_vector();
+    double worst = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - expected[i]));
+    std::printf("self-test %s: largest difference %.1e%s\n", name(l), worst, worst < 1e-4 ? "" : "  WRONG");
+    good = good && worst < 1e-4;
+  }
+  set_max_cpu_level(before);
+  return good;
+}
+
+int doctor() {
+  std::printf("%s\n", version_text().c_str());
+  std::error_code error;
+  const auto space = std::filesystem::space(".", error);
+  if (!error) std::printf("free disk here: %.1f GiB\n", static_cast<double>(space.available) / (1 << 30));
+  try {
+    std::printf("weights: %s\n", find_weights("", "mtcnn.safetensors").c_str());
+  } catch (const Error& e) {
+    std::printf("weights: none (%s)\n", e.what());
+  }
+  if (self_test()) return 0;
+  std::fprintf(stderr, "mien: a fast kernel computes something else than the reference. Set MIEN_MAX_ISA to a level that is right and report it.\n");
+  return code(Exit::internal);
+}
+
+}  // namespace
+
+Run add_doctor(CLI::App&) { return doctor; }
+
+}  // namespace mien::cli

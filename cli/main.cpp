@@ -1,0 +1,109 @@
+// The `mien` program. Results go to stdout, everything else to stderr.
+#include <csignal>
+#include <cstdio>
+#include <map>
+
+#include "commands.h"
+#include "exit_codes.h"
+
+using namespace mien;
+
+namespace {
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* o : app.get_options())
+    for (const auto& l : o->get_lnames()) names.push_back("--" + l);
+  return names;
+}
+
+// A mistake on the command line: what it was and, for a misspelt word, the nearest one that exists.
+int usage_error(const CLI::App& app, const CLI::App* command, const CLI::ParseError& e, int argc, char** argv) {
+  std::string text = e.what(), hint;
+  std::vector<std::string> known;
+  if (command) {
+    known = option_names(*command);
+    for (int i = 2; i < argc; ++i) {
+      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+      if (word.rfind("--", 0) == 0 && std::find(known.begin(), known.end(), word) == known.end()) {
+        text = "unknown option " + word;
+        hint = cli::nearest(word, known);
+        break;
+      }
+    }
+  } else if (argc > 1) {
+    const std::string word = argv[1];
+    known = option_names(app);
+    for (const CLI::App* c : app.get_subcommands({})) known.push_back(c->get_name());
+    if (std::find(known.begin(), known.end(), word) == known.end()) {
+      text = (word[0] == '-' ? "unknown option " : "unknown command ") + word;
+      hint = cli::nearest(word, known);
+    }
+  }
+  std::fprintf(stderr, "mien: %s.%s See `mien %s--help`.\n", text.c_str(), hint.empty() ? "" : (" Did you mean " + hint + "?").c_str(), command ? (command->get_name() + " ").c_str() : "");
+  return code(Exit::usage);
+}
+
+int help(const CLI::App& app, const std::string& topic) {
+  if (topic.empty()) {
+    std::printf("%s", app.help().c_str());
+    return 0;
+  }
+  if (topic == "exit-codes") {
+    for (const auto& [c, meaning] : exit_texts) std::printf("%3d  %s\n", code(c), meaning);
+    std::printf("130, 143  stopped by Ctrl-C or a termination signal, with everything saved\n");
+    return 0;
+  }
+  std::vector<std::string> known{"exit-codes"};
+  for (const CLI::App* c : app.get_subcommands({})) {
+    if (c->get_name() == topic) {
+      std::printf("%s", c->help().c_str());
+      return 0;
+    }
+    known.push_back(c->get_name());
+  }
+  const std::string near = cli::nearest(topic, known);
+  std::fprintf(stderr, "mien: there is no help on %s.%s\n", topic.c_str(), near.empty() ? "" : (" Did you mean " + near + "?").c_str());
+  return code(Exit::usage);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_DFL);  // `mien detect ... | head` ends quietly
+  CLI::App app{"mien: deep learning from scratch, face models first"};
+  app.set_version_flag("--version", cli::version_text);
+  app.require_subcommand(0, 1);
+  std::map<const CLI::App*, cli::Run> commands;
+  const auto add = [&](const char* name, const char* what, cli::Run (*f)(CLI::App&)) {
+    CLI::App* c = app.add_subcommand(name, what);
+    commands[c] = f(*c);
+  };
+  add("detect", "Find faces in pictures", cli::add_detect);
+  add("convert", "Turn weights of other programs into mien's", cli::add_convert);
+  add("inspect", "Show what a weights file holds", cli::add_inspect);
+  add("doctor", "Show what this machine and build can do", cli::add_doctor);
+  std::string topic;
+  CLI::App* help_command = app.add_subcommand("help", "Explain a command, or the exit codes (mien help exit-codes)");
+  help_command->add_option("TOPIC", topic, "A command or exit-codes");
+  commands[help_command] = [&] { return help(app, topic); };
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    const auto chosen = app.get_subcommands();
+    return usage_error(app, chosen.empty() ? nullptr : chosen[0], e, argc, argv);
+  }
+  if (app.get_subcommands().empty()) return help(app, "");
+  try {
+    const int result = commands.at(app.get_subcommands()[0])();
+    if (std::fflush(stdout) != 0) {
+      std::perror("mien: writing to stdout");
+      return code(Exit::io);
+    }
+    return result;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "mien: %s\n", e.what());
+    return code(exit_code(e));
+  }
+}

@@ -1,0 +1,22 @@
+// Drawing into a picture; whatever leaves it is cut off.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "mien/data/image.h"
+
+namespace mien {
+
+using Color = std::array<std::uint8_t, 3>;
+
+void draw_line(Image& image, double x1, double y1, double x2, double y2, Color color, double thickness = 1);
+void draw_rect(Image& image, double x1, double y1, double x2, double y2, Color color, double thickness = 1);
+void fill_rect(Image& image, double x1, double y1, double x2, double y2, Color color);
+void draw_disc(Image& image, double x, double y, double radius, Color color);
+// 5x7 letters, `scale` pixels a dot; (x, y) is the top left corner. Printable ASCII; others become '?'.
+void draw_text(Image& image, std::int64_t x, std::int64_t y, const std::string& text, Color color, int scale = 1);
+std::int64_t text_width(const std::string& text, int scale = 1);
+inline std::int64_t text_height(int scale = 1) { return 7 * scale; }
+
+}  // namespace mien

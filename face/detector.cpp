@@ -1,0 +1,257 @@
+#include "mien/face/detector.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "mien/autograd/autograd.h"
+#include "mien/models/mtcnn/mtcnn.h"
+#include "mien/ops/nms.h"
+#include "mien/ops/resize.h"
+#include "mien/ops/softmax.h"
+#include "mien/ops/unary.h"
+
+namespace mien {
+namespace {
+
+// Candidates of a stage, side by side.
+struct Boxes {
+  std::vector<std::array<float, 4>> box;
+  std::vector<float> score;
+  std::vector<std::array<float, 4>> offset;
+  std::vector<std::array<float, 10>> points;
+  std::size_t size() const { return box.size(); }
+
+  Boxes pick(const std::vector<std::int64_t>& keep) const {
+    Boxes out;
+    for (const auto k : keep) {
+      const auto i = static_cast<std::size_t>(k);
+      out.box.push_back(box[i]);
+      out.score.push_back(score[i]);
+      if (!offset.empty()) out.offset.push_back(offset[i]);
+      if (!points.empty()) out.points.push_back(points[i]);
+    }
+    return out;
+  }
+  void append(const Boxes& o) {
+    box.insert(box.end(), o.box.begin(), o.box.end());
+    score.insert(score.end(), o.score.begin(), o.score.end());
+    offset.insert(offset.end(), o.offset.begin(), o.offset.end());
+  }
+};
+
+Boxes suppress(const Boxes& b, double threshold, NmsMode mode = NmsMode::union_, int offset = 0) {
+  if (b.size() == 0) return b;
+  const auto n = static_cast<std::int64_t>(b.size());
+  const Tensor boxes = Tensor::from(std::span<const float>(b.box[0].data(), b.size() * 4), {n, 4});
+  const Tensor kept = nms(boxes, Tensor::from(b.score, {n}), threshold, mode, offset);
+  std::vector<std::int64_t> keep(static_cast<std::size_t>(kept.numel()));
+  for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = kept.data<std::int64_t>()[i];
+  return b.pick(keep);
+}
+
+// Moves the sides by the net's offsets, in units of the box (R and O count pixels inclusively: `one` = 1).
+void regress(Boxes& b, float one) {
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    auto& [x1, y1, x2, y2] = b.box[i];
+    const float w = x2 - x1 + one, h = y2 - y1 + one;
+    b.box[i] = {x1 + b.offset[i][0] * w, y1 + b.offset[i][1] * h, x2 + b.offset[i][2] * w, y2 + b.offset[i][3] * h};
+  }
+}
+
+// The square of the longer side around the same middle.
+void make_square(Boxes& b) {
+  for (auto& [x1, y1, x2, y2] : b.box) {
+    const float w = x2 - x1, h = y2 - y1, l = std::max(w, h);
+    x1 = x1 + w * .5f - l * .5f;
+    y1 = y1 + h * .5f - l * .5f;
+    x2 = x1 + l;
+    y2 = y1 + l;
+  }
+}
+
+class Cascade {
+ public:
+  Cascade(const Mtcnn& nets, const DetectorOptions& options, const Image& image)
+      : nets_(nets), options_(options), width_(image.width), height_(image.height),
+        bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})),
+        planes_(bytes_.as_strided({1, 3, height_, width_}, {height_ * width_ * 3, 1, width_ * 3, 3}, 0)) {}
+
+  Boxes stage1() const {
+    Boxes all;
+    const double smallest = 12.0 / static_cast<double>(options_.min_face);
+    double side = static_cast<double>(std::min(width_, height_)) * smallest;
+    for (double scale = smallest; side >= 12; scale *= static_cast<double>(options_.factor), side *= static_cast<double>(options_.factor))
+      all.append(suppress(candidates(scale), .5));
+    Boxes b = suppress(all, .7);
+    regress(b, 0);
+    make_square(b);
+    return b;
+  }
+
+  Boxes stage2(const Boxes& squares) const {
+    Boxes b = classify(squares, 24, options_.thresholds[1]);
+    b = suppress(b, .7);
+    regress(b, 1);
+    make_square(b);
+    return b;
+  }
+
+  std::vector<Face> stage3(const Boxes& squares) const {
+    Boxes b = classify(squares, 48, options_.thresholds[2]);
+    for (std::size_t i = 0; i < b.size(); ++i) {  // points are relative to the square, before the box moves
+      const float w = b.box[i][2] - b.box[i][0] + 1, h = b.box[i][3] - b.box[i][1] + 1;
+      for (std::size_t k = 0; k < 5; ++k) {
+        b.points[i][k] = w * b.points[i][k] + b.box[i][0] - 1;
+        b.points[i][k + 5] = h * b.points[i][k + 5] + b.box[i][1] - 1;
+      }
+    }
+    regress(b, 1);
+    b = suppress(b, .7, NmsMode::min, 1);
+    std::vector<Face> faces(b.size());
+    for (std::size_t i = 0; i < b.size(); ++i) {
+      faces[i].box = b.box[i];
+      faces[i].score = b.score[i];
+      for (std::size_t k = 0; k < 5; ++k) faces[i].points[k] = {b.points[i][k], b.points[i][k + 5]};
+    }
+    return faces;
+  }
+
+ private:
+  // P-Net over one scale of the pyramid.
+  Boxes candidates(double scale) const {
+    const auto h = static_cast<std::int64_t>(static_cast<double>(height_) * scale + 1), w = static_cast<std::int64_t>(static_cast<double>(width_) * scale + 1);
+    const MtcnnOutput out = nets_.pnet.maps(affine(resize_area(planes_, {h, w}), 1.0 / 128, -127.5 / 128));
+    const Tensor probability = softmax(out.logits, 1);
+    const std::int64_t rows = probability.size(2), cols = probability.size(3), plane = rows * cols;
+    const float *p = probability.data<float>() + plane, *r = out.boxes.data<float>();
+    const auto s = static_cast<float>(scale);
+    Boxes b;
+    for (std::int64_t i = 0; i < plane; ++i) {
+      if (!(p[i] >= options_.thresholds[0])) continue;
+      const auto x = static_cast<float>(2 * (i % cols)), y = static_cast<float>(2 * (i / cols));
+      b.box.push_back({std::floor((x + 1) / s), std::floor((y + 1) / s), std::floor((x + 12) / s), std::floor((y + 12) / s)});
+      b.score.push_back(p[i]);
+      b.offset.push_back({r[i], r[plane + i], r[2 * plane + i], r[3 * plane + i]});
+    }
+    return b;
+  }
+
+  // What a square shows: pixels [x1 - 1, x2) x [y1 - 1, y2) of the truncated box, kept inside the picture. False when nothing is left.
+  bool cut(const std::array<float, 4>& box, std::array<std::int64_t, 4>& out) const {
+    const auto t = [](float v) { return static_cast<std::int64_t>(std::trunc(v)); };
+    out = {std::max<std::int64_t>(t(box[0]), 1) - 1, std::max<std::int64_t>(t(box[1]), 1) - 1, std::min(t(box[2]), width_), std::min(t(box[3]), height_)};
+    return out[0] < out[2] && out[1] < out[3];
+  }
+
+  // The authors' way: the crop lies in a frame of zeros (before normalisation) as large as the square.
+  Tensor padded_crop(const std::array<float, 4>& box, const std::array<std::int64_t, 4>& inside, std::int64_t size) const {
+    const auto left = static_cast<std::int64_t>(std::trunc(box[0])) - 1, top = static_cast<std::int64_t>(std::trunc(box[1])) - 1;
+    const auto right = static_cast<std::int64_t>(std::trunc(box[2])), bottom = static_cast<std::int64_t>(std::trunc(box[3]));
+    const std::int64_t w = right - left, h = bottom - top;
+    const Tensor frame = Tensor::empty({1, 3, h, w}, DType::u8);
+    std::fill_n(frame.data<std::uint8_t>(), 3 * w * h, std::uint8_t{0});
+    for (std::int64_t c = 0; c < 3; ++c)
+      for (std::int64_t y = inside[1]; y < inside[3]; ++y)
+        for (std::int64_t x = inside[0]; x < inside[2]; ++x)
+          frame.data<std::uint8_t>()[(c * h + y - top) * w + x - left] = bytes_.data<std::uint8_t>()[(y * width_ + x) * 3 + c];
+    return affine(resize_area(frame, {size, size}), 1.0 / 128, -127.5 / 128);
+  }
+
+  Tensor crops(const std::vector<std::array<float, 4>>& boxes, const std::vector<std::array<std::int64_t, 4>>& cuts, std::int64_t size) const {
+    const auto n = static_cast<std::int64_t>(cuts.size());
+    if (!options_.zero_pad_crops) {
+      const Tensor corners = Tensor::from(std::span<const std::int64_t>(cuts[0].data(), cuts.size() * 4), {n, 4});
+      return crop_resize_area(planes_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0), corners, {size, size}, 127.5f, 1.f / 128);
+    }
+    const Tensor out = Tensor::empty({n, 3, size, size});
+    for (std::size_t i = 0; i < cuts.size(); ++i) {
+      const Tensor one = padded_crop(boxes[i], cuts[i], size);
+      std::copy_n(one.data<float>(), 3 * size * size, out.data<float>() + static_cast<std::int64_t>(i) * 3 * size * size);
+    }
+    return out;
+  }
+
+  // R-Net (24) or O-Net (48) over all squares, in chunks; keeps those above the threshold.
+  Boxes classify(const Boxes& squares, std::int64_t size, float threshold) const {
+    Boxes out;
+    std::vector<std::array<float, 4>> boxes;
+    std::vector<std::array<std::int64_t, 4>> cuts;
+    for (std::size_t i = 0; i < squares.size(); ++i) {
+      if (std::array<std::int64_t, 4> c; cut(squares.box[i], c)) {
+        boxes.push_back(squares.box[i]);
+        cuts.push_back(c);
+      }
+      if (!cuts.empty() && (static_cast<int>(cuts.size()) == options_.chunk || i + 1 == squares.size())) {
+        const Tensor x = crops(boxes, cuts, size);
+        collect(size == 24 ? nets_.rnet.forward(x) : nets_.onet.forward(x), boxes, threshold, out);
+        boxes.clear();
+        cuts.clear();
+      }
+    }
+    return out;
+  }
+
+  static void collect(const MtcnnOutput& net, const std::vector<std::array<float, 4>>& boxes, float threshold, Boxes& out) {
+    const Tensor probability = softmax(net.logits, 1);
+    for (std::size_t i = 0; i < boxes.size(); ++i) {
+      const float p = probability.data<float>()[2 * i + 1];
+      if (!(p > threshold)) continue;
+      out.box.push_back(boxes[i]);
+      out.score.push_back(p);
+      const float* o = net.boxes.data<float>() + 4 * i;
+      out.offset.push_back({o[0], o[1], o[2], o[3]});
+      if (!net.points.defined()) continue;
+      std::array<float, 10> points;
+      std::copy_n(net.points.data<float>() + 10 * i, 10, points.begin());
+      out.points.push_back(points);
+    }
+  }
+
+  const Mtcnn& nets_;
+  const DetectorOptions& options_;
+  const std::int64_t width_, height_;
+  const Tensor bytes_, planes_;
+};
+
+void check(const DetectorOptions& o) {
+  if (!(o.min_face >= 12 && std::isfinite(o.min_face))) throw ValueError("detector", "min_face must be at least 12 pixels, got " + std::to_string(o.min_face));
+  if (!(o.factor > .1f && o.factor < .99f)) throw ValueError("detector", "factor must lie between .1 and .99, got " + std::to_string(o.factor));
+  for (const float t : o.thresholds)
+    if (!(t >= 0 && t <= 1)) throw ValueError("detector", "thresholds must lie between 0 and 1, got " + std::to_string(t));
+  if (o.chunk < 1) throw ValueError("detector", "chunk must be at least 1, got " + std::to_string(o.chunk));
+}
+
+}  // namespace
+
+Detector Detector::load(const std::string& weights, DetectorOptions options) {
+  auto nets = std::make_unique<Mtcnn>();
+  nets->load(load_safetensors(weights), weights);
+  nets->pnet.eval();
+  nets->rnet.eval();
+  nets->onet.eval();
+  Detector d(*nets, options);
+  d.owned_ = std::move(nets);
+  return d;
+}
+
+Detector::Detector(Mtcnn& nets, DetectorOptions options) : nets_(&nets), options_(options) { check(options_); }
+Detector::~Detector() = default;
+Detector::Detector(Detector&&) noexcept = default;
+
+std::vector<Face> Detector::detect(const Image& image) const {
+  if (image.width < 1 || image.height < 1) return {};
+  const NoGrad guard;
+  const Cascade cascade(*nets_, options_, image);
+  return cascade.stage3(cascade.stage2(cascade.stage1()));
+}
+
+std::vector<std::array<float, 4>> Detector::propose(const Image& image, int stage) const {
+  if (stage != 1 && stage != 2) throw ValueError("propose", "expected stage 1 or 2, got " + std::to_string(stage));
+  const NoGrad guard;
+  const Cascade cascade(*nets_, options_, image);
+  const Boxes first = cascade.stage1();
+  return stage == 1 ? first.box : cascade.stage2(first).box;
+}
+
+}  // namespace mien
