@@ -114,6 +114,7 @@ class SavedTensor {
 struct EngineOps {
   Tensor (*add)(const Tensor&, const Tensor&);
   Tensor (*ones_like)(const Tensor&);
+  Tensor (*clone)(const Tensor&);
   bool (*all_finite)(const Tensor&);
 };
 extern const EngineOps engine_ops;

@@ -41,11 +41,21 @@ struct AccumulateGrad final : Node {
     for (const auto& hook : meta_of(leaf).leaf_hooks)
       if (Tensor changed = hook(g); changed.defined()) g = changed;
     Tensor& sum = meta_of(leaf).gradient;
-    sum = sum.defined() ? engine_ops.add(sum, g) : g;
+    if (sum.defined()) {
+      sum = engine_ops.add(sum, g);
+    } else {
+      sum = only_ours(g, g.is_same(grads[0]) ? 2 : 1) ? g : engine_ops.clone(g);
+    }
     for (const auto& f : meta_of(leaf).ready_hooks) f(leaf);
     return {};
   }
   void release() noexcept override {}
+  // Nobody else holds this memory and it is dense. What is shared (both operands of a sum get the same gradient, a reshape's is a view, the
+  // caller's own tensor) must not become grad(): writing into one leaf's gradient would change another's.
+  static bool only_ours(const Tensor& g, std::int64_t handles) {
+    return g.impl().references.load(std::memory_order_relaxed) == handles && g.storage().use_count() == 1 && (g.is_contiguous() || g.is_channels_last()) &&
+           g.storage()->bytes() == g.numel() * item_size(g.dtype());
+  }
   Tensor leaf;
 };
 

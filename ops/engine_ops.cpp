@@ -4,6 +4,7 @@
 
 #include "mien/autograd/autograd.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 
 namespace mien {
@@ -14,6 +15,6 @@ bool all_finite(const Tensor& t) {
 }
 }  // namespace
 
-const EngineOps engine_ops{add, ones_like, all_finite};
+const EngineOps engine_ops{add, ones_like, clone, all_finite};
 
 }  // namespace mien
