@@ -44,21 +44,21 @@ void make_folder(const std::string& path) {
 }
 
 // The shortest text that reads back as the same float.
-nlohmann::json number(float v) {
+nlohmann::ordered_json number(float v) {
   char text[32];
   std::snprintf(text, sizeof text, "%.9g", static_cast<double>(v));
-  return nlohmann::json::parse(text);
+  return nlohmann::ordered_json::parse(text);
 }
 
 void print_json(const std::string& file, const Image& image, const std::vector<Face>& faces) {
-  nlohmann::ordered_json line{{"schema", "mien.detect/1"}, {"file", file}, {"width", image.width}, {"height", image.height}, {"faces", nlohmann::json::array()}};
+  nlohmann::ordered_json line{{"schema", "mien.detect/1"}, {"file", file}, {"width", image.width}, {"height", image.height}, {"faces", nlohmann::ordered_json::array()}};
   for (const auto& f : faces) {
     nlohmann::ordered_json face;
-    face["box"] = nlohmann::json::array();
+    face["box"] = nlohmann::ordered_json::array();
     for (const float v : f.box) face["box"].push_back(number(v));
     face["score"] = number(f.score);
-    face["points"] = nlohmann::json::array();
-    for (const auto& p : f.points) face["points"].push_back({number(p[0]), number(p[1])});
+    face["points"] = nlohmann::ordered_json::array();
+    for (const auto& p : f.points) face["points"].push_back(nlohmann::ordered_json::array({number(p[0]), number(p[1])}));
     line["faces"].push_back(face);
   }
   std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());

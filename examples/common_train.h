@@ -27,7 +27,7 @@ struct TrainOptions {
   std::int64_t max_steps = 0;    // stop after this many steps in all; 0: no limit
   std::int64_t save_every = 0;   // also save every this many steps; 0: at the end of each epoch only
   std::string progress = "auto";
-  std::string best_metric;       // a column of evaluate(); the highest is kept as `best`; empty: the last
+  std::string best_metric = {};  // a column of evaluate(); the highest is kept as `best`; empty: the last
 };
 struct TrainTask {
   Module& model;

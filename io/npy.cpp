@@ -179,7 +179,8 @@ TensorFile load_tensors(const std::string& path) {
   if (head.size() > 8 && head[8] == std::byte{'{'}) return load_safetensors(path);
   if (begins("PK\x03\x04", 4)) {
     const auto bytes = read_file(path);
-    for (const auto& e : ZipReader(bytes, path).entries())
+    const ZipReader zip(bytes, path);
+    for (const auto& e : zip.entries())
       if (e.name.ends_with("data.pkl")) return load_torch(path);
     return load_npz(path);
   }
