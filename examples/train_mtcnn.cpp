@@ -254,7 +254,7 @@ int run(int argc, char** argv) {
   for (const char stage : s.stages) {
     const std::int64_t size = stage == 'p' ? 12 : stage == 'r' ? 24 : 48;
     std::function<std::vector<mtcnn::Box>(const Image&)> propose;
-    DetectorOptions loose{.min_face = static_cast<float>(s.smallest_face), .thresholds = {.4f, .3f, .5f}};
+    DetectorOptions loose{.min_face = s.smallest_face, .thresholds = {.4f, .3f, .5f}};
     std::unique_ptr<Detector> detector;
     if (stage != 'p') {
       detector = std::make_unique<Detector>(nets, loose);

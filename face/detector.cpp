@@ -79,9 +79,9 @@ class Cascade {
 
   Boxes stage1() const {
     Boxes all;
-    const double smallest = 12.0 / static_cast<double>(options_.min_face);
+    const double smallest = 12.0 / options_.min_face;
     double side = static_cast<double>(std::min(width_, height_)) * smallest;
-    for (double scale = smallest; side >= 12; scale *= static_cast<double>(options_.factor), side *= static_cast<double>(options_.factor))
+    for (double scale = smallest; side >= 12; scale *= options_.factor, side *= options_.factor)
       all.append(suppress(candidates(scale), .5));
     Boxes b = suppress(all, .7);
     regress(b, 0);
@@ -216,7 +216,7 @@ class Cascade {
 
 void check(const DetectorOptions& o) {
   if (!(o.min_face >= 12 && std::isfinite(o.min_face))) throw ValueError("detector", "min_face must be at least 12 pixels, got " + std::to_string(o.min_face));
-  if (!(o.factor > .1f && o.factor < .99f)) throw ValueError("detector", "factor must lie between .1 and .99, got " + std::to_string(o.factor));
+  if (!(o.factor > .1 && o.factor < .99)) throw ValueError("detector", "factor must lie between .1 and .99, got " + std::to_string(o.factor));
   for (const float t : o.thresholds)
     if (!(t >= 0 && t <= 1)) throw ValueError("detector", "thresholds must lie between 0 and 1, got " + std::to_string(t));
   if (o.chunk < 1) throw ValueError("detector", "chunk must be at least 1, got " + std::to_string(o.chunk));

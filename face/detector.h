@@ -27,9 +27,9 @@ struct Face {
 };
 
 struct DetectorOptions {
-  float min_face = 20;                             // pixels; smaller faces are not looked for
+  double min_face = 20;                            // pixels; smaller faces are not looked for
   std::array<float, 3> thresholds{.6f, .7f, .7f};  // of P-, R- and O-Net
-  float factor = .709f;                            // between the scales of the pyramid
+  double factor = .709;                            // between the scales of the pyramid
   bool zero_pad_crops = false;                     // crops beyond the picture: zeros (the authors) instead of clipping
   int chunk = 256;                                 // crops per batch: bounds the memory
 };

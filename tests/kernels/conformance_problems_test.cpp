@@ -1,0 +1,446 @@
+// The problems of the conformance test: one maker per fast CPU kernel. `number` walks through sizes, data and memory orders in a fixed way,
+// the dice choose the rest.
+#include "kernels/conformance.h"
+#include "mien/kernels/cpu/table.h"
+#include "mien/kernels/ref/ref.h"
+#include "mien/kernels/unary_table.h"
+
+namespace mien::test {
+namespace {
+
+// What kind of case `number` is.
+struct Kind {
+  explicit Kind(int number, Dice& dice)
+      : width(1 + number % 17), whole(number % 3 == 0), empty(number % 29 == 28), big(number % 31 == 30), nan(dice.chance(.1)) {}
+  std::int64_t width;  // odd tails: 1..17 in turn
+  bool whole;          // small whole numbers
+  bool empty, big, nan;
+};
+
+Order any_order(Dice& dice, bool expanded = true) {
+  if (dice.chance(.4)) return Order::contiguous;
+  const Order orders[] = {Order::channels_last, Order::stepped, Order::permuted, Order::flipped, Order::expanded};
+  return orders[dice.integer(0, expanded ? 4 : 3)];
+}
+// Outputs that fast kernels take, and now and then one that they don't.
+Order output_order(Dice& dice) {
+  return dice.chance(.6) ? Order::contiguous : dice.one_of({Order::channels_last, Order::channels_last, Order::stepped, Order::permuted});
+}
+
+using Values = std::function<double()>;
+Values values_of(const Kind& kind, Dice& dice, double low = -1, double high = 1) {
+  if (kind.whole) return [&dice] { return static_cast<double>(dice.integer(-3, 3)); };
+  return [&dice, low, high] { return dice.uniform(low, high); };
+}
+
+Operand filled(const Shape& shape, DType dtype, Order order, Dice& dice, const Values& value) {
+  Operand x(shape, dtype, order, dice);
+  for (const auto o : x.offsets()) x.set(o, value());
+  return x;
+}
+Operand input(const Shape& shape, Dice& dice, const Values& value, bool expanded = true) {
+  return filled(shape, DType::f32, any_order(dice, expanded), dice, value);
+}
+void spoil(Operand& x, Dice& dice) {
+  const auto offsets = x.offsets();
+  if (!offsets.empty()) x.set(offsets[static_cast<std::size_t>(dice.integer(0, static_cast<std::int64_t>(offsets.size()) - 1))], std::nan(""));
+}
+
+// --- convolution -----------------------------------------------------------------------------------------------------
+struct ConvCase {
+  Shape x, w, y;
+  ConvParams p;
+};
+std::int64_t conv_size(std::int64_t in, std::int64_t pads, std::int64_t dilation, std::int64_t kernel, std::int64_t stride) {
+  return (in + pads - dilation * (kernel - 1) - 1) / stride + 1;
+}
+ConvCase conv_case(const Kind& kind, Dice& dice) {
+  ConvCase c;
+  c.p.groups = dice.one_of<std::int64_t>({1, 1, 1, 2, 3});
+  std::int64_t channels = c.p.groups * dice.integer(1, 4), outputs = c.p.groups * dice.integer(1, kind.big ? 20 : 7);
+  if (dice.chance(.15)) outputs = channels = c.p.groups = dice.integer(1, 9);  // depthwise
+  const Pair kernel{dice.integer(1, 5), dice.integer(1, 4)};
+  for (std::size_t i = 0; i < 2; ++i) {
+    c.p.stride[i] = dice.one_of<std::int64_t>({1, 1, 2, 3});
+    c.p.dilation[i] = dice.one_of<std::int64_t>({1, 1, 1, 2});
+    for (std::size_t side = 0; side < 2; ++side) c.p.padding[2 * i + side] = dice.chance(.5) ? 0 : dice.integer(0, 3);
+  }
+  std::int64_t h = kind.big ? 40 : dice.integer(1, 9), w = kind.big ? 40 + kind.width : kind.width;
+  h = std::max(h, c.p.dilation[0] * (kernel[0] - 1) + 1 - c.p.padding[0] - c.p.padding[1]);
+  w = std::max(w, c.p.dilation[1] * (kernel[1] - 1) + 1 - c.p.padding[2] - c.p.padding[3]);
+  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.integer(2, 19) : dice.integer(1, 3);
+  h = std::max<std::int64_t>(h, 1);
+  w = std::max<std::int64_t>(w, 1);
+  c.x = {n, channels, h, w};
+  c.w = {outputs, channels / c.p.groups, kernel[0], kernel[1]};
+  c.y = {n, outputs, conv_size(h, c.p.padding[0] + c.p.padding[1], c.p.dilation[0], kernel[0], c.p.stride[0]),
+         conv_size(w, c.p.padding[2] + c.p.padding[3], c.p.dilation[1], kernel[1], c.p.stride[1])};
+  return c;
+}
+Problem conv_problem(const ConvCase& c, const Kind& kind, const Shape& out, Order order) {
+  Problem p;
+  p.set_params(c.p);
+  p.exact = kind.whole;
+  p.out.push_back({out, DType::f32, order, {}});
+  p.text = "x" + to_string(c.x) + " w" + to_string(c.w) + " y" + to_string(c.y) + " stride " + to_string(Shape{c.p.stride[0], c.p.stride[1]}) + " padding " +
+           to_string(Shape{c.p.padding[0], c.p.padding[1], c.p.padding[2], c.p.padding[3]}) + " dilation " +
+           to_string(Shape{c.p.dilation[0], c.p.dilation[1]}) + " groups " + std::to_string(c.p.groups);
+  return p;
+}
+Problem make_conv2d(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const ConvCase c = conv_case(kind, dice);
+  Problem p = conv_problem(c, kind, c.y, output_order(dice));
+  const auto value = values_of(kind, dice);
+  p.in.push_back(input(c.x, dice, value));
+  p.in.push_back(input(c.w, dice, value));
+  if (dice.chance(.5)) p.in.push_back(filled({c.w[0]}, DType::f32, dice.one_of({Order::contiguous, Order::contiguous, Order::expanded}), dice, value));
+  p.magnitudes.assign(p.in.size(), true);
+  return p;
+}
+Problem make_conv2d_grad_input(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const ConvCase c = conv_case(kind, dice);
+  Problem p = conv_problem(c, kind, c.x, output_order(dice));
+  const auto value = values_of(kind, dice);
+  p.in.push_back(input(c.y, dice, value));
+  p.in.push_back(input(c.w, dice, value));
+  p.magnitudes = {true, true};
+  return p;
+}
+Problem make_conv2d_grad_weight(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const ConvCase c = conv_case(kind, dice);
+  Problem p = conv_problem(c, kind, c.w, output_order(dice));
+  const auto value = values_of(kind, dice);
+  p.in.push_back(input(c.y, dice, value));
+  p.in.push_back(input(c.x, dice, value));
+  p.magnitudes = {true, true};
+  return p;
+}
+
+// --- products --------------------------------------------------------------------------------------------------------
+Problem make_matmul(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  Shape batch;
+  for (std::int64_t d = dice.integer(0, 2); d > 0; --d) batch.push_back(dice.integer(1, 3));
+  const std::int64_t m = kind.big ? 70 : dice.integer(1, 17), n = kind.big ? 60 + kind.width : kind.width,
+                     k = kind.empty ? 0 : kind.big ? dice.one_of<std::int64_t>({50, 384, 385, 900}) : dice.integer(1, 33);
+  const auto with = [&](std::int64_t rows, std::int64_t cols) {
+    Shape s = batch;
+    s.push_back(rows);
+    s.push_back(cols);
+    return s;
+  };
+  Problem p;
+  const auto value = values_of(kind, dice);
+  p.in.push_back(input(with(m, k), dice, value));
+  p.in.push_back(input(with(k, n), dice, value));
+  p.out.push_back({with(m, n), DType::f32, dice.chance(.8) ? Order::contiguous : Order::permuted, {}});
+  p.magnitudes = {true, true};
+  p.exact = kind.whole;
+  return p;
+}
+Problem make_linear(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const std::int64_t n = kind.empty && dice.chance(.5) ? 0 : kind.big ? 100 : dice.integer(1, 17), in = kind.empty && n ? 0 : kind.big ? 1152 : dice.integer(1, 40),
+                     out = kind.big ? 250 + kind.width : kind.width;
+  Problem p;
+  const auto value = values_of(kind, dice);
+  p.in.push_back(input({n, in}, dice, value));
+  p.in.push_back(input({out, in}, dice, value));
+  if (dice.chance(.6)) p.in.push_back(filled({out}, DType::f32, dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}), dice, value));
+  p.out.push_back({{n, out}, DType::f32, dice.chance(.85) ? Order::contiguous : Order::stepped, {}});
+  p.magnitudes.assign(p.in.size(), true);
+  p.exact = kind.whole;
+  return p;
+}
+
+// --- pooling and resizing --------------------------------------------------------------------------------------------
+PoolParams pool_params(Dice& dice) {
+  PoolParams q;
+  for (std::size_t i = 0; i < 2; ++i) {
+    q.kernel[i] = dice.integer(1, 4);
+    q.stride[i] = dice.integer(1, 3);
+    q.padding[i] = dice.integer(0, q.kernel[i] / 2);
+    q.dilation[i] = dice.one_of<std::int64_t>({1, 1, 1, 2});
+  }
+  if (dice.chance(.6)) q.kernel[0] = q.kernel[1] = dice.integer(2, 3), q.dilation = {1, 1}, q.padding = {dice.integer(0, 1), dice.integer(0, 1)};
+  q.ceil_mode = dice.chance(.5);
+  return q;
+}
+std::int64_t pool_size(std::int64_t in, const PoolParams& q, std::size_t i) {
+  const std::int64_t room = in + 2 * q.padding[i] - q.dilation[i] * (q.kernel[i] - 1) - 1;
+  std::int64_t out = (room + (q.ceil_mode ? q.stride[i] - 1 : 0)) / q.stride[i] + 1;
+  if (q.ceil_mode && (out - 1) * q.stride[i] >= in + q.padding[i]) --out;
+  return out;
+}
+struct PoolCase {
+  PoolParams q;
+  Shape x, y;
+};
+PoolCase pool_case(const Kind& kind, Dice& dice) {
+  PoolCase c;
+  c.q = pool_params(dice);
+  const auto at_least = [&](std::int64_t size, std::size_t i) { return std::max(size, c.q.dilation[i] * (c.q.kernel[i] - 1) + 1); };
+  c.x = {kind.empty ? 0 : dice.integer(1, kind.big ? 5 : 2), dice.integer(1, kind.big ? 30 : 4), at_least(kind.big ? 30 : dice.integer(1, 9), 0),
+         at_least(kind.big ? 30 + kind.width : kind.width, 1)};
+  c.y = {c.x[0], c.x[1], pool_size(c.x[2], c.q, 0), pool_size(c.x[3], c.q, 1)};
+  return c;
+}
+Problem make_max_pool2d(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const PoolCase c = pool_case(kind, dice);
+  Problem p;
+  p.in.push_back(input(c.x, dice, values_of(kind, dice)));
+  if (kind.nan) spoil(p.in[0], dice);
+  const Order order = output_order(dice);
+  p.out.push_back({c.y, DType::f32, order, {}});
+  p.out.push_back({c.y, DType::i64, order, {}});
+  p.set_params(c.q);
+  p.exact = true;  // a choice among the inputs
+  return p;
+}
+Problem make_max_pool2d_backward(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const PoolCase c = pool_case(kind, dice);
+  Problem p;
+  p.in.push_back(input(c.y, dice, values_of(kind, dice)));
+  p.in.push_back(filled(c.y, DType::i64, dice.chance(.7) ? Order::contiguous : Order::stepped, dice,
+                        [&] { return static_cast<double>(dice.integer(0, c.x[2] * c.x[3] - 1)); }));
+  p.out.push_back({c.x, DType::f32, output_order(dice), {}});
+  p.magnitudes = {true, false};
+  p.set_params(c.q);
+  p.exact = kind.whole;
+  return p;
+}
+// Whole sums come out exact where the averages are over 1, 2, 4, ... cells.
+Problem make_adaptive_avg_pool2d(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const std::int64_t h = kind.big ? 33 : dice.integer(1, 7), w = kind.big ? 40 + kind.width : kind.width, times = std::int64_t{1} << dice.integer(0, 2);
+  const std::int64_t ih = kind.whole ? h * times : dice.integer(1, 40), iw = kind.whole ? w * times : dice.integer(1, 60);
+  const std::int64_t n = kind.empty ? 0 : dice.integer(1, 2), c = dice.integer(1, 5);
+  Problem p;
+  if (dice.chance(.5)) p.in.push_back(filled({n, c, ih, iw}, DType::u8, any_order(dice), dice, [&] { return static_cast<double>(dice.integer(0, 255)); }));
+  else p.in.push_back(input({n, c, ih, iw}, dice, values_of(kind, dice)));
+  p.out.push_back({{n, c, h, w}, DType::f32, output_order(dice), {}});
+  p.magnitudes = {true};
+  p.exact = kind.whole;
+  return p;
+}
+Problem make_crop_resize_area(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const std::int64_t h = kind.big ? 24 : dice.integer(1, 7), w = kind.big ? 24 : kind.width, times = std::int64_t{1} << dice.integer(0, 2);
+  const std::int64_t boxes = kind.empty ? 0 : dice.integer(1, kind.big ? 40 : 4), c = dice.one_of<std::int64_t>({1, 3, 3, 4});
+  const std::int64_t ih = h * times + dice.integer(0, 9), iw = w * times + dice.integer(0, 9);
+  std::vector<double> corners;
+  for (std::int64_t k = 0; k < boxes; ++k) {
+    const std::int64_t bh = kind.whole ? h * times : dice.integer(1, ih), bw = kind.whole ? w * times : dice.integer(1, iw);
+    const std::int64_t x1 = dice.integer(0, iw - bw), y1 = dice.integer(0, ih - bh);
+    for (const auto v : {x1, y1, x1 + bw, y1 + bh}) corners.push_back(static_cast<double>(v));
+  }
+  std::size_t next = 0;
+  Problem p;
+  const bool bytes = dice.chance(.6);
+  // Pictures mostly lie in memory as rows of interleaved pixels.
+  Operand image(Shape{1, c, ih, iw}, bytes ? DType::u8 : DType::f32, dice.chance(.5) ? Order::channels_last : any_order(dice), dice);
+  const auto value = bytes ? Values([&] { return static_cast<double>(dice.integer(0, 255)); }) : values_of(kind, dice);
+  for (const auto o : image.offsets()) image.set(o, value());
+  image.drop_first();
+  p.in.push_back(std::move(image));
+  p.in.push_back(filled({boxes, 4}, DType::i64, dice.chance(.7) ? Order::contiguous : Order::stepped, dice, [&] { return corners[next++]; }));
+  p.out.push_back({{boxes, c, h, w}, DType::f32, output_order(dice), {}});
+  const CropResizeParams q = kind.whole ? CropResizeParams{128.f, 1.f / 64} : CropResizeParams{127.5f, .0078125f};
+  p.set_params(q);
+  p.magnitudes = {true, false};
+  p.set_magnitude_params(CropResizeParams{-q.mean, q.scale});
+  p.exact = kind.whole;
+  return p;
+}
+
+// --- elementwise -----------------------------------------------------------------------------------------------------
+Shape elementwise_shape(const Kind& kind, Dice& dice) {
+  if (kind.big) return {3, 7, 41, 40 + kind.width};
+  Shape s;
+  for (std::int64_t d = dice.integer(0, 4); d > 0; --d) s.push_back(dice.integer(1, 4));
+  if (s.rank() > 0) s.back() = kind.width;
+  if (kind.empty && s.rank() > 0) s[0] = 0;
+  return s;
+}
+// One order for all operands in half of the cases: that is what fast elementwise kernels take.
+struct Orders {
+  explicit Orders(Dice& dice) : same(dice.chance(.6)), order(dice.one_of({Order::contiguous, Order::contiguous, Order::channels_last})) {}
+  Order next(Dice& dice, bool expanded = true) const { return same ? order : any_order(dice, expanded); }
+  bool same;
+  Order order;
+};
+
+struct UnaryRow {
+  UnaryKind kind;
+  const char* name;
+  double low, high;
+};
+UnaryRow unary_row(int number) {
+  static const UnaryRow rows[] = {
+#define MIEN_ROW(name, f, df, lo, hi, kink) {UnaryKind::name, #name, lo, hi},
+      MIEN_UNARY(MIEN_ROW)
+#undef MIEN_ROW
+  };
+  return rows[static_cast<std::size_t>(number) % std::size(rows)];
+}
+bool whole_stays_whole(UnaryKind k) {
+  return k == UnaryKind::neg || k == UnaryKind::abs || k == UnaryKind::square || k == UnaryKind::relu || k == UnaryKind::leaky_relu || k == UnaryKind::clamp ||
+         k == UnaryKind::affine || k == UnaryKind::sign;
+}
+UnaryParams unary_params(UnaryKind kind, Dice& dice) {
+  UnaryParams q{kind, .5, 1.5};
+  if (kind == UnaryKind::clamp) q.a = -1, q.b = 1.5;
+  if (kind == UnaryKind::pow) q.a = dice.one_of({2.0, .5, 3.0, -1.0});
+  return q;
+}
+Problem unary_problem(Dice& dice, int number, bool backward) {
+  const Kind kind(number, dice);
+  const UnaryRow row = unary_row(number);
+  const UnaryParams q = unary_params(row.kind, dice);
+  Problem p;
+  const bool whole = kind.whole && whole_stays_whole(row.kind);
+  const auto value = whole ? values_of(kind, dice) : Values([&] { return dice.uniform(row.low, row.high); });
+  const Shape shape = elementwise_shape(kind, dice);
+  const Orders orders(dice);
+  if (backward) p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return whole ? static_cast<double>(dice.integer(-3, 3)) : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, value));
+  if (kind.nan && !backward) spoil(p.in.back(), dice);
+  if (backward) {  // y = f(x) as the forward kernel gives it
+    Operand y(shape, DType::f32, orders.next(dice, false), dice);
+    const View in[] = {p.in[1].view()}, out[] = {y.view()};
+    ref::unary_entry.run({in, out, &q});
+    p.in.push_back(std::move(y));
+  }
+  p.out.push_back({shape, DType::f32, orders.next(dice, false), {}});
+  p.set_params(q);
+  p.exact = whole;
+  p.text = std::string(row.name) + " " + to_string(shape);
+  return p;
+}
+Problem make_unary(Dice& dice, int number) { return unary_problem(dice, number, false); }
+Problem make_unary_backward(Dice& dice, int number) { return unary_problem(dice, number, true); }
+
+Problem make_binary(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const BinaryParams q{static_cast<BinaryKind>(number % 12)};
+  const Shape shape = elementwise_shape(kind, dice);
+  const Orders orders(dice);
+  const bool divides = q.kind == BinaryKind::div;
+  Problem p;
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, values_of(kind, dice)));
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice,
+                        [&] { return kind.whole ? (divides ? dice.one_of({-2., -1., .5, 1., 2.}) : static_cast<double>(dice.integer(-3, 3))) : dice.uniform(.5, 1.5); }));
+  p.out.push_back({shape, q.kind >= BinaryKind::eq ? DType::boolean : DType::f32, orders.next(dice, false), {}});
+  p.set_params(q);
+  p.exact = kind.whole || q.kind > BinaryKind::div;
+  return p;
+}
+
+Problem make_copy(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const Shape shape = elementwise_shape(kind, dice);
+  const DType from = dice.one_of({DType::f32, DType::f32, DType::u8, DType::i64, DType::i32, DType::boolean});
+  const DType to = dice.chance(.75) ? DType::f32 : dice.one_of({DType::u8, DType::i64, DType::boolean});
+  Problem p;
+  p.in.push_back(filled(shape, from, any_order(dice), dice, [&] {
+    if (from == DType::f32 && to == DType::f32) return dice.uniform(-1, 1);
+    return static_cast<double>(dice.integer(0, from == DType::boolean ? 1 : 100));
+  }));
+  p.out.push_back({shape, to, any_order(dice, false), {}});
+  p.exact = true;
+  return p;
+}
+
+// --- PReLU, sums, SGD ------------------------------------------------------------------------------------------------
+Shape channel_shape(const Kind& kind, Dice& dice) {
+  const std::int64_t n = kind.empty ? 0 : dice.integer(1, kind.big ? 20 : 3), c = kind.big ? 32 : dice.integer(1, 9);
+  switch (dice.integer(0, 2)) {
+    case 0: return {n, c, kind.big ? 24 : dice.integer(1, 5), kind.big ? 20 + kind.width : kind.width};
+    case 1: return {n, kind.big ? 1000 + kind.width : kind.width};
+    default: return kind.width > 8 ? Shape{kind.width} : Shape{n, c, kind.width};
+  }
+}
+Problem prelu_problem(Dice& dice, int number, bool backward) {
+  const Kind kind(number, dice);
+  const Shape shape = channel_shape(kind, dice);
+  const Shape slope{dice.chance(.3) ? 1 : shape[shape.rank() > 1 ? 1 : 0]};
+  const auto value = values_of(kind, dice);
+  const Orders orders(dice);
+  Problem p;
+  if (backward) p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, value));
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, value));
+  if (kind.nan) spoil(p.in.back(), dice);
+  p.in.push_back(filled(slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  p.out.push_back({shape, DType::f32, orders.next(dice, false), {}});
+  if (backward) {
+    p.out.push_back({slope, DType::f32, Order::contiguous, {}});
+    p.magnitudes = {true, false, true};  // |g|, |a|: the terms g*x of the slope's sum all have one sign
+  }
+  p.exact = kind.whole;
+  p.text = to_string(shape) + " slope " + to_string(slope);
+  return p;
+}
+Problem make_prelu(Dice& dice, int number) { return prelu_problem(dice, number, false); }
+Problem make_prelu_backward(Dice& dice, int number) { return prelu_problem(dice, number, true); }
+
+Problem make_reduce(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  Shape shape = elementwise_shape(kind, dice);
+  if (kind.big && dice.chance(.5)) shape = {2, 5000 + kind.width};
+  Shape out = shape;
+  for (auto& s : out)
+    if (dice.chance(.5)) s = 1;
+  Problem p;
+  p.in.push_back(input(shape, dice, values_of(kind, dice)));
+  const bool none = numel(shape) == 0;
+  p.set_params(ReduceParams{none || dice.chance(.7) ? ReduceKind::sum : dice.one_of({ReduceKind::max, ReduceKind::min})});
+  p.out.push_back({out, DType::f32, any_order(dice, false), {}});
+  p.magnitudes = {true};
+  p.exact = kind.whole;
+  p.text = to_string(shape) + " to " + to_string(out);
+  if (p.params[0] != std::byte{0}) p.magnitudes.clear();
+  return p;
+}
+
+Problem make_sgd(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const Shape shape = elementwise_shape(kind, dice);
+  SgdParams q;
+  q.lr = kind.whole ? .5 : .1;
+  q.momentum = dice.one_of({0., .5});
+  if (q.momentum > 0 && !kind.whole) q.momentum = .9;
+  q.weight_decay = dice.one_of({0., kind.whole ? .25 : 5e-4});
+  q.nesterov = q.momentum > 0 && dice.chance(.4);
+  q.dampening = !q.nesterov && q.momentum > 0 && dice.chance(.4) ? .5 : 0;
+  q.first_step = dice.chance(.3);
+  const Orders orders(dice);
+  const auto value = values_of(kind, dice);
+  Problem p;
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, value));
+  for (int i = 0; i < 2; ++i) {
+    Output out{shape, DType::f32, orders.next(dice, false), {}};
+    for (std::int64_t k = 0; k < numel(shape); ++k) out.start.push_back(kind.whole ? static_cast<double>(dice.integer(-3, 3)) : static_cast<double>(static_cast<float>(dice.uniform(-1, 1))));
+    p.out.push_back(out);
+  }
+  p.set_params(q);
+  p.exact = kind.whole;
+  return p;
+}
+
+}  // namespace
+
+const std::vector<Row>& conformance_rows() {
+  static const std::vector<Row> rows = {
+#define MIEN_ROW(name) {#name, {&ref::name##_entry, &CpuTable::name, nullptr}, make_##name},
+      MIEN_CPU_KERNELS(MIEN_ROW)
+#undef MIEN_ROW
+  };
+  return rows;
+}
+
+}  // namespace mien::test

@@ -1,0 +1,346 @@
+// Every entry of every fast CPU kernel, at every level this machine has, against `ref` in f64.
+//
+//   MIEN_CONFORMANCE=conv2d:123 mien_tests "[conformance]"    one case again (a failure prints this line)
+//   MIEN_CONFORMANCE_CASES=5000, MIEN_CONFORMANCE_SEED=7      more cases, others
+#include "kernels/conformance.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+
+#include "catch.h"
+#include "mien/kernels/parallel.h"
+
+namespace mien::test {
+namespace {
+
+// Strides of `order` for `shape`; sizes of `room` (>= shape) are what the memory is laid out for.
+Strides strides_of(const Shape& shape, Order order, Dice& dice) {
+  const int rank = shape.rank();
+  switch (order) {
+    case Order::channels_last:
+      if (rank == 4) return channels_last_strides(shape);
+      break;
+    case Order::stepped: {  // every second element, with a gap after each row
+      Strides s = shape;
+      std::int64_t step = 2;
+      for (int d = rank - 1; d >= 0; --d) {
+        s[d] = step;
+        step *= std::max<std::int64_t>(shape[d], 1) + 1;
+      }
+      return s;
+    }
+    case Order::permuted: {  // the first dimension runs fastest
+      Strides s = shape;
+      std::int64_t step = 1;
+      for (int d = 0; d < rank; ++d) {
+        s[d] = step;
+        step *= std::max<std::int64_t>(shape[d], 1);
+      }
+      return s;
+    }
+    case Order::flipped: {
+      Strides s = contiguous_strides(shape);
+      if (rank > 0) {
+        const int d = static_cast<int>(dice.integer(0, rank - 1));
+        s[d] = -s[d];
+      }
+      return s;
+    }
+    case Order::expanded: {  // one dimension does not move
+      if (rank == 0) break;
+      const int still = static_cast<int>(dice.integer(0, rank - 1));
+      Shape one = shape;
+      one[still] = 1;
+      Strides s = contiguous_strides(one);
+      s[still] = 0;
+      return s;
+    }
+    case Order::contiguous: break;
+  }
+  return contiguous_strides(shape);
+}
+
+std::int64_t seed_base() {
+  const char* text = std::getenv("MIEN_CONFORMANCE_SEED");
+  return text ? std::atoll(text) : 1;
+}
+int case_count() {
+  const char* text = std::getenv("MIEN_CONFORMANCE_CASES");
+  return text ? std::max(1, std::atoi(text)) : 500;
+}
+
+}  // namespace
+
+Operand::Operand(const Shape& shape, DType dtype, Order order, Dice& dice) : allocator_(make_debug_allocator()) {
+  view_.shape = shape;
+  view_.dtype = dtype;
+  view_.strides = strides_of(shape, order, dice);
+  std::int64_t low = 0, high = 0;
+  for (int d = 0; d < shape.rank(); ++d) (view_.strides[d] < 0 ? low : high) += (shape[d] - 1) * view_.strides[d];
+  const std::int64_t elements = numel(shape) == 0 ? 0 : high - low + 1;
+  bytes_ = 64 + elements * item_size(dtype);
+  block_ = static_cast<std::byte*>(allocator_->allocate(bytes_));
+  bytes_ = (bytes_ + 63) / 64 * 64;  // the guard page stands at the end of the padded block: so do the elements
+  view_.data = block_ + bytes_ - (elements + (elements > 0 ? low : 0)) * item_size(dtype);
+}
+
+std::vector<std::int64_t> Operand::offsets() const {
+  std::vector<std::int64_t> out;
+  const std::int64_t count = numel(view_.shape);
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::int64_t rest = i, offset = 0;
+    for (int d = view_.rank() - 1; d >= 0; --d) {
+      offset += rest % view_.size(d) * view_.stride(d);
+      rest /= view_.size(d);
+    }
+    out.push_back(offset);
+  }
+  return out;
+}
+
+bool Operand::bands_intact() const {
+  std::vector<bool> element(static_cast<std::size_t>(bytes_), false);
+  const std::int64_t size = item_size(view_.dtype), first = static_cast<std::byte*>(view_.data) - block_;
+  for (const auto o : offsets())
+    for (std::int64_t k = 0; k < size; ++k) element[static_cast<std::size_t>(first + o * size + k)] = true;
+  for (std::int64_t i = 0; i < bytes_; ++i)
+    if (!element[static_cast<std::size_t>(i)] && block_[i] != std::byte{0xff}) return false;
+  return true;
+}
+
+double Operand::get(std::int64_t o) const {
+  switch (view_.dtype) {
+    case DType::f32: return static_cast<double>(view_.ptr<float>()[o]);
+    case DType::f64: return view_.ptr<double>()[o];
+    case DType::i32: return view_.ptr<std::int32_t>()[o];
+    case DType::i64: return static_cast<double>(view_.ptr<std::int64_t>()[o]);
+    default: return view_.ptr<std::uint8_t>()[o];
+  }
+}
+
+void Operand::set(std::int64_t o, double value) {
+  switch (view_.dtype) {
+    case DType::f32: view_.ptr<float>()[o] = static_cast<float>(value); break;
+    case DType::f64: view_.ptr<double>()[o] = value; break;
+    case DType::i32: view_.ptr<std::int32_t>()[o] = static_cast<std::int32_t>(value); break;
+    case DType::i64: view_.ptr<std::int64_t>()[o] = static_cast<std::int64_t>(value); break;
+    default: view_.ptr<std::uint8_t>()[o] = static_cast<std::uint8_t>(value);
+  }
+}
+
+std::string Operand::element_bytes() const {
+  std::string out;
+  const std::int64_t size = item_size(view_.dtype);
+  for (const auto o : offsets()) out.append(static_cast<const char*>(view_.data) + o * size, static_cast<std::size_t>(size));
+  return out;
+}
+
+void Operand::drop_first() {
+  Shape shape, strides;
+  for (int d = 1; d < view_.rank(); ++d) {
+    shape.push_back(view_.shape[d]);
+    strides.push_back(view_.strides[d]);
+  }
+  view_.shape = shape;
+  view_.strides = strides;
+}
+
+Operand widened(const Operand& from, bool absolute, Dice& dice) {
+  const View& v = from.view();
+  Operand to(v.shape, is_floating(v.dtype) ? DType::f64 : v.dtype, Order::contiguous, dice);
+  std::int64_t i = 0;
+  for (const auto o : from.offsets()) to.set(i++, absolute ? std::abs(from.get(o)) : from.get(o));
+  return to;
+}
+
+namespace {
+
+using Operands = std::vector<Operand>;
+
+std::vector<View> views(const Operands& operands) {
+  std::vector<View> out;
+  for (const auto& o : operands) out.push_back(o.view());
+  return out;
+}
+
+Operands make_outputs(const Problem& p, bool wide, Dice& dice) {
+  Operands out;
+  for (const auto& o : p.out) {
+    out.emplace_back(o.shape, wide && is_floating(o.dtype) ? DType::f64 : o.dtype, wide ? Order::contiguous : o.order, dice);
+    if (o.start.empty()) continue;
+    std::size_t i = 0;
+    for (const auto at : out.back().offsets()) out.back().set(at, o.start[i++]);
+  }
+  return out;
+}
+
+// Runs `entry` with exactly the workspace it booked, ending at a guard page. Returns the reason when it declines.
+const char* run_entry(const KernelEntry& entry, const Operands& in, const Operands& out, const std::vector<std::byte>& params) {
+  const auto in_views = views(in), out_views = views(out);
+  KernelArgs args{in_views, out_views, params.data(), nullptr};
+  if (const char* reason = entry.decline ? entry.decline(args) : nullptr) return reason;
+  const auto allocator = make_debug_allocator();
+  const std::int64_t bytes = entry.workspace ? entry.workspace(args) : 0;
+  args.workspace = allocator->allocate(bytes);
+  entry.run(args);
+  allocator->deallocate(args.workspace, bytes);
+  return nullptr;
+}
+
+struct Expected {
+  Operands values, magnitudes;  // magnitudes: empty when the measure is max(1, |ref|)
+};
+Expected expect(const Row& row, const Problem& p, Dice& dice) {
+  Expected e;
+  Operands in, sizes;
+  for (const auto& o : p.in) in.push_back(widened(o, false, dice));
+  e.values = make_outputs(p, true, dice);
+  run_entry(*row.list.ref, in, e.values, p.params);
+  if (p.magnitudes.empty()) return e;
+  for (std::size_t i = 0; i < p.in.size(); ++i) sizes.push_back(widened(p.in[i], p.magnitudes[i], dice));
+  e.magnitudes = make_outputs(p, true, dice);
+  run_entry(*row.list.ref, sizes, e.magnitudes, p.magnitude_params.empty() ? p.params : p.magnitude_params);
+  return e;
+}
+
+// Empty when `got` is what it must be; else what is wrong with it.
+std::string compare(const Problem& p, const Operands& got, const Expected& e, double& worst) {
+  for (std::size_t k = 0; k < got.size(); ++k) {
+    if (!got[k].bands_intact()) return "output " + std::to_string(k) + ": bytes outside of its elements were written";
+    const bool floating = is_floating(got[k].view().dtype);
+    std::int64_t i = -1;
+    for (const auto o : got[k].offsets()) {
+      const double x = got[k].get(o), want = e.values[k].get(++i);
+      if (x == want || (std::isnan(x) && std::isnan(want))) continue;
+      const double scale = e.magnitudes.empty() ? std::max(1.0, std::abs(want)) : std::abs(e.magnitudes[k].get(i));
+      const double error = std::abs(x - want) / scale;
+      if (floating && !p.exact && error <= 2e-5) {
+        worst = std::max(worst, error);
+        continue;
+      }
+      return "output " + std::to_string(k) + " element " + std::to_string(i) + ": got " + std::to_string(x) + ", ref " + std::to_string(want) + ", error " +
+             std::to_string(error) + " of the sum of terms" + (p.exact ? " (must be equal)" : "");
+    }
+  }
+  return {};
+}
+
+struct Tally {
+  int compared = 0, declined = 0;
+  double worst = 0;
+  std::map<std::string, int> reasons;
+};
+
+std::string describe(const Problem& p) {
+  std::string text = p.text;
+  for (const auto& o : p.in) text += std::string(" ") + name(o.view().dtype) + to_string(o.view().shape) + "/" + to_string(o.view().strides);
+  return text;
+}
+
+// One case at one level. Returns what is wrong, or nothing.
+std::string check(const Row& row, const KernelEntry& entry, const Problem& p, const Expected& e, std::uint64_t seed, bool threads, Tally& tally) {
+  Dice dice(seed ^ 0x5eed);
+  const Operands out = make_outputs(p, false, dice);
+  set_num_threads(1);
+  if (const char* reason = run_entry(entry, p.in, out, p.params)) {
+    ++tally.declined;
+    ++tally.reasons[reason];
+    return {};
+  }
+  ++tally.compared;
+  for (const auto& o : p.in)
+    if (!o.bands_intact()) return "bytes beside an input were written";
+  if (const auto wrong = compare(p, out, e, tally.worst); !wrong.empty()) return wrong;
+  if (!threads) return {};
+  for (const int n : {2, 3, 4, 8}) {
+    Dice again(seed ^ 0x5eed);
+    const Operands other = make_outputs(p, false, again);
+    set_num_threads(n);
+    run_entry(entry, p.in, other, p.params);
+    for (std::size_t k = 0; k < out.size(); ++k)
+      if (out[k].element_bytes() != other[k].element_bytes()) return "other bits with " + std::to_string(n) + " threads than with 1";
+  }
+  (void)row;
+  return {};
+}
+
+std::vector<Level> levels_here() {
+  std::vector<Level> out;
+  for (int l = 0; l <= static_cast<int>(machine_cpu_level()); ++l) out.push_back(static_cast<Level>(l));
+  return out;
+}
+
+struct Threads {  // as they were
+  int before = num_threads();
+  ~Threads() { set_num_threads(before); }
+};
+
+}  // namespace
+
+TEST_CASE("every fast kernel does what ref does", "[conformance]") {
+  const Threads restore;
+  const char* only = std::getenv("MIEN_CONFORMANCE");
+  const std::string wanted = only ? only : "";
+  for (const Row& row : conformance_rows()) {
+    if (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name) continue;
+    std::map<Level, Tally> tallies;
+    int failures = 0;
+    const int first = wanted.empty() ? 0 : std::atoi(wanted.substr(wanted.find(':') + 1).c_str());
+    const int last = wanted.empty() ? case_count() : first + 1;
+    for (int number = first; number < last && failures < 5; ++number) {
+      const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
+      Dice dice(seed);
+      const Problem p = row.make(dice, number);
+      const Expected e = expect(row, p, dice);
+      const bool threads = number % 31 == 30 || number % 8 == 0;
+      for (const Level level : levels_here()) {
+        const auto wrong = check(row, *row.list.at(level), p, e, seed, threads, tallies[level]);
+        if (wrong.empty()) continue;
+        ++failures;
+        FAIL_CHECK(row.name << " at " << name(level) << ": " << wrong << "\n  " << describe(p) << "\n  again: MIEN_CONFORMANCE_SEED=" << seed_base()
+                            << " MIEN_CONFORMANCE=" << row.name << ":" << number << " mien_tests \"[conformance]\"");
+      }
+    }
+    for (const auto& [level, tally] : tallies) {
+      std::cout << "conformance " << row.name << " " << name(level) << ": " << tally.compared << " compared, " << tally.declined << " declined, worst error "
+                << tally.worst;
+      for (const auto& [reason, count] : tally.reasons) std::cout << "; " << count << "x " << reason;
+      std::cout << "\n";
+      if (wanted.empty()) {
+        INFO(row.name << " at " << name(level) << " declined every problem: it was never compared");
+        CHECK(tally.compared > 0);
+      }
+    }
+  }
+}
+
+// f64 is the reference's alone: a fast kernel that took it would read doubles as floats.
+TEST_CASE("fast kernels decline f64", "[conformance]") {
+  for (const Row& row : conformance_rows())
+    for (int number = 1; number < 60; ++number) {
+      Dice dice(static_cast<std::uint64_t>(number));
+      const Problem p = row.make(dice, number);
+      Operands in;
+      bool floating = false;
+      for (const auto& o : p.in) {
+        in.push_back(widened(o, false, dice));
+        floating = floating || is_floating(o.view().dtype);
+      }
+      const Operands out = make_outputs(p, true, dice);
+      for (const auto& o : out) floating = floating || is_floating(o.view().dtype);
+      if (!floating) continue;
+      const auto in_views = views(in), out_views = views(out);
+      const KernelArgs args{in_views, out_views, p.params.data(), nullptr};
+      for (const Level level : levels_here()) {
+        if (level == Level::ref) continue;
+        const KernelEntry& entry = *row.list.at(level);
+        INFO(row.name << " at " << name(level) << ", " << describe(p));
+        REQUIRE(entry.decline != nullptr);
+        REQUIRE(entry.decline(args) != nullptr);
+      }
+    }
+}
+
+}  // namespace mien::test
