@@ -31,11 +31,11 @@ void resize_row(const Source<In>& s, std::int64_t oy, std::int64_t oh, std::int6
   }
   for (std::int64_t ox = 0; ox < ow; ++ox) {
     const std::int64_t left = ox * s.w / ow, right = ((ox + 1) * s.w + ow - 1) / ow;
-    const float share = 1.f / static_cast<float>((bottom - top) * (right - left));
+    const auto high = static_cast<float>(bottom - top), wide = static_cast<float>(right - left);  // divided one after the other, as PyTorch does
     for (std::int64_t ch = 0; ch < s.c; ++ch) {
       Sum total = 0;
       for (std::int64_t x = left; x < right; ++x) total += sums[x * s.c + ch];
-      out[ch * out_plane + ox] = (static_cast<float>(total) * share - mean) * scale;
+      out[ch * out_plane + ox] = (static_cast<float>(total) / high / wide - mean) * scale;
     }
   }
 }
@@ -85,7 +85,7 @@ void run_crops(const KernelArgs& args) {
 std::int64_t crops_workspace(const KernelArgs& args) { return max_shares * 4 * args.in[0].size(0) * args.in[0].size(2); }
 const char* decline_crops(const KernelArgs& args) {
   const DType d = args.in[0].dtype;
-  if (d != DType::u8 && d != DType::f32) return "u8 or f32 only";
+  if ((d != DType::u8 && d != DType::f32) || args.out[0].dtype != DType::f32) return "u8 or f32 to f32 only";
   return args.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
 }
 

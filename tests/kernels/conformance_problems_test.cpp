@@ -57,7 +57,7 @@ std::int64_t conv_size(std::int64_t in, std::int64_t pads, std::int64_t dilation
 ConvCase conv_case(const Kind& kind, Dice& dice) {
   ConvCase c;
   c.p.groups = dice.one_of<std::int64_t>({1, 1, 1, 2, 3});
-  std::int64_t channels = c.p.groups * dice.integer(1, 4), outputs = c.p.groups * dice.integer(1, kind.big ? 20 : 7);
+  std::int64_t channels = c.p.groups * dice.integer(1, 4), outputs = c.p.groups * dice.integer(1, kind.big && c.p.groups == 1 ? 20 : 7);
   if (dice.chance(.15)) outputs = channels = c.p.groups = dice.integer(1, 9);  // depthwise
   const Pair kernel{dice.integer(1, 5), dice.integer(1, 4)};
   for (std::size_t i = 0; i < 2; ++i) {
@@ -65,10 +65,10 @@ ConvCase conv_case(const Kind& kind, Dice& dice) {
     c.p.dilation[i] = dice.one_of<std::int64_t>({1, 1, 1, 2});
     for (std::size_t side = 0; side < 2; ++side) c.p.padding[2 * i + side] = dice.chance(.5) ? 0 : dice.integer(0, 3);
   }
-  std::int64_t h = kind.big ? 40 : dice.integer(1, 9), w = kind.big ? 40 + kind.width : kind.width;
+  std::int64_t h = kind.big ? 20 : dice.integer(1, 9), w = kind.big ? 24 + kind.width : kind.width;
   h = std::max(h, c.p.dilation[0] * (kernel[0] - 1) + 1 - c.p.padding[0] - c.p.padding[1]);
   w = std::max(w, c.p.dilation[1] * (kernel[1] - 1) + 1 - c.p.padding[2] - c.p.padding[3]);
-  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.integer(2, 19) : dice.integer(1, 3);
+  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.one_of<std::int64_t>({2, 17}) : dice.integer(1, 3);
   h = std::max<std::int64_t>(h, 1);
   w = std::max<std::int64_t>(w, 1);
   c.x = {n, channels, h, w};
@@ -94,7 +94,7 @@ Problem make_conv2d(Dice& dice, int number) {
   const auto value = values_of(kind, dice);
   p.in.push_back(input(c.x, dice, value));
   p.in.push_back(input(c.w, dice, value));
-  if (dice.chance(.5)) p.in.push_back(filled({c.w[0]}, DType::f32, dice.one_of({Order::contiguous, Order::contiguous, Order::expanded}), dice, value));
+  if (dice.chance(.5)) p.in.push_back(filled({c.w[0]}, DType::f32, dice.chance(.1) ? Order::expanded : Order::contiguous, dice, value));
   p.magnitudes.assign(p.in.size(), true);
   return p;
 }
@@ -149,7 +149,7 @@ Problem make_linear(Dice& dice, int number) {
   const auto value = values_of(kind, dice);
   p.in.push_back(input({n, in}, dice, value));
   p.in.push_back(input({out, in}, dice, value));
-  if (dice.chance(.6)) p.in.push_back(filled({out}, DType::f32, dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}), dice, value));
+  if (dice.chance(.6)) p.in.push_back(filled({out}, DType::f32, dice.chance(.1) ? Order::stepped : Order::contiguous, dice, value));
   p.out.push_back({{n, out}, DType::f32, dice.chance(.85) ? Order::contiguous : Order::stepped, {}});
   p.magnitudes.assign(p.in.size(), true);
   p.exact = kind.whole;
