@@ -74,8 +74,7 @@ class Cascade {
  public:
   Cascade(const Mtcnn& nets, const DetectorOptions& options, const Image& image)
       : nets_(nets), options_(options), width_(image.width), height_(image.height),
-        bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})),
-        planes_(bytes_.as_strided({1, 3, height_, width_}, {height_ * width_ * 3, 1, width_ * 3, 3}, 0)) {}
+        bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})) {}
 
   Boxes stage1() const {
     Boxes all;
@@ -118,10 +117,13 @@ class Cascade {
   }
 
  private:
+  Tensor picture() const { return bytes_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0); }  // the same bytes as planes
+
   // P-Net over one scale of the pyramid.
   Boxes candidates(double scale) const {
     const auto h = static_cast<std::int64_t>(static_cast<double>(height_) * scale + 1), w = static_cast<std::int64_t>(static_cast<double>(width_) * scale + 1);
-    const MtcnnOutput out = nets_.pnet.maps(affine(resize_area(planes_, {h, w}), 1.0 / 128, -127.5 / 128));
+    const Tensor whole = Tensor::from({std::int64_t{0}, std::int64_t{0}, width_, height_}, {1, 4});
+    const MtcnnOutput out = nets_.pnet.maps(crop_resize_area(picture(), whole, {h, w}, 127.5f, 1.f / 128));
     const Tensor probability = softmax(out.logits, 1);
     const std::int64_t rows = probability.size(2), cols = probability.size(3), plane = rows * cols;
     const float *p = probability.data<float>() + plane, *r = out.boxes.data<float>();
@@ -162,7 +164,7 @@ class Cascade {
     const auto n = static_cast<std::int64_t>(cuts.size());
     if (!options_.zero_pad_crops) {
       const Tensor corners = Tensor::from(std::span<const std::int64_t>(cuts[0].data(), cuts.size() * 4), {n, 4});
-      return crop_resize_area(planes_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0), corners, {size, size}, 127.5f, 1.f / 128);
+      return crop_resize_area(picture(), corners, {size, size}, 127.5f, 1.f / 128);
     }
     const Tensor out = Tensor::empty({n, 3, size, size});
     for (std::size_t i = 0; i < cuts.size(); ++i) {
@@ -211,7 +213,7 @@ class Cascade {
   const Mtcnn& nets_;
   const DetectorOptions& options_;
   const std::int64_t width_, height_;
-  const Tensor bytes_, planes_;
+  const Tensor bytes_;
 };
 
 void check(const DetectorOptions& o) {
