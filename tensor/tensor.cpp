@@ -58,8 +58,12 @@ Tensor Tensor::as_strided(const Shape& shape, const Strides& strides, std::int64
   if (shape.rank() != strides.rank()) throw ShapeError("as_strided", "shape " + to_string(shape) + " and strides " + to_string(strides) + " differ in rank");
   if (mien::numel(shape) > 0) {
     std::int64_t low = offset, high = offset;
-    for (int i = 0; i < shape.rank(); ++i) (strides[i] < 0 ? low : high) += (shape[i] - 1) * strides[i];
-    if (low < 0 || (high + 1) * item_size(dtype()) > impl().storage->bytes())
+    bool overflow = false;
+    for (int i = 0; i < shape.rank(); ++i) {
+      std::int64_t reach = 0, &end = strides[i] < 0 ? low : high;
+      overflow = overflow || __builtin_mul_overflow(shape[i] - 1, strides[i], &reach) || __builtin_add_overflow(end, reach, &end);
+    }
+    if (overflow || low < 0 || high >= impl().storage->bytes() / item_size(dtype()))
       throw ShapeError("as_strided", "view " + to_string(shape) + " with strides " + to_string(strides) + " leaves the storage of " + describe(*this));
   }
   auto made = std::make_unique<TensorImpl>();

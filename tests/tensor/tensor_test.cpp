@@ -59,6 +59,10 @@ TEST_CASE("a view must lie in its storage", "[tensor]") {
   CHECK_THROWS_AS(x.as_strided({2}, {-1}, 0), ShapeError);
   CHECK_THROWS_AS(x.as_strided({2}, {1, 1}, 0), ShapeError);
   CHECK_THROWS_AS(x.as_strided({1}, {1}, -1), ShapeError);
+  constexpr auto big = std::numeric_limits<std::int64_t>::max();
+  CHECK_THROWS_AS(x.as_strided({2}, {big}, 5), ShapeError);
+  CHECK_THROWS_AS(x.as_strided({3}, {big}, 0), ShapeError);
+  CHECK_THROWS_AS(x.as_strided({1}, {1}, big), ShapeError);
   CHECK_NOTHROW(x.as_strided({0}, {1}, 0));
 }
 
