@@ -126,7 +126,7 @@ void run_forward(const KernelArgs& a) {
   for (std::int64_t group = 0; group < g.groups; ++group)
     pack_weights(w.ptr<float>() + group * g.o * w.stride(0), g, w.stride(0), w.stride(1), w.stride(2), w.stride(3), weights + group * round_up(g.o, gemm_rows) * g.depth());
   const float* bias = a.in.size() > 2 ? a.in[2].ptr<float>() : nullptr;
-  forward(x.ptr<float>(), g, weights, bias, {y.ptr<float>(), y.stride(0), y.stride(1), y.is_contiguous() ? 1 : y.stride(3)}, weights + weight_floats(g));
+  forward(x.ptr<float>(), g, weights, bias, {y.ptr<float>(), y.stride(0), y.stride(1), y.is_contiguous() ? 1 : y.size(1)}, weights + weight_floats(g));
 }
 std::int64_t forward_workspace(const KernelArgs& a) { return forward_bytes(geometry(a.in[0], a.in[1], a.out[0], a.get<ConvParams>())); }
 const char* decline_forward(const KernelArgs& a) {
@@ -213,7 +213,7 @@ void run_grad_input(const KernelArgs& a) {
     const float* last = w.ptr<float>() + group * g.c * w.stride(0) + (g.kh - 1) * w.stride(2) + (g.kw - 1) * w.stride(3);
     pack_weights(last, g, w.stride(1), w.stride(0), -w.stride(2), -w.stride(3), weights + group * round_up(g.o, gemm_rows) * g.depth());
   }
-  forward(gy.ptr<float>(), g, weights, nullptr, {gx.ptr<float>(), gx.stride(0), gx.stride(1), gx.is_contiguous() ? 1 : gx.stride(3)}, weights + weight_floats(g));
+  forward(gy.ptr<float>(), g, weights, nullptr, {gx.ptr<float>(), gx.stride(0), gx.stride(1), gx.is_contiguous() ? 1 : gx.size(1)}, weights + weight_floats(g));
 }
 
 // --- gradient of the weights -----------------------------------------------------------------------------------------
