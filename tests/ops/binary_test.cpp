@@ -26,7 +26,7 @@ TEST_CASE("arithmetic of two tensors", "[ops][binary]") {
   CHECK((a / 2).to_vector() == Values{.5, 1, 1.5, 2});
 }
 
-TEST_CASE("broadcasting follows numpy", "[ops][binary]") {
+TEST_CASE("binary ops broadcast as numpy", "[ops][binary]") {
   const Tensor column = f64({10, 20}, {2, 1}), row = f64({1, 2, 3}, {3});
   const Tensor y = column + row;
   CHECK(y.shape() == Shape{2, 3});

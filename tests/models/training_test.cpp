@@ -1,0 +1,158 @@
+// 50 training steps beside PyTorch's, from the same weights and data (tools/oracle.py training), and the same bits for any number of threads.
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "catch.h"
+#include "mien/autograd/autograd.h"
+#include "mien/io/crc32c.h"
+#include "mien/io/safetensors.h"
+#include "mien/kernels/parallel.h"
+#include "mien/models/lenet/lenet.h"
+#include "mien/models/mtcnn/loss.h"
+#include "mien/models/mtcnn/mtcnn.h"
+#include "mien/ops/copy.h"
+#include "mien/ops/loss.h"
+#include "mien/optim/optimizer.h"
+
+namespace mien::test {
+namespace {
+
+// The formula of tools/oracle.py: hashed().
+Tensor hashed(const Shape& shape, std::uint64_t seed, DType dtype, double scale = 1) {
+  const Tensor t = Tensor::empty(shape, DType::f64);
+  std::uint64_t i = 0;
+  for (double& v : t.span<double>()) v = (static_cast<double>((i++ * 2654435761ull + seed * 40503ull) & 0xffffffffull) / 4294967296.0 - .5);
+  const Tensor cast_first = cast(t, dtype);  // as there: the values are rounded before they are scaled
+  if (scale == 1) return cast_first;
+  const Tensor out = Tensor::empty(shape, dtype);
+  const auto v = cast_first.to_vector();
+  for (std::size_t k = 0; k < v.size(); ++k) {
+    if (dtype == DType::f64) out.data<double>()[k] = v[k] * scale;
+    else out.data<float>()[k] = static_cast<float>(v[k]) * static_cast<float>(scale);
+  }
+  return out;
+}
+
+void start(Module& net, DType dtype) {
+  net.to(dtype);
+  const NoGrad guard;
+  std::uint64_t k = 0;
+  for (auto& p : net.parameters()) {
+    if (p.value.rank() >= 2) copy_into(p.value, hashed(p.value.shape(), 100 + k, dtype, 2 * std::sqrt(3.0 / static_cast<double>(p.value.numel() / p.value.size(0)))));
+    else fill(p.value, p.name.find("prelu") != std::string::npos ? .25 : 0);
+    ++k;
+  }
+  net.require_grad();
+}
+
+Tensor lenet_labels() {
+  std::vector<std::int64_t> y;
+  for (std::int64_t i = 0; i < 16; ++i) y.push_back(i * 7 % 10);
+  return Tensor::from(y, {16});
+}
+
+std::vector<double> train(Module& net, const std::function<Tensor(int)>& loss_of, double lr, int steps) {
+  Sgd optimizer({.lr = lr, .momentum = .9, .weight_decay = 5e-4});
+  optimizer.add_group(net.parameters());
+  std::vector<double> curve;
+  for (int step = 0; step < steps; ++step) {
+    const Tensor loss = loss_of(step);
+    backward(loss);
+    optimizer.step();
+    optimizer.zero_grad();
+    curve.push_back(loss.item());
+  }
+  return curve;
+}
+
+std::vector<double> lenet_curve(LeNet& net, DType dtype, double lr, int steps = 50) {
+  start(net, dtype);
+  return train(net, [&](int step) { return cross_entropy(net.forward(hashed({16, 1, 28, 28}, 1000 + static_cast<std::uint64_t>(step), dtype)), lenet_labels()); }, lr, steps);
+}
+
+std::vector<double> onet_curve(ONet& net, DType dtype, double lr, int steps = 50, std::int64_t n = 16) {
+  start(net, dtype);
+  std::vector<std::int64_t> labels;
+  for (std::int64_t i = 0; i < n; ++i) labels.push_back(std::array<std::int64_t, 4>{1, 0, -1, -2}[static_cast<std::size_t>(i % 4)]);
+  const Tensor y = Tensor::from(labels, {n});
+  return train(
+      net,
+      [&](int step) {
+        const auto s = static_cast<std::uint64_t>(step);
+        const MtcnnOutput out = net.forward(hashed({n, 3, 48, 48}, 1000 + s, dtype));
+        return mtcnn::three_task_loss(out.logits, out.boxes, out.points, y, hashed({n, 4}, 2000 + s, dtype), hashed({n, 10}, 3000 + s, dtype), {.points = 1}).total;
+      },
+      lr, steps);
+}
+
+template <class Net>
+void compare(const char* key, std::vector<double> (*curve)(Net&, DType, double)) {
+  const auto expected = nlohmann::json::parse(std::ifstream(fixture("training.json")))[key];
+  const double lr = expected["lr"].template get<double>();
+  const auto e64 = expected["f64"].template get<std::vector<double>>(), e32 = expected["f32"].template get<std::vector<double>>();
+  Net f64;
+  const auto c64 = curve(f64, DType::f64, lr);
+  for (std::size_t i = 0; i < c64.size(); ++i) {
+    INFO("f64, step " << i << ": " << c64[i] << ", expected " << e64[i]);
+    CHECK(std::abs(c64[i] - e64[i]) <= 1e-9 * std::abs(e64[i]));
+  }
+  for (auto& p : f64.parameters()) {
+    const auto v = p.value.to_vector();
+    const auto w = expected["weights"][p.name].template get<std::vector<double>>();
+    double sum = 0, absolute = 0;
+    for (const double x : v) sum += x, absolute += std::abs(x);
+    INFO(p.name);
+    CHECK(std::abs(sum - w[0]) <= 1e-9 * std::max(1.0, w[1]));
+    CHECK(std::abs(absolute - w[1]) <= 1e-9 * std::max(1.0, w[1]));
+  }
+  Net f32;
+  const auto c32 = curve(f32, DType::f32, lr);
+  CHECK(std::abs(c32[0] - e64[0]) <= 1e-5 * std::abs(e64[0]));
+  // No further from the f64 curve than four times PyTorch's own f32 curve is.
+  double ours = 0, theirs = 0;
+  for (std::size_t i = 0; i < c32.size(); ++i) {
+    ours = std::max(ours, std::abs(c32[i] - e64[i]));
+    theirs = std::max(theirs, std::abs(e32[i] - e64[i]));
+  }
+  INFO("largest distance from f64: " << ours << ", PyTorch's " << theirs);
+  CHECK(ours <= 4 * theirs + 1e-7);
+}
+
+template <class Net>
+std::string digest(Net& net) {
+  TensorFile file;
+  for (const auto& t : net.state_dict()) file.tensors.emplace_back(t.name, t.value);
+  return sha256(to_safetensors(file));
+}
+
+struct Threads {
+  int before = num_threads();
+  ~Threads() { set_num_threads(before); }
+};
+
+}  // namespace
+
+TEST_CASE("50 steps of LeNet follow PyTorch's", "[training]") {
+  compare<LeNet>("lenet", [](LeNet& n, DType d, double lr) { return lenet_curve(n, d, lr); });
+}
+TEST_CASE("50 steps of O-Net with three losses follow PyTorch's", "[training]") {
+  compare<ONet>("onet", [](ONet& n, DType d, double lr) { return onet_curve(n, d, lr); });
+}
+
+TEST_CASE("training gives the same bits for any number of threads", "[training][determinism]") {
+  const Threads restore;
+  std::string lenet, onet;
+  for (const int threads : {1, 2, 3, 4, 8}) {
+    set_num_threads(threads);
+    LeNet a;
+    lenet_curve(a, DType::f32, .1, 100);
+    ONet b;
+    onet_curve(b, DType::f32, .02, 100, 24);
+    if (lenet.empty()) lenet = digest(a), onet = digest(b);
+    INFO(threads << " threads");
+    CHECK(digest(a) == lenet);
+    CHECK(digest(b) == onet);
+  }
+}
+
+}  // namespace mien::test
