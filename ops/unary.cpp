@@ -4,6 +4,8 @@
 #include "mien/kernels/ref/ref.h"
 #include "mien/kernels/unary_table.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
+#include "mien/ops/factory.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
 
@@ -24,55 +26,90 @@ void infer(Inputs in, const void* params, Outputs& out) {
   out.push_back(spec_like(in[0]));
 }
 
+// What the derivative's formula in unary_table.h reads: x, y, both or nothing. The rest is not kept: it may be freed or overwritten.
+Saves saves(const void* params) {
+  constexpr Saves nothing{}, x{bit(0), 0}, y{0, bit(0)}, both{bit(0), bit(0)};
+  const auto& p = *static_cast<const UnaryParams*>(params);
+  switch (p.kind) {
+    case UnaryKind::neg:
+    case UnaryKind::affine:
+    case UnaryKind::sign: return nothing;
+    case UnaryKind::exp:
+    case UnaryKind::sqrt:
+    case UnaryKind::reciprocal:
+    case UnaryKind::tanh:
+    case UnaryKind::sigmoid:
+    case UnaryKind::relu: return y;                          // x > 0 where y > 0
+    case UnaryKind::leaky_relu: return p.a > 0 ? y : x;      // so it is here, for slopes that keep the sign
+    case UnaryKind::rsqrt:
+    case UnaryKind::silu: return both;
+    default: return x;
+  }
+}
+
+// The kernel takes x and y. In the place of one that was not saved stands the other (for relu that is right, elsewhere it is not read).
 void vjp(const Vjp& v) {
-  if (v.grads[0].defined()) v.result[0] = apply(op_unary_backward, {v.grads[0], v.inputs[0], v.outputs[0]}, v.get<UnaryParams>());
+  const Tensor& g = v.grads[0];
+  if (!g.defined()) return;
+  const Tensor &x = v.inputs[0], &y = v.outputs[0];
+  const Tensor stand_in = (x.defined() ? x : y.defined() ? y : g).detach();
+  v.result[0] = apply(op_unary_backward, {g, x.defined() ? x : stand_in, y.defined() ? y : stand_in}, v.get<UnaryParams>());
 }
 
 void infer_backward(Inputs in, const void* params, Outputs& out) {
   check_same_shape(member(params), in[0], in[1]);
+  check_same_shape(member(params), in[1], in[2]);
   check_same_dtype(member(params), in);
   out.push_back(spec_like(in[1]));
 }
 
-// d/dg (g f'(x)) = f'(x). For the second derivative the piecewise linear members have none, the others need f''.
+// Partial derivatives of f'(x, y) as unary_table.h writes it, x and y taken as independent: y's own dependence on x is the graph's
+// business. Undefined where there is none.
+struct Partials {
+  Tensor by_x, by_y;
+};
+Partials partials(const UnaryParams& p, const Tensor& x, const Tensor& y) {
+  switch (p.kind) {
+    case UnaryKind::exp: return {{}, ones_like(y)};
+    case UnaryKind::log: return {neg(reciprocal(square(x))), {}};
+    case UnaryKind::sqrt: return {{}, affine(reciprocal(square(y)), -.5, 0)};
+    case UnaryKind::rsqrt: return {affine(div(y, square(x)), .5, 0), affine(reciprocal(x), -.5, 0)};
+    case UnaryKind::reciprocal: return {{}, affine(y, -2, 0)};
+    case UnaryKind::square: return {affine(x, 0, 2), {}};
+    case UnaryKind::sin: return {neg(sin(x)), {}};
+    case UnaryKind::cos: return {neg(cos(x)), {}};
+    case UnaryKind::tanh: return {{}, affine(y, -2, 0)};
+    case UnaryKind::sigmoid: return {{}, affine(y, -2, 1)};
+    case UnaryKind::softplus: {  // as in the table, straight above 20
+      const Tensor s = sigmoid(x), bent = cast(less_equal(x, full({}, 20, {.dtype = x.dtype()})), x.dtype());
+      return {mul(bent, mul(s, affine(s, -1, 1))), {}};
+    }
+    case UnaryKind::silu: {
+      const Tensor s = sigmoid(x), rest = affine(s, -1, 1);
+      return {mul(affine(y, -1, 1), mul(s, rest)), rest};
+    }
+    case UnaryKind::pow:
+      if (p.a == 0 || p.a == 1) return {};  // not 0 * infinity at x = 0
+      return {affine(pow(x, p.a - 2), p.a * (p.a - 1), 0), {}};
+    default: return {};  // neg abs relu leaky_relu clamp affine sign: f' is constant almost everywhere
+  }
+}
+
 void vjp_backward(const Vjp& v) {
   if (!v.grads[0].defined()) return;
   const auto& p = v.get<UnaryParams>();
   const Tensor &gg = v.grads[0], &g = v.inputs[0], &x = v.inputs[1], &y = v.inputs[2];
   if (v.needs[0]) v.result[0] = apply(op_unary_backward, {gg, x, y}, p);
-  if (!v.needs[1]) return;
-  Tensor second;
-  switch (p.kind) {
-    case UnaryKind::exp: second = y; break;
-    case UnaryKind::log: second = neg(reciprocal(square(x))); break;
-    case UnaryKind::sqrt: second = affine(pow(x, -1.5), -.25, 0); break;
-    case UnaryKind::rsqrt: second = affine(pow(x, -2.5), .75, 0); break;
-    case UnaryKind::reciprocal: second = affine(mul(square(y), y), 2, 0); break;
-    case UnaryKind::square: second = affine(x, 0, 2); break;
-    case UnaryKind::sin: second = neg(y); break;
-    case UnaryKind::cos: second = neg(y); break;
-    case UnaryKind::tanh: second = affine(mul(y, affine(square(y), -1, 1)), -2, 0); break;
-    case UnaryKind::sigmoid: second = mul(mul(y, affine(y, -1, 1)), affine(y, -2, 1)); break;
-    case UnaryKind::softplus: {
-      const Tensor s = sigmoid(x);
-      second = mul(s, affine(s, -1, 1));
-      break;
-    }
-    case UnaryKind::silu: {
-      const Tensor s = sigmoid(x), ds = mul(s, affine(s, -1, 1));
-      second = mul(ds, affine(mul(x, affine(s, -2, 1)), 1, 2));
-      break;
-    }
-    case UnaryKind::pow: second = affine(pow(x, p.a - 2), p.a * (p.a - 1), 0); break;
-    default: return;  // neg abs relu leaky_relu clamp affine sign: zero almost everywhere
-  }
-  v.result[1] = mul(mul(gg, g), second);
+  if (!v.needs[1] && !v.needs[2]) return;
+  const Partials f = partials(p, x, y);
+  if (v.needs[1] && f.by_x.defined()) v.result[1] = mul(mul(gg, g), f.by_x);
+  if (v.needs[2] && f.by_y.defined()) v.result[2] = mul(mul(gg, g), f.by_y);
 }
 
 }  // namespace
 
 constinit const Op op_unary{.name = "unary", .infer = infer, .vjp = vjp, .save_inputs = bit(0), .save_outputs = bit(0),
-                            .kernels = {&ref::unary_entry, &CpuTable::unary}, .fusion = Fusion::elementwise, .member = member};
+                            .kernels = {&ref::unary_entry, &CpuTable::unary}, .fusion = Fusion::elementwise, .member = member, .saves = saves};
 constinit const Op op_unary_backward{.name = "unary_backward", .infer = infer_backward, .vjp = vjp_backward, .save_inputs = bit(0) | bit(1) | bit(2),
                                      .kernels = {&ref::unary_backward_entry, &CpuTable::unary_backward}, .fusion = Fusion::elementwise, .member = member};
 

@@ -93,16 +93,17 @@ void add_unary(Adder& a) {
     a.row("unary", name + " channels_last", f, {channels_last(input({2, 3, 2, 2}))});
     a.row("unary", name + " scalar", f, {input({})});
     a.row("unary", name + " empty", f, {input({0, 3})}, second);
-    const F backward = [p](In in) {
-      Tensor y;
-      {
-        const NoGrad off;
-        y = apply(op_unary, {in[1]}, p);
-      }
-      return apply(op_unary_backward, {in[0], in[1], y}, p);
-    };
-    a.row("unary_backward", name, backward, {a.in({3, 4}), input({3, 4})});
-    a.row("unary_backward", name + " strided", backward, {expand(a.in({4}), {3, 4}), transpose(input({4, 3}), 0, 1)});
+    const F backward = [p](In in) { return apply(op_unary_backward, {in[0], in[1], in[2]}, p); };  // x and y independent
+    a.row("unary_backward", name, backward, {a.in({3, 4}), input({3, 4}), a.in({3, 4}, .3, 2)}, second);
+    a.row("unary_backward", name + " strided", backward, {expand(a.in({4}), {3, 4}), transpose(input({4, 3}), 0, 1), expand(a.in({3, 1}, .3, 2), {3, 4})});
+    a.row("unary", name + " twice differentiated", [f, p](In in) {
+      const GradMode on(true);
+      Tensor x = requires_grad(in[0]) ? in[0] : in[0].detach();
+      if (!requires_grad(x)) set_requires_grad(x);
+      const Tensor y = f(std::span(&x, 1));
+      const auto g = gradients({&y, 1}, {&x, 1}, {&in[1], 1}, {.create_graph = true});
+      return g[0];
+    }, {input({5}), a.in({5})}, second);
   }
   a.row("unary", "softplus linear part", [](In in) { return softplus(in[0]); }, {a.in({6}, 21, 25)}, second);
   a.row("unary", "pow with a negative exponent", [](In in) { return pow(in[0], -1.5); }, {a.in({6}, .5, 2)}, second);

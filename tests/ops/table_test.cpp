@@ -2,6 +2,7 @@
 #include <string>
 
 #include "catch.h"
+#include "mien/kernels/unary_table.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
 
@@ -47,6 +48,7 @@ TEST_CASE("what a member saves is part of what its family declares", "[ops][tabl
     CHECK((s.outputs & ~op.save_outputs) == 0);
   };
   for (int k = 0; k <= static_cast<int>(BinaryKind::ge); ++k) check(op_binary, BinaryParams{static_cast<BinaryKind>(k)});
+  for (int k = 0; k <= static_cast<int>(UnaryKind::sign); ++k) check(op_unary, UnaryParams{static_cast<UnaryKind>(k), .1});
   for (int k = 0; k <= static_cast<int>(ReduceKind::min); ++k) check(op_reduce, ReduceParams{static_cast<ReduceKind>(k)});
 }
 

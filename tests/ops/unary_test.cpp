@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "mien/autograd/autograd.h"
+#include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/reduce.h"
@@ -93,6 +94,40 @@ TEST_CASE("derivatives where a function has a corner", "[ops][unary]") {
   CHECK(slope_at_zero(abs) == 0);
   CHECK(slope_at_zero(sign) == 0);
   CHECK(slope_at_zero([](const Tensor& x) { return clamp(x, 0, 1); }) == 1);  // inside, borders included
+}
+
+TEST_CASE("one-tensor functions save only what their derivative reads", "[ops][unary]") {
+  const auto survives = [](const std::function<Tensor(const Tensor&)>& f, bool overwrite_input) {
+    Tensor w = f64({.5, -1.5});
+    set_requires_grad(w);
+    const Tensor x = w * 1.0, y = f(x);
+    Tensor expected = clone(x.detach());
+    set_requires_grad(expected);
+    backward(sum(f(expected)));
+    fill((overwrite_input ? x : y).detach(), 9);
+    try {
+      backward(sum(y));
+    } catch (const ValueError&) {
+      return false;
+    }
+    CHECK(grad(w).to_vector() == grad(expected).to_vector());
+    return true;
+  };
+  using F = std::function<Tensor(const Tensor&)>;
+  for (const F& f : std::initializer_list<F>{exp, tanh, sigmoid, relu, reciprocal, [](const Tensor& x) { return leaky_relu(x, .1); }}) {
+    CHECK(survives(f, true));
+    CHECK_FALSE(survives(f, false));
+  }
+  for (const F& f : std::initializer_list<F>{square, sin, cos, abs, softplus, [](const Tensor& x) { return leaky_relu(x, -.1); }}) {
+    CHECK_FALSE(survives(f, true));
+    CHECK(survives(f, false));
+  }
+  for (const F& f : std::initializer_list<F>{neg, sign, [](const Tensor& x) { return affine(x, 2, 1); }}) {
+    CHECK(survives(f, true));
+    CHECK(survives(f, false));
+  }
+  CHECK_FALSE(survives(silu, true));
+  CHECK_FALSE(survives(silu, false));
 }
 
 TEST_CASE("one-tensor functions keep the memory order", "[ops][unary]") {
