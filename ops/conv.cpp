@@ -79,7 +79,11 @@ void vjp_grad_input(const Vjp& v) {
   const Tensor& gg = v.grads[0];
   if (!gg.defined()) return;
   const auto& p = v.get<ConvGradParams>();
-  if (v.needs[0]) v.result[0] = apply(op_conv2d, {gg, v.inputs[1]}, static_cast<const ConvParams&>(p));
+  if (v.needs[0]) {
+    v.result[0] = apply(op_conv2d, {gg, v.inputs[1]}, static_cast<const ConvParams&>(p));
+    // An output padding of a stride or more makes room for positions that no input element has.
+    for (const int d : {2, 3}) v.result[0] = slice(v.result[0], d, 0, v.input_specs[0].shape[d]);
+  }
   if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape));
 }
 void vjp_grad_weight(const Vjp& v) {

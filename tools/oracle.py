@@ -308,7 +308,7 @@ def start(net, dtype):
 
 def training(args):
     out = {"lenet": {}, "onet": {}}
-    for kind, lr in (("lenet", .1), ("onet", .02)):
+    for kind, lr in (("lenet", .1), ("onet", .002)):
         for dtype in (torch.float64, torch.float32):
             net = start(LeNet() if kind == "lenet" else onet(), dtype)
             opt = torch.optim.SGD(net.parameters(), lr=lr, momentum=.9, weight_decay=5e-4)
