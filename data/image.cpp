@@ -18,7 +18,7 @@ void check_size(std::int64_t width, std::int64_t height, const std::string& name
   if (width < 1 || height < 1) refuse(name, "has no pixels");
   if (width > limits.max_side || height > limits.max_side || width * height > limits.max_pixels)
     refuse(name, "is " + std::to_string(width) + "x" + std::to_string(height) + ", more than the limit of " + std::to_string(limits.max_side) + " a side and " +
-                     std::to_string(limits.max_pixels >> 20) + " megapixels", "Scale it down first.");
+                     std::to_string(limits.max_pixels) + " pixels", "Scale it down first.");
 }
 
 }  // namespace decode

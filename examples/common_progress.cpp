@@ -42,6 +42,7 @@ void Progress::line(const std::string& text) {
   if (quiet_) return;
   std::fprintf(stderr, open_ ? "\r%s\x1b[K\n" : "%s\n", text.c_str());
   open_ = false;
+  first_ = -1;  // what comes next is timed on its own
 }
 
 }  // namespace mien::example

@@ -8,7 +8,6 @@
 #include "mien/models/mtcnn/mtcnn.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/resize.h"
-#include "mien/ops/softmax.h"
 #include "mien/ops/unary.h"
 
 namespace mien {
@@ -70,6 +69,13 @@ void make_square(Boxes& b) {
   }
 }
 
+// Softmax of the two classes in float steps, as PyTorch does it: near 1 its scores are coarse, so neighbours often tie, and ties keep their order
+// in NMS. A more exact quotient would order them otherwise and give other boxes.
+float face_probability(float no, float yes) {
+  const float top = std::max(no, yes), a = std::exp(no - top), b = std::exp(yes - top);
+  return b / (a + b);
+}
+
 class Cascade {
  public:
   Cascade(const Mtcnn& nets, const DetectorOptions& options, const Image& image)
@@ -124,16 +130,16 @@ class Cascade {
     const auto h = static_cast<std::int64_t>(static_cast<double>(height_) * scale + 1), w = static_cast<std::int64_t>(static_cast<double>(width_) * scale + 1);
     const Tensor whole = Tensor::from({std::int64_t{0}, std::int64_t{0}, width_, height_}, {1, 4});
     const MtcnnOutput out = nets_.pnet.maps(crop_resize_area(picture(), whole, {h, w}, 127.5f, 1.f / 128));
-    const Tensor probability = softmax(out.logits, 1);
-    const std::int64_t rows = probability.size(2), cols = probability.size(3), plane = rows * cols;
-    const float *p = probability.data<float>() + plane, *r = out.boxes.data<float>();
+    const std::int64_t rows = out.logits.size(2), cols = out.logits.size(3), plane = rows * cols;
+    const float *logits = out.logits.data<float>(), *r = out.boxes.data<float>();
     const auto s = static_cast<float>(scale);
     Boxes b;
     for (std::int64_t i = 0; i < plane; ++i) {
-      if (!(p[i] >= options_.thresholds[0])) continue;
+      const float p = face_probability(logits[i], logits[plane + i]);
+      if (!(p >= options_.thresholds[0])) continue;
       const auto x = static_cast<float>(2 * (i % cols)), y = static_cast<float>(2 * (i / cols));
       b.box.push_back({std::floor((x + 1) / s), std::floor((y + 1) / s), std::floor((x + 12) / s), std::floor((y + 12) / s)});
-      b.score.push_back(p[i]);
+      b.score.push_back(p);
       b.offset.push_back({r[i], r[plane + i], r[2 * plane + i], r[3 * plane + i]});
     }
     return b;
@@ -195,9 +201,9 @@ class Cascade {
   }
 
   static void collect(const MtcnnOutput& net, const std::vector<std::array<float, 4>>& boxes, float threshold, Boxes& out) {
-    const Tensor probability = softmax(net.logits, 1);
+    const float* logits = net.logits.data<float>();
     for (std::size_t i = 0; i < boxes.size(); ++i) {
-      const float p = probability.data<float>()[2 * i + 1];
+      const float p = face_probability(logits[2 * i], logits[2 * i + 1]);
       if (!(p > threshold)) continue;
       out.box.push_back(boxes[i]);
       out.score.push_back(p);

@@ -106,9 +106,9 @@ void write_file_atomic(const std::string& path, std::span<const std::byte> bytes
   Temporary temp((folder / ("." + leaf + marker + std::to_string(getpid()) + "-" + std::to_string(counter.fetch_add(1)))).string());
   if (!temp.open()) fail(IoKind::cannot_create, path, "creating a temporary file beside it", bytes.size());
   std::size_t done = 0;
-  while (done < bytes.size()) {
+  for (int interrupted = 0; done < bytes.size();) {
     const long put = calls->write(temp.fd(), bytes.data() + done, bytes.size() - done);
-    if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && errno == EINTR && ++interrupted < 1000) continue;  // a signal; not for ever
     if (put < 0) fail(IoKind::write_failed, path, "writing", bytes.size());
     done += static_cast<std::size_t>(put);
   }

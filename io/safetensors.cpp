@@ -37,6 +37,7 @@ const char* type_name(DType d) {
 
 // nlohmann keeps the last of two equal keys and takes any depth: a filter in front of the parser refuses both.
 json parse_header(const std::string& file, const char* begin, const char* end) {
+  if (std::find(begin, end, '\0') != end) refuse(file, "its header holds a zero byte");  // which the parser would take for the end
   std::vector<std::set<std::string>> keys;
   std::string problem;
   const auto filter = [&](int depth, json::parse_event_t event, json& value) {

@@ -4,6 +4,7 @@
 
 #include "catch.h"
 #include "mien/autograd/autograd.h"
+#include "mien/data/loader.h"
 #include "mien/io/crc32c.h"
 #include "mien/io/safetensors.h"
 #include "mien/kernels/parallel.h"
@@ -70,17 +71,23 @@ std::vector<double> lenet_curve(LeNet& net, DType dtype, double lr, int steps = 
   return train(net, [&](int step) { return cross_entropy(net.forward(hashed({16, 1, 28, 28}, 1000 + static_cast<std::uint64_t>(step), dtype)), lenet_labels()); }, lr, steps);
 }
 
-std::vector<double> onet_curve(ONet& net, DType dtype, double lr, int steps = 50, std::int64_t n = 16) {
-  start(net, dtype);
+// All three losses: faces, others, parts and landmark crops in turn.
+Tensor onet_loss(const ONet& net, const Tensor& x, std::uint64_t s) {
+  const std::int64_t n = x.size(0);
   std::vector<std::int64_t> labels;
   for (std::int64_t i = 0; i < n; ++i) labels.push_back(std::array<std::int64_t, 4>{1, 0, -1, -2}[static_cast<std::size_t>(i % 4)]);
-  const Tensor y = Tensor::from(labels, {n});
+  const MtcnnOutput out = net.forward(x);
+  return mtcnn::three_task_loss(out.logits, out.boxes, out.points, Tensor::from(labels, {n}), hashed({n, 4}, 2000 + s, x.dtype()), hashed({n, 10}, 3000 + s, x.dtype()), {.points = 1})
+      .total;
+}
+
+std::vector<double> onet_curve(ONet& net, DType dtype, double lr, int steps = 50) {
+  start(net, dtype);
   return train(
       net,
       [&](int step) {
         const auto s = static_cast<std::uint64_t>(step);
-        const MtcnnOutput out = net.forward(hashed({n, 3, 48, 48}, 1000 + s, dtype));
-        return mtcnn::three_task_loss(out.logits, out.boxes, out.points, y, hashed({n, 4}, 2000 + s, dtype), hashed({n, 10}, 3000 + s, dtype), {.points = 1}).total;
+        return onet_loss(net, hashed({16, 3, 48, 48}, 1000 + s, dtype), s);
       },
       lr, steps);
 }
@@ -125,6 +132,26 @@ std::string digest(Net& net) {
   return sha256(to_safetensors(file));
 }
 
+// 100 steps on batches that worker threads make; the SHA-256 of all weights.
+template <class Net>
+std::string train_from_loader(Net& net, int workers, std::int64_t batch, const std::function<Tensor(const Tensor&, const Net&)>& loss, const Shape& shape, double lr) {
+  start(net, DType::f32);
+  net.train();
+  Loader loader({.size = 50 * batch, .batch = batch, .seed = 3, .workers = workers},
+                [&](std::span<const std::int64_t> rows, std::uint64_t epoch) { return Batch{hashed(shape, static_cast<std::uint64_t>(rows[0]) + 1000 * epoch, DType::f32)}; });
+  Sgd optimizer({.lr = lr, .momentum = .9, .weight_decay = 5e-4});
+  optimizer.add_group(net.parameters());
+  for (std::uint64_t epoch = 0; epoch < 2; ++epoch) {
+    loader.start(epoch);
+    while (auto b = loader.next()) {
+      backward(loss((*b)[0], net));
+      optimizer.step();
+      optimizer.zero_grad();
+    }
+  }
+  return digest(net);
+}
+
 struct Threads {
   int before = num_threads();
   ~Threads() { set_num_threads(before); }
@@ -139,20 +166,21 @@ TEST_CASE("50 steps of O-Net with three losses follow PyTorch's", "[training]") 
   compare<ONet>("onet", [](ONet& n, DType d, double lr) { return onet_curve(n, d, lr); });
 }
 
-TEST_CASE("training gives the same bits for any number of threads", "[training][determinism]") {
+TEST_CASE("training gives the same bits for any number of threads and of workers", "[training][determinism]") {
   const Threads restore;
   std::string lenet, onet;
-  for (const int threads : {1, 2, 3, 4, 8}) {
-    set_num_threads(threads);
-    LeNet a;
-    lenet_curve(a, DType::f32, .1, 100);
-    ONet b;
-    onet_curve(b, DType::f32, .02, 100, 24);
-    if (lenet.empty()) lenet = digest(a), onet = digest(b);
-    INFO(threads << " threads");
-    CHECK(digest(a) == lenet);
-    CHECK(digest(b) == onet);
-  }
+  for (const int threads : {1, 2, 3, 4, 8})
+    for (const int workers : {0, 1, 4}) {
+      set_num_threads(threads);
+      INFO(threads << " threads, " << workers << " workers");
+      LeNet a;
+      const std::string first = train_from_loader<LeNet>(a, workers, 16, [](const Tensor& x, const LeNet& net) { return cross_entropy(net.forward(x), lenet_labels()); }, {16, 1, 28, 28}, .1);
+      ONet b;
+      const std::string second = train_from_loader<ONet>(b, workers, 12, [](const Tensor& x, const ONet& net) { return onet_loss(net, x, 7); }, {12, 3, 48, 48}, .002);
+      if (lenet.empty()) lenet = first, onet = second;
+      CHECK(first == lenet);
+      CHECK(second == onet);
+    }
 }
 
 }  // namespace mien::test

@@ -1,0 +1,19 @@
+# Note [One symbol a level]: each level's object has one global symbol, no weak ones (the linker would merge them over levels) and no static initialiser.
+set -eu
+seen=0
+for object in "$1"/kernels/mien_cpu_*.o; do
+  level=$(basename "$object" .o)
+  global=$(nm --defined-only "$object" | awk '$2 ~ /^[A-Z]$/ { print $3 }')
+  [ "$global" = "$level" ] || { echo "$object exports: $global"; exit 1; }
+  if nm "$object" | awk '$2 ~ /^[wWvVu]$/ && $1 != ""' | grep .; then echo "$object has weak symbols"; exit 1; fi
+  if readelf -SW "$object" | grep -E '\.(init_array|ctors)'; then echo "$object has static initialisers"; exit 1; fi
+  seen=$((seen + 1))
+done
+[ "$seen" -ge 1 ]
+# The flags of one level stay out of the others: no 512-bit register outside avx512, no 256-bit one in base.
+if [ "$(uname -m)" = x86_64 ]; then
+  if objdump -d "$1/kernels/mien_cpu_base.o" | grep -qE '%[yz]mm'; then echo "base holds AVX"; exit 1; fi
+  if objdump -d "$1/kernels/mien_cpu_avx2.o" | grep -qE '%zmm|%k[0-7]'; then echo "avx2 holds AVX-512"; exit 1; fi
+  objdump -d "$1/kernels/mien_cpu_avx512.o" | grep -q '%zmm'
+fi
+echo "$seen levels"
