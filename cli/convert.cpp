@@ -18,14 +18,16 @@ struct Settings {
 
 int convert(const Settings& s) {
   std::vector<TensorFile> parts;
+  std::string names;
   TensorFile singles;  // .npy files hold one tensor each and belong together
   for (const auto& path : s.inputs) {
     TensorFile file = load_tensors(path);
+    names += (names.empty() ? "" : " + ") + path;
     if (std::filesystem::path(path).extension() == ".npy") singles.tensors.insert(singles.tensors.end(), file.tensors.begin(), file.tensors.end());
     else parts.push_back(std::move(file));
   }
   if (!singles.tensors.empty()) parts.push_back(std::move(singles));
-  const TensorFile result = convert_mtcnn(parts);
+  const TensorFile result = convert_mtcnn(parts, names);
   save_safetensors(s.out, result);
   std::int64_t values = 0;
   for (const auto& [name, t] : result.tensors) values += t.numel();

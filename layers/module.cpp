@@ -39,7 +39,7 @@ void each_tensor(Module& m, F f) {
 std::string join(const char* what, const std::vector<std::string>& lines) {
   std::string text;
   for (const auto& l : lines) text += std::string(text.empty() ? what : ", ") + l;
-  return text.empty() ? text : text + ". ";
+  return text;
 }
 
 }  // namespace
@@ -52,7 +52,12 @@ struct SetTraining final : Visitor {
   bool on_;
 };
 
-std::string LoadReport::message() const { return join("missing: ", missing) + join("unexpected: ", unexpected) + join("wrong shape: ", misshaped); }
+std::string LoadReport::message() const {
+  std::string text;
+  for (const std::string& part : {join("missing: ", missing), join("unexpected: ", unexpected), join("wrong shape: ", misshaped)})
+    if (!part.empty()) text += (text.empty() ? "" : "; ") + part;
+  return text;
+}
 
 std::vector<NamedTensor> Module::parameters() {
   std::vector<NamedTensor> out;

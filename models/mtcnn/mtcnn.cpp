@@ -143,12 +143,12 @@ void Mtcnn::load(const TensorFile& file, const std::string& name) {
   }
   for (const auto& [tensor, t] : file.tensors)
     if (tensor.rfind("pnet.", 0) != 0 && tensor.rfind("rnet.", 0) != 0 && tensor.rfind("onet.", 0) != 0) all.unexpected.push_back(tensor + " " + describe(t));
-  if (!all.ok()) throw IoError(IoKind::bad_data, "mtcnn", name, all.message(), "Make it with `mien convert --model mtcnn`.");
+  if (!all.ok()) throw IoError(IoKind::bad_data, "mtcnn", name, all.message(), "Give weights of MTCNN; `mien convert --model mtcnn` reads those of other programs.");
   check_finite(file, name);
   for (const auto& [prefix, net] : parts_of(*this)) net.load_state_dict(with_prefix(file, prefix));
 }
 
-TensorFile convert_mtcnn(const std::vector<TensorFile>& inputs) {
+TensorFile convert_mtcnn(const std::vector<TensorFile>& inputs, const std::string& source) {
   TensorFile joined;
   for (const auto& file : inputs) {
     std::string prefix;
@@ -157,7 +157,7 @@ TensorFile convert_mtcnn(const std::vector<TensorFile>& inputs) {
     for (const auto& [name, t] : file.tensors) joined.tensors.emplace_back(prefix + name, cast(t, DType::f32));
   }
   Mtcnn nets;
-  nets.load(joined, "the input");
+  nets.load(joined, source);
   return nets.to_file();
 }
 

@@ -59,6 +59,6 @@ struct Mtcnn {
 
 // Reads weights of other programs: state dicts of the three nets, whose names may carry the prefixes above or none (then shapes tell which net
 // it is). Names every missing, unexpected and mis-shaped tensor.
-TensorFile convert_mtcnn(const std::vector<TensorFile>& parts);
+TensorFile convert_mtcnn(const std::vector<TensorFile>& parts, const std::string& source = "the input");
 
 }  // namespace mien

@@ -1,0 +1,178 @@
+"""Drives `mien` as scripts do: exit codes, stdout, one line on stderr for each mistake, nothing lost."""
+import json, os, shutil, struct, subprocess, sys, tempfile
+
+build, source = map(os.path.abspath, sys.argv[1:3])
+MIEN = os.path.join(build, "bin", "mien")
+PHOTOS = os.path.join(source, "demo", "photos", "images")
+WEIGHTS = os.path.join(source, "weights", "mtcnn.safetensors")
+photos = [os.path.join(PHOTOS, n) for n in sorted(os.listdir(PHOTOS))]
+work = tempfile.mkdtemp(prefix="mien-program-")
+path = lambda *parts: os.path.join(work, *parts)
+checks = 0
+
+
+def mien(*args, env=None, timeout=120):
+    e = {k: v for k, v in os.environ.items() if k != "MIEN_WEIGHTS"}
+    return subprocess.run([MIEN, *args], capture_output=True, text=True, env={**e, **(env or {})}, timeout=timeout)
+
+
+def expect(condition, what, run=None):
+    global checks
+    checks += 1
+    if not condition:
+        sys.exit(f"FAILED: {what}" + (f"\n  exit {run.returncode}\n  stdout {run.stdout[:600]!r}\n  stderr {run.stderr[:600]!r}" if run else ""))
+
+
+def fails(code, words, *args, **more):
+    """Exit code, one line on stderr with all the words, and nothing but it."""
+    r = mien(*args, **more)
+    expect(r.returncode == code, f"{args} ends with {code}", r)
+    expect(r.stderr.count("\n") == 1, f"{args} gives one line", r)
+    for w in words:
+        expect(w in r.stderr, f"{args} says {w!r}", r)
+    return r
+
+
+def write(name, data):
+    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
+    with open(path(name), "wb") as f: f.write(data)
+    return path(name)
+
+
+# --- results
+r = mien("detect", photos[0], photos[1], "--format", "json")
+expect(r.returncode == 0 and r.stderr == "", "two photographs", r)
+rows = [json.loads(l) for l in r.stdout.splitlines()]
+expect([x["file"] for x in rows] == photos[:2], "a line a picture, in order", r)
+for row in rows:
+    expect(list(row) == ["schema", "file", "width", "height", "faces"] and row["schema"] == "mien.detect/1", "the schema", r)
+    scores = [f["score"] for f in row["faces"]]
+    expect(scores == sorted(scores, reverse=True), "faces by falling score", r)
+    for f in row["faces"]:
+        expect(len(f["box"]) == 4 and len(f["points"]) == 5 and all(len(p) == 2 for p in f["points"]), "a face's shape", r)
+        left, right, nose, mouth_left, mouth_right = f["points"]
+        expect(left[0] < right[0] and mouth_left[0] < mouth_right[0] and left[1] < mouth_left[1], "points as the viewer sees them", r)
+expect(sum(len(x["faces"]) for x in rows) > 0, "faces were found", r)
+same = mien("detect", photos[0], photos[1], "--format", "json", "--weights", WEIGHTS, "--threads", "1")
+expect(same.stdout == r.stdout, "the same bits for one thread and given weights", same)
+listed = write("list.txt", (photos[0] + "\n" + photos[1] + "\n").encode())
+expect(mien("detect", "@" + listed, "--format", "json").stdout == r.stdout, "@LIST")
+folder = mien("detect", PHOTOS, "--format", "json")
+expect([json.loads(l)["file"] for l in folder.stdout.splitlines()] == photos, "a folder, sorted", folder)
+csv = mien("detect", photos[0], "--format", "csv").stdout.splitlines()
+expect(csv[0].startswith("file,x1,y1,x2,y2,score,left_eye_x") and len(csv) == 1 + len(rows[0]["faces"]) and all(len(l.split(",")) == 16 for l in csv), "csv")
+text = mien("detect", photos[0])
+expect(text.stdout.startswith(photos[0] + ": "), "text", text)
+drawn = mien("detect", photos[0], "--draw", path("drawn"), "--save-crops", path("crops"))
+expect(drawn.returncode == 0 and len(os.listdir(path("drawn"))) == 1 and len(os.listdir(path("crops"))) == len(rows[0]["faces"]), "drawings and crops", drawn)
+again = mien("detect", path("drawn"), "--format", "json")
+expect(again.returncode == 0 and json.loads(again.stdout)["width"] == rows[0]["width"], "a drawing is a picture of the same size", again)
+fewer = mien("detect", photos[0], "--format", "json", "--min-face", "400")
+expect(fewer.returncode == 0 and json.loads(fewer.stdout)["faces"] == [], "no face is a result", fewer)
+
+# --- unreadable pictures: the others are done
+good = open(photos[0], "rb").read()
+broken = write("mixed/b.jpg", good[: len(good) // 2])
+write("mixed/a.jpg", good)
+write("mixed/c.png", b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II", 60000, 60000) + b"\x08\x02\0\0\0" + b"\0\0\0\0")
+shutil.copy(photos[1], path("mixed", "d e\n\"f'.jpg"))
+r = mien("detect", path("mixed"), "--format", "json")
+expect(r.returncode == 65, "two of four are unreadable", r)
+expect(len(r.stdout.splitlines()) == 2 and r.stderr.count("\n") == 2 and broken in r.stderr and "c.png" in r.stderr, "one line each on stderr", r)
+expect(mien("detect", path("mixed"), "--max-bad", "2").returncode == 0, "--max-bad 2")
+expect(mien("detect", path("mixed"), "--max-bad", "1").returncode == 65, "--max-bad 1")
+expect(mien("detect", path("mixed"), "--max-bad", "50%").returncode == 0, "--max-bad 50%")
+expect(mien("detect", path("mixed"), "--max-bad", "49%").returncode == 65, "--max-bad 49%")
+os.mkfifo(path("fifo.jpg"))
+fails(65, ["fifo.jpg", "regular file"], "detect", path("fifo.jpg"))
+write("bad1000/list", b"")
+for i in range(200): write(f"bad1000/{i:03d}.jpg", good[: 100 + i])
+r = mien("detect", path("bad1000"))
+expect(r.returncode == 65 and r.stderr.count("\n") == 200 and r.stdout == "", "200 bad files, 200 lines", r)
+
+# --- mistakes
+fails(2, ["unknown option --min-fase", "--min-face"], "detect", photos[0], "--min-fase", "20")
+fails(2, ["unknown command detcet", "detect"], "detcet")
+fails(2, ["unknown option --verson", "--version"], "--verson")
+fails(2, ["min_face", "12"], "detect", photos[0], "--min-face", "3")
+fails(2, ["factor"], "detect", photos[0], "--factor", "1.5")
+fails(2, ["thresholds", "three"], "detect", photos[0], "--thresholds", ".6,.7")
+fails(2, ["thresholds"], "detect", photos[0], "--thresholds", ".6,.7,7")
+fails(2, ["format"], "detect", photos[0], "--format", "xml")
+fails(2, ["--max-bad"], "detect", photos[0], "--max-bad", "some")
+fails(2, ["PATH"], "detect")
+fails(66, ["absent.jpg"], "detect", path("absent.jpg"))
+fails(66, ["absent"], "detect", "@" + path("absent"))
+os.mkdir(path("empty"))
+fails(66, [path("empty"), "no picture"], "detect", path("empty"))
+fails(66, ["nowhere.safetensors"], "detect", photos[0], "--weights", path("nowhere.safetensors"))
+fails(66, ["gone.safetensors"], "detect", photos[0], env={"MIEN_WEIGHTS": path("gone.safetensors")})
+fails(69, ["cuda"], "detect", photos[0], "--device", "cuda")
+write("file", b"")
+fails(73, [path("file")], "detect", photos[0], "--draw", path("file", "sub"))
+moved = path("moved", "bin")
+os.makedirs(moved)
+shutil.copy(MIEN, moved)
+lone = subprocess.run([os.path.join(moved, "mien"), "detect", photos[0]], capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != "MIEN_WEIGHTS"})
+expect(lone.returncode == 66 and "MIEN_WEIGHTS" in lone.stderr and "share/mien/weights" in lone.stderr, "no weights: both places are named", lone)
+if os.path.exists("/dev/full"):
+    full = subprocess.run([MIEN, "detect", photos[0]], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE, text=True)
+    expect(full.returncode == 74, "a full disk on stdout", None)
+
+# --- weights
+raw = open(WEIGHTS, "rb").read()
+fails(65, ["cut.safetensors"], "detect", photos[0], "--weights", write("cut.safetensors", raw[:-1]))
+flipped = bytearray(raw)
+flipped[len(raw) // 2] ^= 4
+fails(65, ["flip.safetensors"], "detect", photos[0], "--weights", write("flip.safetensors", bytes(flipped)))
+fails(65, ["text.safetensors"], "detect", photos[0], "--weights", write("text.safetensors", b"hello, I am not a model"))
+n = struct.unpack("<Q", raw[:8])[0]
+header = {k: v for k, v in json.loads(raw[8:8 + n]).items() if k != "__metadata__"}
+
+
+def model(change):
+    h, body = json.loads(json.dumps(header)), bytearray(raw[8 + n:])
+    change(h, body)
+    t = json.dumps(h).encode()
+    return struct.pack("<Q", len(t)) + t + bytes(body)
+
+
+def nan(h, body): body[0:4] = struct.pack("<f", float("nan"))
+def rename(h, body): h["pnet.conv9.weight"] = h.pop("pnet.conv1.weight")
+def reshape(h, body): h["pnet.conv1.weight"]["shape"] = [30, 3, 3, 1]
+
+
+first = min(header, key=lambda k: header[k]["data_offsets"][0])
+fails(65, ["nan.safetensors", first], "detect", photos[0], "--weights", write("nan.safetensors", model(nan)))
+fails(65, ["names.safetensors", "pnet.conv9.weight", "pnet.conv1.weight"], "detect", photos[0], "--weights", write("names.safetensors", model(rename)))
+fails(65, ["shape.safetensors", "pnet.conv1.weight"], "detect", photos[0], "--weights", write("shape.safetensors", model(reshape)))
+
+# --- convert and inspect
+out = path("round.safetensors")
+r = mien("convert", WEIGHTS, "--model", "mtcnn", "--out", out)
+expect(r.returncode == 0 and os.path.exists(out), "convert", r)
+expect(mien("detect", photos[0], "--format", "json", "--weights", out).stdout == mien("detect", photos[0], "--format", "json").stdout, "converted weights give the same")
+r = mien("inspect", WEIGHTS)
+for words in ("pnet: 6632 parameters", "rnet: 100178 parameters", "onet: 389040 parameters", "sha256", "MACs"):
+    expect(words in r.stdout, f"inspect says {words}", r)
+fails(65, ["names.safetensors", "pnet.conv9.weight", "pnet.conv1.weight"], "convert", path("names.safetensors"), "--model", "mtcnn", "--out", path("x.safetensors"))
+expect(not os.path.exists(path("x.safetensors")), "nothing is written when names are missing")
+fails(2, ["mtcnn"], "convert", WEIGHTS, "--model", "resnet", "--out", path("x.safetensors"))
+object_array = b"\x93NUMPY\x01\x00" + struct.pack("<H", 70) + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(69) + b"\n" + b"\x80\x04N."
+fails(65, ["o.npy", "object"], "convert", write("o.npy", object_array), "--model", "mtcnn", "--out", path("x.safetensors"))
+evil = b"\x80\x02cos\nsystem\nq\0X\x04\0\0\0echoq\x01\x85q\x02Rq\x03."
+fails(65, ["evil.pt"], "convert", write("evil.pt", evil), "--model", "mtcnn", "--out", path("x.safetensors"))
+
+# --- about itself
+r = mien("--version")
+for words in ("0.1.0", "cpu levels", "threads", "cuda: no", "decoders"):
+    expect(words in r.stdout, f"--version says {words}", r)
+expect(mien("doctor").returncode == 0, "doctor")
+for topic in ("detect", "convert", "inspect", "doctor", "exit-codes"):
+    expect(mien("help", topic).returncode == 0, f"help {topic}")
+expect(all(str(c) in mien("help", "exit-codes").stdout for c in (65, 66, 69, 70, 71, 73, 74, 75, 76, 130)), "the table of exit codes")
+piped = subprocess.run(f"'{MIEN}' detect '{PHOTOS}' --format json | head -1", shell=True, capture_output=True, text=True)
+expect(piped.returncode == 0 and piped.stderr == "", "a closed pipe is no error", piped)
+
+shutil.rmtree(work)
+print(f"{checks} checks")
