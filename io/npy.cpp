@@ -81,6 +81,7 @@ Tensor parse(std::span<const std::byte> b, const std::string& file) {
   Shape shape;
   std::int64_t count = 1;
   const std::string sizes = value_of(header, "shape", file);
+  if (sizes.find_first_not_of("0123456789L,() ") != std::string::npos) refuse(file, "its shape " + sizes.substr(0, 60) + " is not a list of sizes");
   for (std::size_t i = 0; i < sizes.size();) {
     if (sizes[i] < '0' || sizes[i] > '9') {
       ++i;

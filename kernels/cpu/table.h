@@ -3,7 +3,7 @@
 //
 // Note [One symbol a level]: a template instantiated in two levels is a weak symbol, and the linker keeps only one of them, compiled for
 // whatever level came first. So each level's objects are joined with `ld -r` and everything but the table is made local (objcopy
-// --keep-global-symbol). tests/kernels/symbols_test checks it.
+// --keep-global-symbol). tests/scripts/level_symbols.sh checks it.
 #pragma once
 
 #include "mien/kernels/kernel.h"
