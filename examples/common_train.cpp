@@ -181,6 +181,12 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   TrainResult result;
   task.model.train();
   int bad_in_a_row = 0;
+  const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
+  if (enough()) {  // a finished run that is resumed
+    result.end = TrainEnd::time_up;
+    result.history = run.history;
+    return result;
+  }
   for (; run.epoch < options.epochs; ++run.epoch, run.batch = 0, run.sums.clear()) {
     task.loader.start(static_cast<std::uint64_t>(run.epoch), run.batch);
     while (auto batch = task.loader.next()) {
@@ -199,8 +205,7 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
       add(run.sums, m);
       progress.update(run.batch, task.loader.batches(), "epoch " + std::to_string(run.epoch + 1) + "/" + std::to_string(options.epochs) + "  " + show(m));
       const bool late = options.seconds > 0 && elapsed() > options.seconds;
-      const bool enough = options.max_steps > 0 && run.step >= options.max_steps;
-      if (signal_received() || late || enough) {
+      if (signal_received() || late || enough()) {
         result.end = signal_received() ? TrainEnd::interrupted : TrainEnd::time_up;
         break;
       }

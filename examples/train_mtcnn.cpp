@@ -33,7 +33,7 @@ struct Settings {
   std::string voc, landmarks, landmark_labels = "labels.txt", landmark_boxes, negatives, exclude, stages = "pro";
   std::int64_t batch = 256, hold_out = 10, p_epochs = 0, r_epochs = 0, o_epochs = 0;
   double lr = .02, weight_decay = 5e-4, smallest_face = 16;
-  int workers = 1, rounds = 1;
+  int workers = 1;
   bool check_majority = false;
 };
 

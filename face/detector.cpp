@@ -6,6 +6,7 @@
 
 #include "mien/autograd/autograd.h"
 #include "mien/models/mtcnn/mtcnn.h"
+#include "mien/models/mtcnn/samples.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/unary.h"
@@ -145,13 +146,6 @@ class Cascade {
     return b;
   }
 
-  // What a square shows: pixels [x1 - 1, x2) x [y1 - 1, y2) of the truncated box, kept inside the picture. False when nothing is left.
-  bool cut(const std::array<float, 4>& box, std::array<std::int64_t, 4>& out) const {
-    const auto t = [](float v) { return static_cast<std::int64_t>(std::trunc(v)); };
-    out = {std::max<std::int64_t>(t(box[0]), 1) - 1, std::max<std::int64_t>(t(box[1]), 1) - 1, std::min(t(box[2]), width_), std::min(t(box[3]), height_)};
-    return out[0] < out[2] && out[1] < out[3];
-  }
-
   // The authors' way: the crop lies in a frame of zeros (before normalisation) as large as the square.
   Tensor padded_crop(const std::array<float, 4>& box, const std::array<std::int64_t, 4>& inside, std::int64_t size) const {
     const auto left = static_cast<std::int64_t>(std::trunc(box[0])) - 1, top = static_cast<std::int64_t>(std::trunc(box[1])) - 1;
@@ -186,7 +180,7 @@ class Cascade {
     std::vector<std::array<float, 4>> boxes;
     std::vector<std::array<std::int64_t, 4>> cuts;
     for (std::size_t i = 0; i < squares.size(); ++i) {
-      if (std::array<std::int64_t, 4> c; cut(squares.box[i], c)) {
+      if (const auto c = mtcnn::pixels_of(squares.box[i], width_, height_); c[0] < c[2] && c[1] < c[3]) {
         boxes.push_back(squares.box[i]);
         cuts.push_back(c);
       }

@@ -41,12 +41,6 @@ Box box_target(const Box& truth, const Box& square, bool inclusive) {
   return {(truth[0] - square[0]) / w, (truth[1] - square[1]) / h, (truth[2] - square[2]) / w, (truth[3] - square[3]) / h};
 }
 
-// The detector cuts pixels [trunc(x1) - 1, trunc(x2)) with the ends kept inside the picture.
-std::array<std::int64_t, 4> cut(const Box& b, const Image& image) {
-  const auto t = [](float v) { return static_cast<std::int64_t>(std::trunc(v)); };
-  return {std::max<std::int64_t>(t(b[0]), 1) - 1, std::max<std::int64_t>(t(b[1]), 1) - 1, std::min(t(b[2]), image.width), std::min(t(b[3]), image.height)};
-}
-
 bool usable(const std::array<std::int64_t, 4>& p) { return p[2] - p[0] >= 4 && p[3] - p[1] >= 4; }
 
 void append(SampleSet& set, const Image& image, const std::vector<Crop>& crops) {
@@ -90,7 +84,7 @@ Window window_at(float x, float y, float size, const SampleSet& set, const Image
             {std::max<std::int64_t>(left, 0), std::max<std::int64_t>(top, 0), std::min<std::int64_t>(left + side, image.width), std::min<std::int64_t>(top + side, image.height)}};
   }
   const Box b{x, y, x + size, y + size};
-  return {b, cut(b, image)};
+  return {b, pixels_of(b, image.width, image.height)};
 }
 
 void add_negatives(std::vector<Crop>& crops, Draw& draw, const SampleSet& set, const Scene& scene, const SamplingOptions& o) {
@@ -154,6 +148,11 @@ void add_near_face(std::vector<Crop>& crops, Draw& draw, const SampleSet& set, c
 
 std::int64_t SampleSet::count(Label label) const noexcept { return std::count(labels.begin(), labels.end(), label); }
 
+std::array<std::int64_t, 4> pixels_of(const Box& b, std::int64_t width, std::int64_t height) noexcept {
+  const auto t = [](float v) { return static_cast<std::int64_t>(std::trunc(v)); };
+  return {std::max<std::int64_t>(t(b[0]), 1) - 1, std::max<std::int64_t>(t(b[1]), 1) - 1, std::min(t(b[2]), width), std::min(t(b[3]), height)};
+}
+
 float iou(const Box& a, const Box& b) noexcept {
   const float w = std::min(a[2], b[2]) - std::max(a[0], b[0]), h = std::min(a[3], b[3]) - std::max(a[1], b[1]);
   if (w <= 0 || h <= 0) return 0;
@@ -193,7 +192,7 @@ void add_proposals(SampleSet& set, const Scene& scene, const std::vector<Box>& s
   std::vector<Crop> crops;
   int negatives = 0;
   for (const auto& s : squares) {
-    const auto pixels = cut(s, scene.image);
+    const auto pixels = pixels_of(s, scene.image.width, scene.image.height);
     if (!usable(pixels)) continue;
     const LabelledFace* face = nullptr;
     const float overlap = best_iou(s, scene.photo.faces, &face);

@@ -45,6 +45,10 @@ struct SamplingOptions {
 
 float iou(const Box& a, const Box& b) noexcept;  // without +1
 
+// What R- and O-Net see of a square: pixels [trunc(x1) - 1, trunc(x2)) x [trunc(y1) - 1, trunc(y2)), kept inside the picture, as x1, y1, x2, y2;
+// may be empty. Training cuts with it as detection does (facenet-pytorch's pad()).
+std::array<std::int64_t, 4> pixels_of(const Box& square, std::int64_t width, std::int64_t height) noexcept;
+
 // A picture to cut from, with its labels; mirrored() swaps left and right in both.
 struct Scene {
   Image image;

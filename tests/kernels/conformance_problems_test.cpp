@@ -82,7 +82,7 @@ Problem conv_problem(const ConvCase& c, const Kind& kind, const Shape& out, Orde
   p.set_params(c.p);
   p.exact = kind.whole;
   p.out.push_back({out, DType::f32, order, {}});
-  p.text = "x" + to_string(c.x) + " w" + to_string(c.w) + " y" + to_string(c.y) + " stride " + to_string(Shape{c.p.stride[0], c.p.stride[1]}) + " padding " +
+  p.text = std::string("x") + to_string(c.x) + " w" + to_string(c.w) + " y" + to_string(c.y) + " stride " + to_string(Shape{c.p.stride[0], c.p.stride[1]}) + " padding " +
            to_string(Shape{c.p.padding[0], c.p.padding[1], c.p.padding[2], c.p.padding[3]}) + " dilation " +
            to_string(Shape{c.p.dilation[0], c.p.dilation[1]}) + " groups " + std::to_string(c.p.groups);
   return p;
@@ -98,26 +98,18 @@ Problem make_conv2d(Dice& dice, int number) {
   p.magnitudes.assign(p.in.size(), true);
   return p;
 }
-Problem make_conv2d_grad_input(Dice& dice, int number) {
+Problem make_conv2d_grad(Dice& dice, int number, Shape ConvCase::*other, Shape ConvCase::*wanted) {
   const Kind kind(number, dice);
   const ConvCase c = conv_case(kind, dice);
-  Problem p = conv_problem(c, kind, c.x, output_order(dice));
+  Problem p = conv_problem(c, kind, c.*wanted, output_order(dice));
   const auto value = values_of(kind, dice);
   p.in.push_back(input(c.y, dice, value));
-  p.in.push_back(input(c.w, dice, value));
+  p.in.push_back(input(c.*other, dice, value));
   p.magnitudes = {true, true};
   return p;
 }
-Problem make_conv2d_grad_weight(Dice& dice, int number) {
-  const Kind kind(number, dice);
-  const ConvCase c = conv_case(kind, dice);
-  Problem p = conv_problem(c, kind, c.w, output_order(dice));
-  const auto value = values_of(kind, dice);
-  p.in.push_back(input(c.y, dice, value));
-  p.in.push_back(input(c.x, dice, value));
-  p.magnitudes = {true, true};
-  return p;
-}
+Problem make_conv2d_grad_input(Dice& dice, int number) { return make_conv2d_grad(dice, number, &ConvCase::w, &ConvCase::x); }
+Problem make_conv2d_grad_weight(Dice& dice, int number) { return make_conv2d_grad(dice, number, &ConvCase::x, &ConvCase::w); }
 
 // --- products --------------------------------------------------------------------------------------------------------
 Problem make_matmul(Dice& dice, int number) {

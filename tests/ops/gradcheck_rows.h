@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "mien/tensor/tensor.h"
+#include "mien/autograd/autograd.h"
+#include "mien/ops/factory.h"
 
 namespace mien::test {
 
@@ -17,6 +18,17 @@ struct GradRow {
   std::vector<Tensor> inputs;  // f64 are checked, others are passed through
   bool second = false;         // check the derivative's derivative too
 };
+
+// The gradient of f at zeros of `shape` as a function of the output's gradient: how a backward op is called by itself.
+inline std::function<Tensor(std::span<const Tensor>)> pulled_back(Shape shape, std::function<Tensor(const Tensor&)> f) {
+  return [=](std::span<const Tensor> in) {
+    const GradMode on(true);
+    Tensor x = zeros(shape, {.dtype = DType::f64});
+    set_requires_grad(x);
+    const Tensor y = f(x);
+    return gradients({&y, 1}, {&x, 1}, {&in[0], 1}, {.create_graph = true})[0];
+  };
+}
 
 void add_rows_basic(std::vector<GradRow>& rows);
 void add_rows_nn(std::vector<GradRow>& rows);

@@ -41,17 +41,6 @@ void avoid(const Tensor& x, double kink) {
     if (std::abs(v - kink) < .01) v = kink + .05;
 }
 
-// The gradient of f at zeros of `shape` as a function of the output's gradient: how a backward op is called by itself.
-F pulled_back(Shape shape, std::function<Tensor(const Tensor&)> f) {
-  return [=](In in) {
-    const GradMode on(true);
-    Tensor x = zeros(shape, {.dtype = DType::f64});
-    set_requires_grad(x);
-    const Tensor y = f(x);
-    return gradients({&y, 1}, {&x, 1}, {&in[0], 1}, {.create_graph = true})[0];
-  };
-}
-
 struct UnaryRow {
   const char* name;
   UnaryKind kind;

@@ -94,24 +94,15 @@ void add_pool(Adder& a) {
       a.row("avg_pool2d", std::string(include ? "padding counts" : "padding does not count") + (ceil ? ", ceil" : ""), [p](In in) { return avg_pool2d(in[0], p); }, {a.in({1, 2, 5, 5})}, true);
     }
   a.row("avg_pool2d", "divisor", [](In in) { return avg_pool2d(in[0], {.divisor_override = 3}); }, {a.in({1, 2, 4, 4})}, true);
-  const auto through = [](auto f, Shape shape) {
-    return [=](In in) {
-      const GradMode on(true);
-      Tensor x = zeros(shape, {.dtype = DType::f64});
-      set_requires_grad(x);
-      const Tensor y = f(x);
-      return gradients({&y, 1}, {&x, 1}, {&in[0], 1}, {.create_graph = true})[0];
-    };
-  };
-  a.row("avg_pool2d_backward", "2x2", through([](const Tensor& x) { return avg_pool2d(x, {}); }, {1, 2, 4, 4}), {a.in({1, 2, 2, 2})}, true);
+  a.row("avg_pool2d_backward", "2x2", pulled_back({1, 2, 4, 4}, [](const Tensor& x) { return avg_pool2d(x, {}); }), {a.in({1, 2, 2, 2})}, true);
   for (const Pair size : {Pair{1, 1}, Pair{2, 3}, Pair{7, 5}}) {
     const std::string name = std::to_string(size[0]) + "x" + std::to_string(size[1]);
     a.row("adaptive_avg_pool2d", name, [size](In in) { return adaptive_avg_pool2d(in[0], size); }, {a.in({2, 2, 5, 4})}, true);
     for (const bool corners : {false, true})
       a.row("resize_bilinear", name + (corners ? ", corners" : ""), [=](In in) { return resize_bilinear(in[0], size, corners); }, {a.in({1, 2, 5, 4})}, true);
   }
-  a.row("adaptive_avg_pool2d_backward", "to 2x3", through([](const Tensor& x) { return adaptive_avg_pool2d(x, {2, 3}); }, {1, 2, 5, 4}), {a.in({1, 2, 2, 3})}, true);
-  a.row("resize_bilinear_backward", "to 7x3", through([](const Tensor& x) { return resize_bilinear(x, {7, 3}); }, {1, 2, 5, 4}), {a.in({1, 2, 7, 3})}, true);
+  a.row("adaptive_avg_pool2d_backward", "to 2x3", pulled_back({1, 2, 5, 4}, [](const Tensor& x) { return adaptive_avg_pool2d(x, {2, 3}); }), {a.in({1, 2, 2, 3})}, true);
+  a.row("resize_bilinear_backward", "to 7x3", pulled_back({1, 2, 5, 4}, [](const Tensor& x) { return resize_bilinear(x, {7, 3}); }), {a.in({1, 2, 7, 3})}, true);
 }
 
 void add_rest(Adder& a) {

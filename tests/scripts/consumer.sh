@@ -1,5 +1,5 @@
 # A program outside the tree: find_package(mien REQUIRED), target_link_libraries(app mien::mien); once static, once shared.
-# The third-party headers are hidden from it by -nostdinc++-like means: the compiler says which files it opened, and none may be theirs.
+# The compiler says which files it opened (-H), and none of them may be a third party's.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -5,24 +5,22 @@ trap 'echo "failed at line $LINENO"' ERR
 data=/usr/share/datasets/fashion-mnist
 [ -d $data ] || { echo "MIEN-SKIP: no $data (Debian package dataset-fashion-mnist)"; exit 0; }
 kills=${MIEN_KILLS:-20}
-RANDOM=${MIEN_SEED:-$(($(date +%s) % 32768))}
-echo "seed ${MIEN_SEED:-$RANDOM}, $kills kills"
+seed=${MIEN_SEED:-$(($(date +%s) % 32768))}
+RANDOM=$seed
+echo "seed $seed, $kills kills"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export OMP_WAIT_POLICY=passive
 steps=$((kills * 12 + 60))
-train() { # folder, more options
-  local out=$1; shift
-  "$build/bin/train_lenet" --data $data --batch 32 --seed 3 --max-steps $steps --save-every 1 --progress off --out "$out" "$@" > "$out.log" 2>&1
-}
 build=$1
-train "$work/whole" --threads 1 --workers 1
+train=("$build/bin/train_lenet" --data $data --batch 32 --seed 3 --max-steps $steps --save-every 1 --progress off)
+"${train[@]}" --out "$work/whole" --threads 1 --workers 1 > "$work/whole.log" 2>&1
 killed=0 unreadable=0 k=0
 first=""
 while [ $killed -lt "$kills" ]; do
   k=$((k + 1))
   [ $k -le $((kills * 20)) ] || { echo "only $killed of $k attempts were killed in time"; exit 1; }
-  "$build/bin/train_lenet" --data $data --batch 32 --seed 3 --max-steps $steps --save-every 1 --progress off --out "$work/cut" $first --threads $((k % 3 + 1)) --workers $((k % 3)) > "$work/cut.log" 2>&1 &
+  "${train[@]}" --out "$work/cut" $first --threads $((k % 3 + 1)) --workers $((k % 3)) > "$work/cut.log" 2>&1 &
   pid=$!
   sleep "0.$((25 + RANDOM % 40))"
   signal=KILL
@@ -37,7 +35,8 @@ while [ $killed -lt "$kills" ]; do
   for f in $files; do "$build/bin/mien" inspect "$f" > /dev/null || { echo "$f can not be read after kill $killed"; unreadable=$((unreadable + 1)); }; done
 done
 [ $unreadable -eq 0 ]
-if [ -n "$first" ] || [ $status -ne 0 ]; then train "$work/cut" $first --threads 2 --workers 4 || true; fi
+# Also where the last attempt came to its end: to resume a finished run must change nothing.
+"${train[@]}" --out "$work/cut" $first --threads 2 --workers 4 > "$work/cut.log" 2>&1
 a=$(sha256sum < "$work/whole/lenet.safetensors") b=$(sha256sum < "$work/cut/lenet.safetensors")
 [ "$a" = "$b" ] || { echo "the weights differ: $a $b"; exit 1; }
 [ -z "$(find "$work/cut" -name '.*')" ] || { echo "temporary files stayed"; find "$work/cut" -name '.*'; exit 1; }
