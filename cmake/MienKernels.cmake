@@ -8,6 +8,8 @@ function(mien_add_kernel_levels target)
   set(flags_base "")
   set(flags_avx2 -mavx2 -mfma -mf16c -mbmi2)
   set(flags_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c -mbmi2 -mprefer-vector-width=512)
+  # By name: with clang, CMAKE_LINKER is lld, which cannot dissolve section groups.
+  find_program(MIEN_GNU_LD NAMES ld.bfd REQUIRED)
   foreach(level IN LISTS levels)
     add_library(mien_cpu_${level} OBJECT ${sources})
     target_link_libraries(mien_cpu_${level} PRIVATE mien_options)
@@ -16,7 +18,7 @@ function(mien_add_kernel_levels target)
     set(joined ${CMAKE_BINARY_DIR}/kernels/mien_cpu_${level}.o)
     add_custom_command(OUTPUT ${joined}
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/kernels
-      COMMAND ${CMAKE_LINKER} -r --force-group-allocation -o ${joined} $<TARGET_OBJECTS:mien_cpu_${level}>
+      COMMAND ${MIEN_GNU_LD} -r --force-group-allocation -o ${joined} $<TARGET_OBJECTS:mien_cpu_${level}>
       COMMAND ${CMAKE_OBJCOPY} --keep-global-symbol=mien_cpu_${level} ${joined}
       DEPENDS mien_cpu_${level} $<TARGET_OBJECTS:mien_cpu_${level}>
       COMMAND_EXPAND_LISTS VERBATIM)

@@ -36,6 +36,22 @@ std::string tick_text(double v, double step) {
   return text;
 }
 
+struct Point {
+  double x, y;
+};
+struct Area {
+  double left, top, right, bottom;
+};
+
+// Where a legend of width x height hides the fewest points: the upper left end of it in one of the area's four corners (top right wins a tie).
+Point quietest_corner(const std::vector<Point>& points, const Area& area, double width, double height) {
+  const Point corners[] = {{area.right - width, area.top}, {area.left, area.top}, {area.right - width, area.bottom - height}, {area.left, area.bottom - height}};
+  const auto hidden = [&](const Point& c) {
+    return std::count_if(points.begin(), points.end(), [&](const Point& p) { return p.x >= c.x && p.x <= c.x + width && p.y >= c.y && p.y <= c.y + height; });
+  };
+  return *std::min_element(std::begin(corners), std::end(corners), [&](const Point& a, const Point& b) { return hidden(a) < hidden(b); });
+}
+
 }  // namespace
 
 Image plot_curves(const std::string& title, const std::string& x_label, const std::string& y_label, const std::vector<Curve>& curves, std::int64_t width, std::int64_t height) {
@@ -71,18 +87,20 @@ Image plot_curves(const std::string& title, const std::string& x_label, const st
   draw_text(image, (width - text_width(title, 2)) / 2, 12, title, black, 2);
   draw_text(image, (width - text_width(x_label)) / 2, height - 20, x_label, black);
   draw_text(image, 8, 26, y_label, black);
+  std::vector<Point> points;
   std::size_t number = 0;
   for (const auto& c : curves) {
     const Color color = palette[number++ % std::size(palette)];
     const std::size_t n = std::min(c.x.size(), c.y.size());
     for (std::size_t i = 0; i < n; ++i) {
+      points.push_back({px(c.x[i]), py(c.y[i])});
       if (i > 0) draw_line(image, px(c.x[i - 1]), py(c.y[i - 1]), px(c.x[i]), py(c.y[i]), color, 2);
       if (n <= 40) draw_disc(image, px(c.x[i]), py(c.y[i]), 3, color);
     }
   }
   if (!curves.empty()) {
-    const double box = static_cast<double>(6 * longest) + 40, x = right - box - 8;
-    const double y = top + 8, h = 14.0 * static_cast<double>(curves.size()) + 8;
+    const double box = static_cast<double>(6 * longest) + 40, h = 14.0 * static_cast<double>(curves.size()) + 8;
+    const auto [x, y] = quietest_corner(points, {left + 8, top + 8, right - 8, bottom - 8}, box, h);
     fill_rect(image, x, y, x + box, y + h, white);
     draw_rect(image, x, y, x + box, y + h, grid);
     for (std::size_t k = 0; k < curves.size(); ++k) {

@@ -19,7 +19,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
 void vjp(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = cast(v.grads[0], v.input_specs[0].dtype);
 }
-constinit const KernelList copy_kernels{&ref::copy_entry, &CpuTable::copy};
+constexpr KernelList copy_kernels{&ref::copy_entry, &CpuTable::copy};
 constinit const KernelList fill_kernels{&ref::fill_entry};
 
 }  // namespace

@@ -4,24 +4,36 @@
 // Thread safety: exceptions are values, nothing shared.
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
 namespace mien {
 
+// Where in a source file something happened. std::source_location in small: clang 14 with libstdc++ 12 has none.
+class SourceLocation {
+ public:
+  static constexpr SourceLocation current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) noexcept { return {file, line}; }
+  constexpr const char* file_name() const noexcept { return file_; }
+  constexpr int line() const noexcept { return line_; }
+
+ private:
+  constexpr SourceLocation(const char* file, int line) noexcept : file_(file), line_(line) {}
+  const char* file_;
+  int line_;
+};
+
 class Error : public std::runtime_error {
  public:
   // `op` is the public function that refused; `message` says what was expected and what came; `hint` what to do (may be empty).
   Error(std::string op, const std::string& message, std::string hint = {},
-        std::source_location where = std::source_location::current());
+        SourceLocation where = SourceLocation::current());
   const std::string& op() const noexcept { return op_; }
   const std::string& hint() const noexcept { return hint_; }
-  const std::source_location& where() const noexcept { return where_; }
+  const SourceLocation& where() const noexcept { return where_; }
 
  private:
   std::string op_, hint_;
-  std::source_location where_;
+  SourceLocation where_;
 };
 
 #define MIEN_DEFINE_ERROR(Name)   \
@@ -47,7 +59,7 @@ enum class IoKind { bad_data, missing, cannot_create, write_failed, locked };
 class IoError : public Error {
  public:
   IoError(IoKind kind, std::string op, const std::string& file, const std::string& message, std::string hint = {},
-          std::source_location where = std::source_location::current());
+          SourceLocation where = SourceLocation::current());
   IoKind kind() const noexcept { return kind_; }
   const std::string& file() const noexcept { return file_; }
 
@@ -57,6 +69,6 @@ class IoError : public Error {
 };
 
 // Throws InternalError when an invariant of mien itself does not hold.
-void internal_check(bool holds, const char* what, std::source_location where = std::source_location::current());
+void internal_check(bool holds, const char* what, SourceLocation where = SourceLocation::current());
 
 }  // namespace mien

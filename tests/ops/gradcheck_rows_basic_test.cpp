@@ -85,7 +85,7 @@ void add_unary(Adder& a) {
     const F backward = [p](In in) { return apply(op_unary_backward, {in[0], in[1], in[2]}, p); };  // x and y independent
     a.row("unary_backward", name, backward, {a.in({3, 4}), input({3, 4}), a.in({3, 4}, .3, 2)}, second);
     a.row("unary_backward", name + " strided", backward, {expand(a.in({4}), {3, 4}), transpose(input({4, 3}), 0, 1), expand(a.in({3, 1}, .3, 2), {3, 4})});
-    a.row("unary", name + " twice differentiated", [f, p](In in) {
+    a.row("unary", name + " twice differentiated", [f](In in) {
       const GradMode on(true);
       Tensor x = requires_grad(in[0]) ? in[0] : in[0].detach();
       if (!requires_grad(x)) set_requires_grad(x);
