@@ -15,6 +15,7 @@
 #include "common_main.h"
 #include "mien/autograd/autograd.h"
 #include "mien/face/detector.h"
+#include "mien/io/checkpoint.h"
 #include "mien/io/safetensors.h"
 #include "mien/kernels/parallel.h"
 #include "mien/layers/init.h"
@@ -264,10 +265,13 @@ int run(int argc, char** argv) {
     const auto train = collect(photos.train, size, options.seed, s, name + " training crops", propose, progress);
     const auto held_out = collect(photos.held_out, size, options.seed + 1, s, name + " held-out crops", propose, progress);
     if (example::signal_received()) return 128 + example::signal_received();
+    // A run that was stopped on the way from one stage to the next goes on at the start of the next.
+    example::TrainOptions now = options;
+    if (stage != s.stages[0]) now.resume = options.resume && CheckpointFolder(options.out + "/" + name + "/checkpoint").exists();
     Outcome outcome;
-    if (stage == 'p') outcome = train_stage<PNet>({"p", 12, .5, nets.pnet}, train, held_out, s, options, s.p_epochs);
-    if (stage == 'r') outcome = train_stage<RNet>({"r", 24, .5, nets.rnet}, train, held_out, s, options, s.r_epochs);
-    if (stage == 'o') outcome = train_stage<ONet>({"o", 48, 1, nets.onet}, train, held_out, s, options, s.o_epochs);
+    if (stage == 'p') outcome = train_stage<PNet>({"p", 12, .5, nets.pnet}, train, held_out, s, now, s.p_epochs);
+    if (stage == 'r') outcome = train_stage<RNet>({"r", 24, .5, nets.rnet}, train, held_out, s, now, s.r_epochs);
+    if (stage == 'o') outcome = train_stage<ONet>({"o", 48, 1, nets.onet}, train, held_out, s, now, s.o_epochs);
     save_all(nets, weights, "train_mtcnn seed " + std::to_string(options.seed));
     if (!outcome.result.history.empty()) report(name.c_str(), outcome);
     if (outcome.result.end == example::TrainEnd::interrupted) return 128 + example::signal_received();

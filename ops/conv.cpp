@@ -23,9 +23,9 @@ std::int64_t output_size(std::int64_t in, std::int64_t low, std::int64_t high, s
 
 void check_params(const char* op, const ConvParams& p) {
   for (const auto v : {p.stride[0], p.stride[1], p.dilation[0], p.dilation[1], p.groups})
-    if (v < 1) throw ValueError(op, "stride, dilation and groups must be at least 1");
+    if (v < 1) throw ValueError(op, "stride, dilation and groups must be at least 1, got " + std::to_string(v));
   for (const auto v : p.padding)
-    if (v < 0) throw ValueError(op, "padding must not be negative", "Cut with mien::slice.");
+    if (v < 0) throw ValueError(op, "padding must not be negative, got " + std::to_string(v), "Cut with mien::slice.");
 }
 
 Shape conv_shape(Inputs in, const ConvParams& p) {

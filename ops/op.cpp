@@ -133,7 +133,7 @@ void apply_in_place(const char* name, const KernelList& kernels, std::initialize
 }
 
 void check_rank(const char* op, const char* what, const Tensor& t, int rank) {
-  if (t.rank() != rank) throw ShapeError(op, std::string(what) + " expects " + std::to_string(rank) + " dimensions, got " + describe(t));
+  if (t.rank() != rank) throw ShapeError(op, std::string(what) + " expects " + std::to_string(rank) + (rank == 1 ? " dimension, got " : " dimensions, got ") + describe(t));
 }
 
 void check_floating(const char* op, const Tensor& t) {

@@ -1,5 +1,7 @@
 #include "mien/ops/pool.h"
 
+#include <algorithm>
+
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
@@ -23,12 +25,12 @@ Shape pool_shape(const char* op, const Tensor& x, const PoolParams& p) {
   check_floating(op, x);
   Shape shape = x.shape();
   for (std::size_t k = 0; k < 2; ++k) {
-    if (p.kernel[k] < 1 || p.stride[k] < 1 || p.dilation[k] < 1) throw ValueError(op, "kernel, stride and dilation must be at least 1");
+    if (p.kernel[k] < 1 || p.stride[k] < 1 || p.dilation[k] < 1) throw ValueError(op, "kernel, stride and dilation must be at least 1, got " + std::to_string(std::min({p.kernel[k], p.stride[k], p.dilation[k]})));
     if (p.padding[k] < 0 || 2 * p.padding[k] > p.kernel[k])
       throw ValueError(op, "padding must be at most half of the kernel, got " + std::to_string(p.padding[k]) + " for a kernel of " + std::to_string(p.kernel[k]));
     const int d = static_cast<int>(k) + 2;
     shape[d] = pooled(x.shape()[d], p.kernel[k], p.stride[k], p.padding[k], p.dilation[k], p.ceil_mode);
-    if (shape[d] < 1) throw ShapeError(op, "the window is larger than the padded input " + describe(x));
+    if (shape[d] < 1) throw ShapeError(op, "the window [" + std::to_string(p.kernel[0]) + ", " + std::to_string(p.kernel[1]) + "] is larger than the padded input " + describe(x), "Pad the input or use a smaller window.");
   }
   return shape;
 }

@@ -24,7 +24,7 @@ EOF
 photo=$(ls "$2"/demo/photos/images/*.jpg | head -1)
 try() {
   cmake --install "$2" --prefix "$work/$1" > /dev/null
-  cmake -S "$work/app" -B "$work/$1-build" -DCMAKE_PREFIX_PATH="$work/$1" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="-H ${MIEN_TEST_CXX_FLAGS:-}" > /dev/null
+  cmake -S "$work/app" -B "$work/$1-build" -G Ninja -DCMAKE_PREFIX_PATH="$work/$1" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="-H ${MIEN_TEST_CXX_FLAGS:-}" > /dev/null
   cmake --build "$work/$1-build" > "$work/$1.log" 2>&1 || { grep -A5 'error' "$work/$1.log"; exit 1; }
   if grep -E '^\.+ .*/(eigen3|stb|nlohmann|CLI|catch2|jpeglib|spng|zlib|omp)\b' "$work/$1.log"; then echo "a consumer sees third-party headers"; exit 1; fi
   "$work/$1-build/app" "$work/$1/share/mien/weights/mtcnn.safetensors" "$photo" > "$work/$1.txt"
