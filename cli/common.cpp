@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <numeric>
@@ -30,19 +31,27 @@ std::string version_text() {
          "\ndecoders: " + image_decoders();
 }
 
-std::string find_weights(const std::string& given, const std::string& leaf) {
+namespace {
+// What the user named, what the environment names, what lies in ../share/mien/weights beside the program.
+std::string find_file(const std::string& given, const char* variable, const std::string& leaf, const std::string& hint) {
   if (!given.empty()) {
     if (!fs::exists(given)) throw IoError(IoKind::missing, "weights", given, "there is no such file");
     return given;
   }
-  if (const char* env = std::getenv("MIEN_WEIGHTS"); env && *env) {
-    if (!fs::exists(env)) throw IoError(IoKind::missing, "weights", env, "there is no such file (named by MIEN_WEIGHTS)");
+  if (const char* env = std::getenv(variable); env && *env) {
+    if (!fs::exists(env)) throw IoError(IoKind::missing, "weights", env, std::string("there is no such file (named by ") + variable + ")");
     return env;
   }
   std::error_code error;
   const fs::path beside = fs::read_symlink("/proc/self/exe", error).parent_path().parent_path() / "share/mien/weights" / leaf;
   if (fs::exists(beside)) return beside.string();
-  throw IoError(IoKind::missing, "weights", beside.string(), "there is no such file, and neither --weights nor MIEN_WEIGHTS names one", "Make one with `mien convert --model mtcnn`.");
+  throw IoError(IoKind::missing, "weights", beside.string(), std::string("there is no such file, and neither an option nor ") + variable + " names one", hint);
+}
+}  // namespace
+
+std::string find_weights(const std::string& given, const std::string& leaf) { return find_file(given, "MIEN_WEIGHTS", leaf, "Make one with `mien convert --model mtcnn`."); }
+std::string find_model(const std::string& given) {
+  return find_file(given, "MIEN_MODEL", "mobilefacenet.safetensors", "Make one with `mien convert --model mobilefacenet` or with train_facenet.");
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& known) {
@@ -67,6 +76,62 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
   }
   return best;
 }
+
+std::string unique_leaf(const std::string& file, std::set<std::string>& used, const std::string& end, const std::string& folder) {
+  const std::string stem = folder + fs::path(file).stem().string();
+  std::string leaf = stem + end;
+  for (int k = 2; !used.insert(leaf).second; ++k) leaf = stem + "-" + std::to_string(k) + end;
+  return leaf;
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, "write", path, "can't be made: " + error.message());
+}
+
+std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command) {
+  std::vector<std::string> files;
+  for (const auto& p : paths) {
+    const auto found = list_images(p);
+    if (found.empty()) throw IoError(IoKind::missing, command, p, "holds no picture (.jpg .jpeg .png .bmp)");
+    files.insert(files.end(), found.begin(), found.end());
+  }
+  return files;
+}
+
+Json number(float v) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", static_cast<double>(v));
+  return Json::parse(text);
+}
+
+Json face_json(const Face& f) {
+  Json face;
+  face["box"] = Json::array();
+  for (const float v : f.box) face["box"].push_back(number(v));
+  face["score"] = number(f.score);
+  face["points"] = Json::array();
+  for (const auto& p : f.points) face["points"].push_back(Json::array({number(p[0]), number(p[1])}));
+  return face;
+}
+
+void print_line(const Json& line) { std::printf("%s\n", line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str()); }
+
+std::string csv_field(const std::string& s) {
+  if (s.find_first_of(",\"\n\r") == std::string::npos) return s;
+  std::string out = "\"";
+  for (const char c : s) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
+Counter::Counter(const std::string& mode, std::size_t total) : shown_(mode == "on" || (mode == "auto" && isatty(STDERR_FILENO) && total > 1)), total_(total) {}
+Counter::~Counter() {
+  if (shown_) std::fprintf(stderr, "\r\x1b[K");
+}
+void Counter::at(std::size_t i) {
+  if (shown_) std::fprintf(stderr, "\r%zu/%zu\x1b[K", i, total_);
+}
+void Counter::say(const std::string& text) { std::fprintf(stderr, "%smien: %s\n", shown_ ? "\r\x1b[K" : "", text.c_str()); }
 
 MaxBad parse_max_bad(const std::string& text) {
   char* end = nullptr;

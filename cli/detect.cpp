@@ -1,11 +1,6 @@
 // mien detect: faces of pictures as text, JSON lines or CSV; pictures with boxes; crops.
-#include <unistd.h>
-
-#include <chrono>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "exit_codes.h"
@@ -15,8 +10,6 @@
 #include "mien/kernels/parallel.h"
 #include "mien/tensor/device.h"
 #include "mien/tensor/error.h"
-
-namespace fs = std::filesystem;
 
 namespace mien::cli {
 namespace {
@@ -29,46 +22,10 @@ struct Settings {
   int threads = 0;
 };
 
-// A name for OUT/… that two pictures of different folders don't share.
-std::string unique_leaf(const std::string& file, std::vector<std::string>& used, const std::string& end) {
-  const std::string stem = fs::path(file).stem().string();
-  std::string leaf = stem + end;
-  for (int k = 2; std::find(used.begin(), used.end(), leaf) != used.end(); ++k) leaf = stem + "-" + std::to_string(k) + end;
-  used.push_back(leaf);
-  return leaf;
-}
-
-void make_folder(const std::string& path) {
-  std::error_code error;
-  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, "detect", path, "can't be made: " + error.message());
-}
-
-// The shortest text that reads back as the same float.
-nlohmann::ordered_json number(float v) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", static_cast<double>(v));
-  return nlohmann::ordered_json::parse(text);
-}
-
 void print_json(const std::string& file, const Image& image, const std::vector<Face>& faces) {
-  nlohmann::ordered_json line{{"schema", "mien.detect/1"}, {"file", file}, {"width", image.width}, {"height", image.height}, {"faces", nlohmann::ordered_json::array()}};
-  for (const auto& f : faces) {
-    nlohmann::ordered_json face;
-    face["box"] = nlohmann::ordered_json::array();
-    for (const float v : f.box) face["box"].push_back(number(v));
-    face["score"] = number(f.score);
-    face["points"] = nlohmann::ordered_json::array();
-    for (const auto& p : f.points) face["points"].push_back(nlohmann::ordered_json::array({number(p[0]), number(p[1])}));
-    line["faces"].push_back(face);
-  }
-  std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-}
-
-std::string csv_field(const std::string& s) {
-  if (s.find_first_of(",\"\n\r") == std::string::npos) return s;
-  std::string out = "\"";
-  for (const char c : s) out += c == '"' ? "\"\"" : std::string(1, c);
-  return out + "\"";
+  Json line{{"schema", "mien.detect/1"}, {"file", file}, {"width", image.width}, {"height", image.height}, {"faces", Json::array()}};
+  for (const auto& f : faces) line["faces"].push_back(face_json(f));
+  print_line(line);
 }
 
 void print_csv(const std::string& file, const std::vector<Face>& faces) {
@@ -94,21 +51,16 @@ int detect(Settings& s) {
   Device::parse(s.device);
   if (s.threads > 0) set_num_threads(s.threads);
   const MaxBad max_bad = parse_max_bad(s.max_bad);
-  std::vector<std::string> files;
-  for (const auto& p : s.paths) {
-    const auto found = list_images(p);
-    if (found.empty()) throw IoError(IoKind::missing, "detect", p, "holds no picture (.jpg .jpeg .png .bmp)");
-    files.insert(files.end(), found.begin(), found.end());
-  }
+  const auto files = pictures_of(s.paths, "detect");
   const Detector detector = Detector::load(find_weights(s.weights, "mtcnn.safetensors"), s.detector);
   make_folder(s.draw);
   make_folder(s.crops);
   if (s.format == "csv") std::printf("file,x1,y1,x2,y2,score,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,mouth_left_x,mouth_left_y,mouth_right_x,mouth_right_y\n");
-  const bool terminal = s.progress == "on" || (s.progress == "auto" && isatty(STDERR_FILENO) && files.size() > 1);
-  std::vector<std::string> used_draw, used_crop;
+  Counter counter(s.progress, files.size());
+  std::set<std::string> used_draw, used_crop;
   std::size_t bad = 0;
   for (std::size_t i = 0; i < files.size(); ++i) {
-    if (terminal) std::fprintf(stderr, "\r%zu/%zu\x1b[K", i, files.size());
+    counter.at(i);
     try {
       Image image = read_image(files[i]);
       const auto faces = detector.detect(image);
@@ -125,10 +77,9 @@ int detect(Settings& s) {
     } catch (const IoError& e) {
       if (e.kind() == IoKind::cannot_create || e.kind() == IoKind::write_failed) throw;
       ++bad;
-      std::fprintf(stderr, "%smien: %s\n", terminal ? "\r\x1b[K" : "", e.what());
+      counter.say(e.what());
     }
   }
-  if (terminal) std::fprintf(stderr, "\r\x1b[K");
   return bad == 0 || max_bad.allows(bad, files.size()) ? 0 : code(Exit::bad_data);
 }
 

@@ -80,6 +80,9 @@ int main(int argc, char** argv) {
     commands[c] = f(*c);
   };
   add("detect", "Find faces in pictures", cli::add_detect);
+  add("embed", "Turn faces into embeddings", cli::add_embed);
+  add("verify", "Tell whether two pictures show the same person", cli::add_verify);
+  add("align", "Cut faces out as an embedding net looks at them", cli::add_align);
   add("convert", "Turn weights of other programs into mien's", cli::add_convert);
   add("inspect", "Show what a weights file holds", cli::add_inspect);
   add("doctor", "Show what this machine and build can do", cli::add_doctor);

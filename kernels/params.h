@@ -42,6 +42,9 @@ struct PoolParams {
 //   window floor(i*H/h) .. ceil((i+1)*H/h), equal weights. _backward: in gy, out gx. No parameters.
 // crop_resize_area: in image u8 or f32 [C,H,W] (any strides), boxes i64 [K,4] = x1,y1,x2,y2 half-open inside the picture;
 //   out y f32 [K,C,h,w] = (area resize of each crop - mean) * scale.
+// warp_affine: in image u8 or f32 [C,H,W] (any strides), matrices f64 [K,2,3]: output (x, y) of crop k comes from M_k (x, y, 1) of the picture, pixel
+//   centres at whole numbers; out y f32 [K,C,h,w] = (sample - mean) * scale. A sample is bilinear, zeros outside; where the map shrinks by 1.5 and
+//   more it is the mean over a grid of round(shrinkage) x round(shrinkage) bilinear samples inside the output pixel, so that large pictures do not alias.
 struct CropResizeParams {
   float mean = 0.f, scale = 1.f;
 };

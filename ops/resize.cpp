@@ -49,6 +49,13 @@ void vjp_bilinear_backward(const Vjp& v) {
 struct CropParams : CropResizeParams {
   Pair size{};
 };
+CropParams crop_params(Pair size, float mean, float scale) {
+  CropParams p;
+  p.mean = mean;
+  p.scale = scale;
+  p.size = size;
+  return p;
+}
 void infer_crop(Inputs in, const void* params, Outputs& out) {
   const Tensor &image = in[0], &boxes = in[1];
   check_rank("crop_resize_area", "the picture", image, 3);
@@ -65,6 +72,16 @@ void infer_crop(Inputs in, const void* params, Outputs& out) {
   out.push_back({{boxes.size(0), image.size(0), size[0], size[1]}, DType::f32, Layout::contiguous});
 }
 
+void infer_warp(Inputs in, const void* params, Outputs& out) {
+  const Tensor &image = in[0], &matrices = in[1];
+  check_rank("warp_affine", "the picture", image, 3);
+  if (image.dtype() != DType::u8 && image.dtype() != DType::f32) throw DTypeError("warp_affine", "the picture must be u8 or f32, got " + describe(image));
+  if (matrices.dtype() != DType::f64 || matrices.rank() != 3 || matrices.size(1) != 2 || matrices.size(2) != 3)
+    throw ShapeError("warp_affine", "matrices must be f64[K, 2, 3], got " + describe(matrices));
+  const Pair size = static_cast<const CropParams*>(params)->size;
+  out.push_back({{matrices.size(0), image.size(0), size[0], size[1]}, DType::f32, Layout::contiguous});
+}
+
 void check_size(const char* op, Pair size) {
   if (size[0] < 1 || size[1] < 1) throw ValueError(op, "the output size must be at least 1x1, got " + std::to_string(size[0]) + "x" + std::to_string(size[1]));
 }
@@ -79,6 +96,7 @@ constinit const Op op_resize_bilinear{.name = "resize_bilinear", .infer = infer_
 constinit const Op op_resize_bilinear_backward{.name = "resize_bilinear_backward", .infer = infer_backward, .vjp = vjp_bilinear_backward,
                                                .kernels = {&ref::resize_bilinear_backward_entry}};
 constinit const Op op_crop_resize_area{.name = "crop_resize_area", .infer = infer_crop, .kernels = {&ref::crop_resize_area_entry, &CpuTable::crop_resize_area}};
+constinit const Op op_warp_affine{.name = "warp_affine", .infer = infer_warp, .kernels = {&ref::warp_affine_entry, &CpuTable::warp_affine}};
 
 Tensor adaptive_avg_pool2d(const Tensor& x, Pair size) {
   check_size("adaptive_avg_pool2d", size);
@@ -92,11 +110,11 @@ Tensor resize_bilinear(const Tensor& x, Pair size, bool align_corners) {
 }
 Tensor crop_resize_area(const Tensor& image, const Tensor& boxes, Pair size, float mean, float scale) {
   check_size("crop_resize_area", size);
-  CropParams p;
-  p.mean = mean;
-  p.scale = scale;
-  p.size = size;
-  return apply(op_crop_resize_area, {image, boxes}, p);
+  return apply(op_crop_resize_area, {image, boxes}, crop_params(size, mean, scale));
+}
+Tensor warp_affine(const Tensor& image, const Tensor& matrices, Pair size, float mean, float scale) {
+  check_size("warp_affine", size);
+  return apply(op_warp_affine, {image, matrices}, crop_params(size, mean, scale));
 }
 
 }  // namespace mien

@@ -1,4 +1,6 @@
-// Area resizing (adaptive average pooling): first the sums of the rows of a window, then of its columns. For bytes the sums are whole numbers.
+// Affine maps, and area resizing (adaptive average pooling): first the sums of the rows of a window, then of its columns. For bytes the sums are whole numbers.
+#include <cmath>
+
 #include "mien/kernels/cpu/common.h"
 
 namespace mien::MIEN_LEVEL {
@@ -89,9 +91,60 @@ const char* decline_crops(const KernelArgs& args) {
   return args.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
 }
 
+// One row of one crop. Positions are made in double (a picture is up to 16384 wide), weights and sums in float.
+template <class In>
+void warp_row(const Source<In>& s, const double* m, std::int64_t grid, std::int64_t oy, std::int64_t ow, float* out, std::int64_t out_plane, const CropResizeParams& p) {
+  const float share = 1.f / static_cast<float>(grid * grid);
+  for (std::int64_t ox = 0; ox < ow; ++ox) {
+    float sums[4] = {};
+    for (std::int64_t i = 0; i < grid; ++i)
+      for (std::int64_t j = 0; j < grid; ++j) {
+        const double u = static_cast<double>(ox) + (static_cast<double>(j) + .5) / static_cast<double>(grid) - .5;
+        const double v = static_cast<double>(oy) + (static_cast<double>(i) + .5) / static_cast<double>(grid) - .5;
+        const double sx = m[0] * u + m[1] * v + m[2], sy = m[3] * u + m[4] * v + m[5];
+        if (!(sx > -1 && sy > -1 && sx < static_cast<double>(s.w) && sy < static_cast<double>(s.h))) continue;
+        const double left = std::floor(sx), top = std::floor(sy);
+        const auto fx = static_cast<float>(sx - left), fy = static_cast<float>(sy - top);
+        const auto x = static_cast<std::int64_t>(left), y = static_cast<std::int64_t>(top);
+        const float w[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
+        for (std::int64_t k = 0; k < 4; ++k) {
+          const std::int64_t yy = y + k / 2, xx = x + k % 2;
+          if (yy < 0 || yy >= s.h || xx < 0 || xx >= s.w) continue;
+          const In* from = s.data + yy * s.hs + xx * s.ws;
+          for (std::int64_t c = 0; c < s.c; ++c) sums[c] += w[k] * static_cast<float>(from[c * s.cs]);
+        }
+      }
+    for (std::int64_t c = 0; c < s.c; ++c) out[c * out_plane + ox] = (sums[c] * share - p.mean) * p.scale;
+  }
+}
+template <class In>
+void warps(const KernelArgs& args) {
+  const View &image = args.in[0], &matrices = args.in[1], &y = args.out[0];
+  const Source<In> s{image.ptr<In>(), image.size(0), image.size(1), image.size(2), image.stride(0), image.stride(1), image.stride(2)};
+  const std::int64_t oh = y.size(2), ow = y.size(3);
+  parallel_for(y.size(0) * oh, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t k = row / oh;
+      double m[6];
+      for (std::int64_t i = 0; i < 6; ++i) m[i] = matrices.ptr<double>()[k * matrices.stride(0) + i / 3 * matrices.stride(1) + i % 3 * matrices.stride(2)];
+      const std::int64_t grid = std::max<std::int64_t>(1, std::llround(std::sqrt(std::abs(m[0] * m[4] - m[1] * m[3]))));
+      warp_row(s, m, grid, row % oh, ow, y.ptr<float>() + k * s.c * oh * ow + row % oh * ow, oh * ow, args.get<CropResizeParams>());
+    }
+  });
+}
+void run_warps(const KernelArgs& args) {
+  if (args.in[0].dtype == DType::u8) warps<std::uint8_t>(args);
+  else warps<float>(args);
+}
+const char* decline_warps(const KernelArgs& args) {
+  if (args.in[0].size(0) > 4) return "more than 4 channels";
+  return decline_crops(args);
+}
+
 }  // namespace
 
 extern const KernelEntry adaptive_avg_pool2d_entry{run_area, decline_area, area_workspace};
 extern const KernelEntry crop_resize_area_entry{run_crops, decline_crops, crops_workspace};
+extern const KernelEntry warp_affine_entry{run_warps, decline_warps};
 
 }  // namespace mien::MIEN_LEVEL

@@ -19,6 +19,7 @@
   X(max_pool2d_backward)     \
   X(adaptive_avg_pool2d)     \
   X(crop_resize_area)        \
+  X(warp_affine)             \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \

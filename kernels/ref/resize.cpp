@@ -1,4 +1,6 @@
-// Resizing: area (adaptive average pooling, whole pictures or crops) and bilinear.
+// Resizing: area (adaptive average pooling, whole pictures or crops), bilinear, and affine maps.
+#include <cmath>
+
 #include "mien/kernels/ref/iterate_impl.h"
 #include "mien/kernels/ref/ref.h"
 
@@ -127,6 +129,39 @@ void resize_bilinear_backward(const KernelArgs& args) {
   store_sums<T>(args.out[0], sums);
 }
 
+template <class In, class T>
+void warp_affine(const KernelArgs& args) {
+  const auto& p = args.get<CropResizeParams>();
+  const View &image = args.in[0], &matrices = args.in[1];
+  const In* x = typed<In>(image);
+  const Image<T> y(args.out[0]);
+  const std::int64_t H = image.size(1), W = image.size(2);
+  for (std::int64_t k = 0; k < y.n; ++k) {
+    const auto m = [&](std::int64_t i, std::int64_t j) {
+      return dispatch_float(matrices.dtype, "warp_affine", [&](auto t) { return static_cast<double>(typed<decltype(t)>(matrices)[k * matrices.stride(0) + i * matrices.stride(1) + j * matrices.stride(2)]); });
+    };
+    const std::int64_t grid = std::max<std::int64_t>(1, std::llround(std::sqrt(std::abs(m(0, 0) * m(1, 1) - m(0, 1) * m(1, 0)))));
+    const auto inside = [&](std::int64_t i) { return (static_cast<double>(i) + .5) / static_cast<double>(grid) - .5; };
+    for (std::int64_t c = 0; c < y.c; ++c)
+      for (std::int64_t oh = 0; oh < y.h; ++oh)
+        for (std::int64_t ow = 0; ow < y.w; ++ow) {
+          double sum = 0;
+          for (std::int64_t i = 0; i < grid; ++i)
+            for (std::int64_t j = 0; j < grid; ++j) {
+              const double u = static_cast<double>(ow) + inside(j), v = static_cast<double>(oh) + inside(i);
+              const double sx = m(0, 0) * u + m(0, 1) * v + m(0, 2), sy = m(1, 0) * u + m(1, 1) * v + m(1, 2);
+              if (!(sx > -1 && sy > -1 && sx < static_cast<double>(W) && sy < static_cast<double>(H))) continue;
+              const auto left = static_cast<std::int64_t>(std::floor(sx)), top = static_cast<std::int64_t>(std::floor(sy));
+              const Tap rows{top, top + 1, sy - static_cast<double>(top)}, cols{left, left + 1, sx - static_cast<double>(left)};
+              for_corners(rows, cols, [&](std::int64_t h, std::int64_t w, double weight) {
+                if (h >= 0 && h < H && w >= 0 && w < W) sum += weight * static_cast<double>(x[c * image.stride(0) + h * image.stride(1) + w * image.stride(2)]);
+              });
+            }
+          y(k, c, oh, ow) = static_cast<T>((sum / static_cast<double>(grid * grid) - static_cast<double>(p.mean)) * static_cast<double>(p.scale));
+        }
+  }
+}
+
 // f(In{}, T{}): pictures may be u8, results are floating.
 template <class F>
 void dispatch_picture(const KernelArgs& args, const char* op, const F& f) {
@@ -145,6 +180,9 @@ void run_adaptive_avg_pool2d_backward(const KernelArgs& args) {
 void run_crop_resize_area(const KernelArgs& args) {
   dispatch_picture(args, "crop_resize_area", [&](auto s, auto t) { crop_resize_area<decltype(s), decltype(t)>(args); });
 }
+void run_warp_affine(const KernelArgs& args) {
+  dispatch_picture(args, "warp_affine", [&](auto s, auto t) { warp_affine<decltype(s), decltype(t)>(args); });
+}
 void run_resize_bilinear(const KernelArgs& args) {
   dispatch_picture(args, "resize_bilinear", [&](auto s, auto t) { resize_bilinear<decltype(s), decltype(t)>(args); });
 }
@@ -157,6 +195,7 @@ void run_resize_bilinear_backward(const KernelArgs& args) {
 const KernelEntry adaptive_avg_pool2d_entry = {run_adaptive_avg_pool2d};
 const KernelEntry adaptive_avg_pool2d_backward_entry = {run_adaptive_avg_pool2d_backward, nullptr, scatter_bytes};
 const KernelEntry crop_resize_area_entry = {run_crop_resize_area};
+const KernelEntry warp_affine_entry = {run_warp_affine};
 const KernelEntry resize_bilinear_entry = {run_resize_bilinear};
 const KernelEntry resize_bilinear_backward_entry = {run_resize_bilinear_backward, nullptr, scatter_bytes};
 

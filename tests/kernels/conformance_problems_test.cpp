@@ -220,6 +220,16 @@ Problem make_adaptive_avg_pool2d(Dice& dice, int number) {
   p.exact = kind.whole;
   return p;
 }
+Operand picture(std::int64_t c, std::int64_t h, std::int64_t w, const Kind& kind, Dice& dice) {
+  const bool bytes = dice.chance(.6);
+  // Pictures mostly lie in memory as rows of interleaved pixels.
+  Operand image(Shape{1, c, h, w}, bytes ? DType::u8 : DType::f32, dice.chance(.5) ? Order::channels_last : any_order(dice), dice);
+  const auto value = bytes ? Values([&] { return static_cast<double>(dice.integer(0, 255)); }) : values_of(kind, dice);
+  for (const auto o : image.offsets()) image.set(o, value());
+  image.drop_first();
+  return image;
+}
+
 Problem make_crop_resize_area(Dice& dice, int number) {
   const Kind kind(number, dice);
   const std::int64_t h = kind.big ? 24 : dice.integer(1, 7), w = kind.big ? 24 : kind.width, times = std::int64_t{1} << dice.integer(0, 2);
@@ -233,15 +243,33 @@ Problem make_crop_resize_area(Dice& dice, int number) {
   }
   std::size_t next = 0;
   Problem p;
-  const bool bytes = dice.chance(.6);
-  // Pictures mostly lie in memory as rows of interleaved pixels.
-  Operand image(Shape{1, c, ih, iw}, bytes ? DType::u8 : DType::f32, dice.chance(.5) ? Order::channels_last : any_order(dice), dice);
-  const auto value = bytes ? Values([&] { return static_cast<double>(dice.integer(0, 255)); }) : values_of(kind, dice);
-  for (const auto o : image.offsets()) image.set(o, value());
-  image.drop_first();
-  p.in.push_back(std::move(image));
+  p.in.push_back(picture(c, ih, iw, kind, dice));
   p.in.push_back(filled({boxes, 4}, DType::i64, dice.chance(.7) ? Order::contiguous : Order::stepped, dice, [&] { return corners[next++]; }));
   p.out.push_back({{boxes, c, h, w}, DType::f32, output_order(dice), {}});
+  const CropResizeParams q = kind.whole ? CropResizeParams{128.f, 1.f / 64} : CropResizeParams{127.5f, .0078125f};
+  p.set_params(q);
+  p.magnitudes = {true, false};
+  p.set_magnitude_params(CropResizeParams{-q.mean, q.scale});
+  p.exact = kind.whole;
+  return p;
+}
+
+Problem make_warp_affine(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const std::int64_t h = kind.big ? 24 : dice.integer(1, 7), w = kind.big ? 24 : kind.width, crops = kind.empty ? 0 : dice.integer(1, 4), c = dice.one_of<std::int64_t>({1, 3, 3, 4, 5});
+  const std::int64_t ih = dice.integer(1, 30), iw = dice.integer(1, 30);
+  std::vector<double> m;
+  for (std::int64_t k = 0; k < crops; ++k) {
+    // Whole: steps of 0, 1, 2 or 4 pixels from a whole place, a grid of samples at quarters; otherwise turned, sheared, and partly outside.
+    const double step = kind.whole ? dice.one_of({1., 2., 4.}) : dice.uniform(.2, 4), turn = kind.whole ? 0 : dice.uniform(-.8, .8);
+    for (const double v : {step, -turn, kind.whole ? static_cast<double>(dice.integer(-3, iw)) : dice.uniform(-3, static_cast<double>(iw))}) m.push_back(v);
+    for (const double v : {turn, step, kind.whole ? static_cast<double>(dice.integer(-3, ih)) : dice.uniform(-3, static_cast<double>(ih))}) m.push_back(v);
+  }
+  std::size_t next = 0;
+  Problem p;
+  p.in.push_back(picture(c, ih, iw, kind, dice));
+  p.in.push_back(filled({crops, 2, 3}, DType::f64, dice.chance(.7) ? Order::contiguous : Order::stepped, dice, [&] { return m[next++]; }));
+  p.out.push_back({{crops, c, h, w}, DType::f32, output_order(dice), {}});
   const CropResizeParams q = kind.whole ? CropResizeParams{128.f, 1.f / 64} : CropResizeParams{127.5f, .0078125f};
   p.set_params(q);
   p.magnitudes = {true, false};

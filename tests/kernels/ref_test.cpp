@@ -235,6 +235,18 @@ TEST_CASE("ref crop_resize_area", "[ref]") {
     CHECK_THROWS_AS(run_raw(ref::crop_resize_area_entry, {image, Tensor::from(bad, {1, 4})}, {Tensor::empty({1, 1, 2, 2})}, &p), ValueError);
 }
 
+TEST_CASE("ref warp_affine", "[ref]") {
+  const Tensor image = Tensor::from<std::uint8_t>({0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110}, {1, 3, 4});
+  const auto warp = [&](const Numbers& m, Shape out, CropResizeParams p = {}) { return run1(ref::warp_affine_entry, {image, f64(m, {1, 2, 3})}, {out}, p); };
+  require_close(warp({1, 0, 1, 0, 1, 1}, {1, 1, 2, 2}, {10.f, .5f}), {20, 25, 40, 45}, 1e-12);   // a shift by whole pixels
+  require_close(warp({1, 0, .5, 0, 1, .25}, {1, 1, 1, 2}), {15, 25}, 1e-12);                     // between pixels: 5 + .25 * 40
+  require_close(warp({0, 1, 0, 1, 0, 0}, {1, 1, 4, 3}), {0, 40, 80, 10, 50, 90, 20, 60, 100, 30, 70, 110}, 1e-12);  // transposed
+  require_close(warp({1, 0, -1, 0, 1, -1}, {1, 1, 2, 2}), {0, 0, 0, 0}, 0);                      // zeros outside, the corner is 0
+  require_close(warp({1, 0, 3.5, 0, 1, 2}, {1, 1, 1, 2}), {55, 0}, 1e-12);                       // half of the last column, then nothing
+  // Shrinking by 2: the mean of 2 x 2 samples at -.25 and +.25 of an output pixel, here -.5 and +.5 source pixels.
+  require_close(warp({2, 0, .5, 0, 2, .5}, {1, 1, 1, 2}), {25, 45}, 1e-12);
+}
+
 TEST_CASE("ref unary", "[ref]") {
   const auto unary = [](UnaryKind kind, const Numbers& x, double a = 0, double b = 0) {
     return run1(ref::unary_entry, {f64(x, {static_cast<std::int64_t>(x.size())})}, {{static_cast<std::int64_t>(x.size())}}, UnaryParams{kind, a, b});

@@ -126,6 +126,10 @@ TEST_CASE("pooling and resizing name the shapes that do not fit", "[ops][error]"
        [&] { crop_resize_area(t({3, 8, 9}), Tensor::from<std::int64_t>({0, 0, 10, 8}, {1, 4}), {4, 4}); }},
       {"crop_resize_area: the picture must be u8 or f32, got f64[3, 8, 9]",
        [&] { crop_resize_area(t({3, 8, 9}, DType::f64), t({1, 4}, DType::i64), {4, 4}); }},
+      {"warp_affine: the picture expects 3 dimensions, got f32[2, 3, 8, 9]",
+       [&] { warp_affine(x, t({1, 2, 3}, DType::f64), {4, 4}); }},
+      {"warp_affine: matrices must be f64[K, 2, 3], got f32[1, 2, 3]",
+       [&] { warp_affine(t({3, 8, 9}), t({1, 2, 3}), {4, 4}); }},
   });
 }
 

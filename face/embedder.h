@@ -1,0 +1,57 @@
+// Face embeddings: crops in, vectors out whose distance tells whether two faces are the same person's.
+//
+//   const mien::Detector detector = mien::Detector::load("weights/mtcnn.safetensors");
+//   const mien::Embedder embedder = mien::Embedder::load("weights/mobilefacenet.safetensors");
+//   const mien::Verification v = mien::verify(detector, embedder, mien::read_image("a.jpg"), mien::read_image("b.jpg"));
+//   if (v.same) std::printf("%.3f < %.3f\n", *v.distance, v.threshold);
+//
+// Thread safety: all functions of one const Embedder may run in many threads at once.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mien/face/align.h"
+
+namespace mien {
+
+using Embedding = std::vector<float>;
+
+class Embedder {
+ public:
+  // IoError names what the file lacks: weights without the metadata of a face-embedding net are refused.
+  static Embedder load(const std::string& model);
+  // Uses a net of a training in progress, which must outlive the embedder and be in eval mode when it is asked.
+  Embedder(EmbeddingNet& net, EmbeddingSpec spec);
+
+  // Crops of spec().height x spec().width (ShapeError otherwise) -> f32 [N, D], not normalised. `flip`: the sum with the mirrored crop's.
+  Tensor embed(std::span<const Image> crops, bool flip = false) const;
+  // Aligns and embeds one face of a picture, L2-normalised; none when the face lies outside the picture.
+  std::optional<Embedding> embed(const Image& image, const Face& face, bool flip = false) const;
+  const EmbeddingSpec& spec() const noexcept { return spec_; }
+
+ private:
+  std::unique_ptr<EmbeddingNet> owned_;
+  EmbeddingNet* net_;
+  EmbeddingSpec spec_;
+};
+
+// In place: x / max(|x|, 1e-12).
+void l2_normalize(std::span<float> x) noexcept;
+// |a - b|^2; of normalised embeddings 0..4, = 2 - 2 cos. ShapeError for different sizes.
+double squared_distance(std::span<const float> a, std::span<const float> b);
+
+struct Verification {
+  std::optional<Face> a, b;        // the face nearest to the middle of each picture; none: no face was found
+  std::optional<double> distance;  // squared, of normalised embeddings; none without two faces
+  double threshold = 0;
+  std::string threshold_source;
+  bool same = false;               // distance < threshold; never true without two faces
+};
+// `threshold` replaces the model file's; ValueError when neither is there.
+Verification verify(const Detector& detector, const Embedder& embedder, const Image& a, const Image& b, std::optional<double> threshold = {}, bool flip = false);
+
+}  // namespace mien
