@@ -1,0 +1,116 @@
+#include "mien/face/aligned_set.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "mien/io/crc32c.h"
+#include "mien/io/safetensors.h"
+
+namespace mien {
+namespace {
+
+// The crop with `border` more pixels on each side, the face in the same place and size.
+EmbeddingSpec with_border(EmbeddingSpec spec, std::int64_t border) {
+  spec.height += 2 * border;
+  spec.width += 2 * border;
+  for (auto& p : spec.points)
+    for (auto& v : p) v += static_cast<float>(border);
+  spec.margin += static_cast<double>(2 * border);
+  return spec;
+}
+
+// Changes when a picture, the detector or the template changes.
+std::string digest_of(const People& people, const EmbeddingSpec& spec, const AlignOptions& o) {
+  std::string text = o.detector_id + "\n" + std::to_string(o.border) + "\n";
+  for (const auto& [key, value] : spec.to_metadata())
+    if (key == "mien.input_height" || key == "mien.input_width" || key == "mien.alignment" || key == "mien.points" || key == "mien.margin") text += key + value + "\n";
+  for (const auto& p : people.pictures) {
+    struct stat info {};
+    stat(p.file.c_str(), &info);
+    text += p.file + " " + people.names[static_cast<std::size_t>(p.person)] + " " + std::to_string(info.st_size) + " " + std::to_string(info.st_mtime) + "\n";
+  }
+  return sha256(std::as_bytes(std::span(text)));
+}
+
+bool load_cache(const std::string& path, const std::string& digest, AlignedSet& set) {
+  if (path.empty() || !std::filesystem::exists(path)) return false;
+  try {
+    const TensorFile file = load_safetensors(path);
+    const auto it = file.metadata.find("mien.aligned");
+    const Tensor *crops = file.find("crops"), *person = file.find("person");
+    if (it == file.metadata.end() || !crops || !person) return false;
+    const auto notes = nlohmann::json::parse(it->second);
+    if (notes.at("digest") != digest) return false;
+    set.crops = *crops;
+    set.person.assign(person->data<std::int64_t>(), person->data<std::int64_t>() + person->numel());
+    set.names = notes.at("names").get<std::vector<std::string>>();
+    set.files = notes.at("files").get<std::vector<std::string>>();
+    set.unreadable = notes.at("unreadable").get<std::vector<std::string>>();
+    set.border = notes.at("border");
+    set.without_face = notes.at("without_face");
+    set.several_faces = notes.at("several_faces");
+    return set.crops.rank() == 4 && set.crops.dtype() == DType::u8 && set.crops.size(0) == set.count() && set.files.size() == set.person.size();
+  } catch (const std::exception&) {  // damaged: made anew
+    return false;
+  }
+}
+
+void save_cache(const std::string& path, const std::string& digest, const AlignedSet& set) {
+  const nlohmann::json notes{{"digest", digest}, {"names", set.names}, {"files", set.files}, {"unreadable", set.unreadable}, {"border", set.border},
+                             {"without_face", set.without_face}, {"several_faces", set.several_faces}};
+  TensorFile file;
+  file.metadata["mien.aligned"] = notes.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  file.tensors = {{"crops", set.crops}, {"person", Tensor::from(set.person, {set.count()})}};
+  save_safetensors(path, file);
+}
+
+}  // namespace
+
+View AlignedSet::crop(std::int64_t i) const {
+  const std::int64_t h = crops.size(1), w = crops.size(2);
+  return {crops.data<std::uint8_t>() + i * h * w * 3, DType::u8, {3, h, w}, {1, w * 3, 3}};
+}
+
+AlignedSet align_people(const People& people, const Detector& detector, const EmbeddingSpec& spec, const AlignOptions& o) {
+  AlignedSet set;
+  const std::string digest = digest_of(people, spec, o);
+  if (load_cache(o.cache, digest, set)) return set;
+  set = {};
+  set.border = o.border;
+  const EmbeddingSpec wide = with_border(spec, o.border);
+  const std::size_t bytes = static_cast<std::size_t>(wide.height * wide.width * 3);
+  std::vector<std::uint8_t> pixels;
+  std::map<std::int64_t, std::int64_t> index;  // of the people who have a crop
+  for (std::size_t i = 0; i < people.pictures.size(); ++i) {
+    if (o.stop && o.stop()) return {};
+    if (o.progress) o.progress(i, people.pictures.size());
+    const auto& picture = people.pictures[i];
+    try {
+      const Image image = read_image(picture.file);
+      const auto faces = detector.detect(image);
+      set.several_faces += faces.size() > 1;
+      const Face* face = centre_face(faces, image);
+      const Image crop = face ? align_face(image, *face, wide) : Image{};
+      if (crop.pixels.size() != bytes) {
+        ++set.without_face;
+        continue;
+      }
+      const auto [it, fresh] = index.emplace(picture.person, static_cast<std::int64_t>(set.names.size()));
+      if (fresh) set.names.push_back(people.names[static_cast<std::size_t>(picture.person)]);
+      pixels.insert(pixels.end(), crop.pixels.begin(), crop.pixels.end());
+      set.person.push_back(it->second);
+      set.files.push_back(picture.file);
+    } catch (const IoError& e) {
+      set.unreadable.push_back(e.what());
+    }
+  }
+  set.crops = Tensor::from(pixels, {set.count(), wide.height, wide.width, 3});
+  if (!o.cache.empty()) save_cache(o.cache, digest, set);
+  return set;
+}
+
+}  // namespace mien
