@@ -1,9 +1,4 @@
 // 50 training steps beside PyTorch's, from the same weights and data (tools/oracle.py training), and the same bits for any number of threads.
-#include <fstream>
-#include <nlohmann/json.hpp>
-
-#include "catch.h"
-#include "mien/autograd/autograd.h"
 #include "mien/data/loader.h"
 #include "mien/io/crc32c.h"
 #include "mien/io/safetensors.h"
@@ -11,28 +6,11 @@
 #include "mien/models/lenet/lenet.h"
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
-#include "mien/ops/copy.h"
 #include "mien/ops/loss.h"
-#include "mien/optim/optimizer.h"
+#include "models/parity.h"
 
 namespace mien::test {
 namespace {
-
-// The formula of tools/oracle.py: hashed().
-Tensor hashed(const Shape& shape, std::uint64_t seed, DType dtype, double scale = 1) {
-  const Tensor t = Tensor::empty(shape, DType::f64);
-  std::uint64_t i = 0;
-  for (double& v : t.span<double>()) v = (static_cast<double>((i++ * 2654435761ull + seed * 40503ull) & 0xffffffffull) / 4294967296.0 - .5);
-  const Tensor cast_first = cast(t, dtype);  // as there: the values are rounded before they are scaled
-  if (scale == 1) return cast_first;
-  const Tensor out = Tensor::empty(shape, dtype);
-  const auto v = cast_first.to_vector();
-  for (std::size_t k = 0; k < v.size(); ++k) {
-    if (dtype == DType::f64) out.data<double>()[k] = v[k] * scale;
-    else out.data<float>()[k] = static_cast<float>(v[k]) * static_cast<float>(scale);
-  }
-  return out;
-}
 
 void start(Module& net, DType dtype) {
   net.to(dtype);
@@ -52,23 +30,9 @@ Tensor lenet_labels() {
   return Tensor::from(y, {16});
 }
 
-std::vector<double> train(Module& net, const std::function<Tensor(int)>& loss_of, double lr, int steps) {
-  Sgd optimizer({.lr = lr, .momentum = .9, .weight_decay = 5e-4});
-  optimizer.add_group(net.parameters());
-  std::vector<double> curve;
-  for (int step = 0; step < steps; ++step) {
-    const Tensor loss = loss_of(step);
-    backward(loss);
-    optimizer.step();
-    optimizer.zero_grad();
-    curve.push_back(loss.item());
-  }
-  return curve;
-}
-
-std::vector<double> lenet_curve(LeNet& net, DType dtype, double lr, int steps = 50) {
+std::vector<double> lenet_curve(LeNet& net, DType dtype, double lr) {
   start(net, dtype);
-  return train(net, [&](int step) { return cross_entropy(net.forward(hashed({16, 1, 28, 28}, 1000 + static_cast<std::uint64_t>(step), dtype)), lenet_labels()); }, lr, steps);
+  return sgd_curve(net, [&](int step) { return cross_entropy(net.forward(hashed({16, 1, 28, 28}, 1000 + static_cast<std::uint64_t>(step), dtype)), lenet_labels()); }, lr);
 }
 
 // All three losses: faces, others, parts and landmark crops in turn.
@@ -81,48 +45,20 @@ Tensor onet_loss(const ONet& net, const Tensor& x, std::uint64_t s) {
       .total;
 }
 
-std::vector<double> onet_curve(ONet& net, DType dtype, double lr, int steps = 50) {
+std::vector<double> onet_curve(ONet& net, DType dtype, double lr) {
   start(net, dtype);
-  return train(
+  return sgd_curve(
       net,
       [&](int step) {
         const auto s = static_cast<std::uint64_t>(step);
         return onet_loss(net, hashed({16, 3, 48, 48}, 1000 + s, dtype), s);
       },
-      lr, steps);
+      lr);
 }
 
 template <class Net>
 void compare(const char* key, std::vector<double> (*curve)(Net&, DType, double)) {
-  const auto expected = nlohmann::json::parse(std::ifstream(fixture("training.json")))[key];
-  const double lr = expected["lr"].template get<double>();
-  const auto e64 = expected["f64"].template get<std::vector<double>>(), e32 = expected["f32"].template get<std::vector<double>>();
-  Net f64;
-  const auto c64 = curve(f64, DType::f64, lr);
-  for (std::size_t i = 0; i < c64.size(); ++i) {
-    INFO("f64, step " << i << ": " << c64[i] << ", expected " << e64[i]);
-    CHECK(std::abs(c64[i] - e64[i]) <= 1e-9 * std::abs(e64[i]));
-  }
-  for (auto& p : f64.parameters()) {
-    const auto v = p.value.to_vector();
-    const auto w = expected["weights"][p.name].template get<std::vector<double>>();
-    double sum = 0, absolute = 0;
-    for (const double x : v) sum += x, absolute += std::abs(x);
-    INFO(p.name);
-    CHECK(std::abs(sum - w[0]) <= 1e-9 * std::max(1.0, w[1]));
-    CHECK(std::abs(absolute - w[1]) <= 1e-9 * std::max(1.0, w[1]));
-  }
-  Net f32;
-  const auto c32 = curve(f32, DType::f32, lr);
-  CHECK(std::abs(c32[0] - e64[0]) <= 1e-5 * std::abs(e64[0]));
-  // No further from the f64 curve than four times PyTorch's own f32 curve is.
-  double ours = 0, theirs = 0;
-  for (std::size_t i = 0; i < c32.size(); ++i) {
-    ours = std::max(ours, std::abs(c32[i] - e64[i]));
-    theirs = std::max(theirs, std::abs(e32[i] - e64[i]));
-  }
-  INFO("largest distance from f64: " << ours << ", PyTorch's " << theirs);
-  CHECK(ours <= 4 * theirs + 1e-7);
+  compare_training<Net>(read_fixture("training.json")[key], [] { return std::make_unique<Net>(); }, curve);
 }
 
 template <class Net>

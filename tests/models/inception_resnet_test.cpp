@@ -1,0 +1,168 @@
+// Inception-ResNet-v1 beside facenet-pytorch (tools/oracle_facenet.py forward): every module's output, the embeddings, gradients.
+#include "mien/autograd/gradcheck.h"
+#include "mien/ops/pool.h"
+#include "mien/ops/reduce.h"
+#include "mien/ops/shape.h"
+#include "mien/ops/unary.h"
+#include "mien/ops/view.h"
+#include "models/inception_data.h"
+
+namespace mien::test {
+namespace {
+
+// Runs the net module by module, as `forward` does, and shows each module's output under its name.
+struct Walk {
+  std::function<void(const std::string&, const Tensor&)> see;
+
+  Tensor seen(const std::string& name, Tensor t) const {
+    see(name, t);
+    return t;
+  }
+  Tensor operator()(const std::string& name, inception::ConvNormRelu& m, const Tensor& x) const {
+    const Tensor h = seen(name + ".bn", m.bn(seen(name + ".conv", m.conv(x))));
+    return seen(name, seen(name + ".relu", relu(h)));
+  }
+  Tensor operator()(const std::string& name, inception::Branch& m, const Tensor& x) const {
+    if (m.convs.empty()) return seen(name, m(x));
+    if (m.convs.size() == 1) return (*this)(name, m.convs[0], x);
+    Tensor h = x;
+    for (std::size_t i = 0; i < m.convs.size(); ++i) h = (*this)(name + "." + std::to_string(i), m.convs[i], h);
+    return seen(name, h);
+  }
+  Tensor parts(const std::string& name, inception::Mixed& m, const Tensor& x) const {
+    std::vector<Tensor> all;
+    for (std::size_t i = 0; i < m.branches.size(); ++i) all.push_back((*this)(name + ".branch" + std::to_string(i), m.branches[i], x));
+    return concat(all, 1);
+  }
+  Tensor operator()(const std::string& name, inception::Mixed& m, const Tensor& x) const { return seen(name, parts(name, m, x)); }
+  Tensor operator()(const std::string& name, inception::Residual& m, const Tensor& x) const {
+    const Tensor y = seen(name + ".conv2d", m.conv2d(parts(name, m.mixed, x))) * m.scale + x;
+    return seen(name, m.rectify ? seen(name + ".relu", relu(y)) : y);
+  }
+  Tensor operator()(const std::string& name, inception::Repeat& m, const Tensor& x) const {
+    Tensor h = x;
+    for (std::size_t i = 0; i < m.blocks.size(); ++i) h = (*this)(name + "." + std::to_string(i), m.blocks[i], h);
+    return seen(name, h);
+  }
+  Tensor operator()(InceptionResnetV1& net, const Tensor& x) const {
+    const Walk& run = *this;
+    Tensor h = run("conv2d_2b", net.conv2d_2b, run("conv2d_2a", net.conv2d_2a, run("conv2d_1a", net.conv2d_1a, x)));
+    h = seen("maxpool_3a", max_pool2d(h, {.kernel = {3, 3}, .stride = {2, 2}}));
+    h = run("conv2d_4b", net.conv2d_4b, run("conv2d_4a", net.conv2d_4a, run("conv2d_3b", net.conv2d_3b, h)));
+    h = run("mixed_6a", net.mixed_6a, run("repeat_1", net.repeat_1, h));
+    h = run("mixed_7a", net.mixed_7a, run("repeat_2", net.repeat_2, h));
+    h = run("block8", net.block8, run("repeat_3", net.repeat_3, h));
+    h = seen("dropout", seen("avgpool_1a", global_avg_pool2d(h)));
+    return seen("last_bn", net.last_bn(seen("last_linear", net.last_linear(flatten(h, 1)))));
+  }
+};
+
+double mean_abs(const std::vector<double>& v) {
+  double sum = 0;
+  for (const double x : v) sum += std::abs(x);
+  return sum / static_cast<double>(v.size());
+}
+
+// Sums as check_sums(); then the value a third into the tensor and the last one, relative to the larger of itself and the mean absolute value.
+void check_checksum(const Tensor& t, const std::vector<double>& expected, double tolerance) {
+  check_sums(t, expected, tolerance);
+  const auto v = t.to_vector();
+  const double size = mean_abs(v);
+  for (const auto& [got, want] : {std::pair{v[v.size() / 3], expected[2]}, std::pair{v.back(), expected[3]}}) {
+    INFO(got << ", expected " << want);
+    CHECK(std::abs(got - want) <= tolerance * std::max(size, std::abs(want)));
+  }
+}
+
+void check_forward_and_gradients(DType dtype, double tolerance) {
+  const auto expected = read_fixture("facenet.json")[dtype == DType::f64 ? "f64" : "f32"];
+  InceptionResnetV1 net;
+  start_hashed(net, dtype);
+  net.eval();
+  Tensor x = hashed_faces(2, 160, 1, dtype);
+  set_requires_grad(x);
+  const Tensor e = net.forward(x);
+  REQUIRE(e.shape() == Shape{2, 512});
+  const auto got = e.to_vector();
+  double worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - expected["output"][i / 512][i % 512].get<double>()));
+  INFO("largest difference of the embeddings " << worst << ", mean absolute value " << mean_abs(got));
+  CHECK(worst <= tolerance * mean_abs(got));
+
+  backward(sum(e * cast(mixed({2, 512}, 2), dtype)));
+  std::map<std::string, Tensor> gradients{{"input", grad(x)}};
+  for (auto& p : net.parameters()) gradients[p.name] = grad(p.value);
+  for (const auto& [name, sums] : expected["gradients"].items()) {
+    INFO("gradient of " << name);
+    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance);
+  }
+  if (!expected.contains("modules")) return;
+
+  std::size_t count = 0;
+  const NoGrad guard;
+  const Walk walk{[&](const std::string& name, const Tensor& t) {
+    INFO(name);
+    REQUIRE(expected["modules"].contains(name));
+    check_checksum(t, expected["modules"][name].get<std::vector<double>>(), tolerance);
+    ++count;
+  }};
+  CHECK(walk(net, x.detach()).to_vector() == got);
+  CHECK(count == expected["modules"].size());
+}
+
+InceptionResnetV1Options small_options() { return {.embedding = 16, .dropout = 0, .classes = 0, .repeats = {1, 1, 1}, .divisor = 8}; }
+
+}  // namespace
+
+TEST_CASE("Inception-ResNet-v1 has facenet-pytorch's parameters, by name and number", "[facenet]") {
+  const auto expected = read_fixture("facenet.json");
+  for (const std::int64_t classes : {0, 8631, 10575}) {
+    InceptionResnetV1 net({.classes = classes});
+    CHECK(net.parameter_count() == expected["parameters"][std::to_string(classes)].get<std::int64_t>());
+    if (classes > 0) continue;
+    CHECK(net.parameter_count() == 23482624);
+    std::vector<std::string> names;
+    for (const auto& t : net.state_dict()) names.push_back(t.name);
+    CHECK(names == expected["names"].get<std::vector<std::string>>());
+  }
+}
+
+TEST_CASE("Inception-ResNet-v1 gives facenet-pytorch's embeddings and gradients in f64", "[facenet]") { check_forward_and_gradients(DType::f64, 1e-9); }
+TEST_CASE("Inception-ResNet-v1 gives facenet-pytorch's embeddings and gradients in f32", "[facenet]") { check_forward_and_gradients(DType::f32, 1e-4); }
+
+TEST_CASE("a small Inception-ResNet's derivative in training mode", "[facenet][gradcheck]") {
+  InceptionResnetV1 net(small_options());
+  start_hashed(net, DType::f64);
+  net.train();
+  std::vector<Tensor> inputs{hashed_faces(4, 91, 7, DType::f64)};
+  for (auto& p : net.parameters()) inputs.push_back(p.value.detach());
+  const auto loss = [&](std::span<const Tensor> in) {
+    std::size_t k = 1;
+    struct Put final : Visitor {  // the tensors under test become the net's parameters
+      std::span<const Tensor> in;
+      std::size_t& k;
+      Put(std::span<const Tensor> i, std::size_t& n) : in(i), k(n) {}
+      void on_tensor(const std::string&, Tensor& value, Slot slot) override {
+        if (slot == Slot::parameter) value = in[k++];
+      }
+    } put(in, k);
+    net.visit(put);
+    return net.forward(in[0]);
+  };
+  const auto report = gradcheck(loss, inputs, {.step = 1e-8, .directions = 16});
+  INFO(report.message << ", error " << report.worst);
+  CHECK(report.ok);
+}
+
+TEST_CASE("Inception-ResNet-v1 refuses what it cannot take", "[facenet]") {
+  InceptionResnetV1 net(small_options());
+  CHECK_THROWS_WITH(net.forward(zeros({1, 3, 74, 160})), Catch::Contains("at least 75, got f32[1, 3, 74, 160]"));
+  CHECK_THROWS_WITH(net.forward(zeros({1, 1, 160, 160})), Catch::Contains("expects [N, 3, H, W]"));
+  CHECK_THROWS_WITH(net.classify(zeros({1, 16})), Catch::Contains("a net with classes"));
+  CHECK_THROWS_WITH(InceptionResnetV1({.divisor = 3}), Catch::Contains("divisor 1, 2, 4, 8 or 16, got 3"));
+  CHECK_THROWS_WITH(InceptionResnetV1({.dropout = 1}), Catch::Contains("dropout in [0, 1)"));
+  net.eval();
+  CHECK(net.forward(zeros({1, 3, 75, 75})).shape() == Shape{1, 16});
+}
+
+}  // namespace mien::test
