@@ -13,6 +13,7 @@
 #include "mien/data/plot.h"
 #include "mien/face/detector.h"
 #include "mien/face/draw.h"
+#include "mien/face/sheet.h"
 #include "mien/io/checkpoint.h"
 #include "mien/io/safetensors.h"
 #include "mien/io/torch_file.h"

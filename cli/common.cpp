@@ -68,6 +68,18 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
   return best;
 }
 
+void make_folder(const std::string& command, const std::string& path) {
+  std::error_code error;
+  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, command, path, "can't be made: " + error.message());
+}
+
+std::string csv_field(const std::string& s) {
+  if (s.find_first_of(",\"\n\r") == std::string::npos) return s;
+  std::string out = "\"";
+  for (const char c : s) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
 MaxBad parse_max_bad(const std::string& text) {
   char* end = nullptr;
   MaxBad m;

@@ -38,11 +38,6 @@ std::string unique_leaf(const std::string& file, std::vector<std::string>& used,
   return leaf;
 }
 
-void make_folder(const std::string& path) {
-  std::error_code error;
-  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, "detect", path, "can't be made: " + error.message());
-}
-
 // The shortest text that reads back as the same float.
 nlohmann::ordered_json number(float v) {
   char text[32];
@@ -62,13 +57,6 @@ void print_json(const std::string& file, const Image& image, const std::vector<F
     line["faces"].push_back(face);
   }
   std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-}
-
-std::string csv_field(const std::string& s) {
-  if (s.find_first_of(",\"\n\r") == std::string::npos) return s;
-  std::string out = "\"";
-  for (const char c : s) out += c == '"' ? "\"\"" : std::string(1, c);
-  return out + "\"";
 }
 
 void print_csv(const std::string& file, const std::vector<Face>& faces) {
@@ -101,8 +89,8 @@ int detect(Settings& s) {
     files.insert(files.end(), found.begin(), found.end());
   }
   const Detector detector = Detector::load(find_weights(s.weights, "mtcnn.safetensors"), s.detector);
-  make_folder(s.draw);
-  make_folder(s.crops);
+  make_folder("detect", s.draw);
+  make_folder("detect", s.crops);
   if (s.format == "csv") std::printf("file,x1,y1,x2,y2,score,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,mouth_left_x,mouth_left_y,mouth_right_x,mouth_right_y\n");
   const bool terminal = s.progress == "on" || (s.progress == "auto" && isatty(STDERR_FILENO) && files.size() > 1);
   std::vector<std::string> used_draw, used_crop;

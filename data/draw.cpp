@@ -26,9 +26,20 @@ constexpr std::uint8_t letters[95][5] = {
     {0x1c, 0x20, 0x40, 0x20, 0x1c}, {0x3c, 0x40, 0x30, 0x40, 0x3c}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0xc, 0x50, 0x50, 0x50, 0x3c}, {0x44, 0x64, 0x54, 0x4c, 0x44},
     {0, 8, 0x36, 0x41, 0}, {0, 0, 0x7f, 0, 0}, {0, 0x41, 0x36, 8, 0}, {8, 4, 8, 0x10, 8}};
 
-bool has_dot(char letter, int column, int row) {
-  if (column < 0 || column > 4 || row < 0 || row > 6) return false;
-  return letters[letter >= ' ' && letter <= '~' ? letter - ' ' : '?' - ' '][column] >> row & 1;
+bool has_dot(char letter, int column, int row) { return letters[letter >= ' ' && letter <= '~' ? letter - ' ' : '?' - ' '][column] >> row & 1; }
+
+// What goes below the line in smooth text: two more rows.
+constexpr struct {
+  char letter;
+  std::uint16_t columns[5];
+} descending[] = {{'g', {0x38, 0x144, 0x144, 0x144, 0xfc}}, {'j', {0x80, 0x100, 0x104, 0xfd, 0}}, {'p', {0x1fc, 0x44, 0x44, 0x44, 0x38}}, {'q', {0x38, 0x44, 0x44, 0x44, 0x1fc}},
+                  {'y', {0x3c, 0x140, 0x140, 0x140, 0xfc}}, {',', {0, 0x80, 0x60, 0, 0}}, {';', {0, 0x80, 0x64, 0, 0}}};
+
+bool has_smooth_dot(char letter, int column, int row) {
+  if (column < 0 || column > 4 || row < 0 || row > 8) return false;
+  for (const auto& d : descending)
+    if (d.letter == letter) return d.columns[column] >> row & 1;
+  return has_dot(letter, column, row);
 }
 
 void put(Image& image, std::int64_t x, std::int64_t y, Color color, double share = 1) {
@@ -93,11 +104,11 @@ void draw_smooth_text(Image& image, double x, double y, const std::string& text,
   double from = 0;
   for (const char ch : text) {
     for (int col = 0; col < 5; ++col)
-      for (int row = 0; row < 7; ++row) {
-        if (!has_dot(ch, col, row)) continue;
-        bool joined = has_dot(ch, col - 1, row) || has_dot(ch, col, row - 1);
+      for (int row = 0; row < 9; ++row) {
+        if (!has_smooth_dot(ch, col, row)) continue;
+        bool joined = has_smooth_dot(ch, col - 1, row) || has_smooth_dot(ch, col, row - 1);
         for (const auto& [dc, dr] : {std::pair{1, 0}, {0, 1}, {1, 1}, {1, -1}}) {
-          if (!has_dot(ch, col + dc, row + dr) || (dc && dr && (has_dot(ch, col + dc, row) || has_dot(ch, col, row + dr)))) continue;
+          if (!has_smooth_dot(ch, col + dc, row + dr) || (dc && dr && (has_smooth_dot(ch, col + dc, row) || has_smooth_dot(ch, col, row + dr)))) continue;
           stroke(from, col, row, col + dc, row + dr);
           joined = true;
         }

@@ -19,8 +19,8 @@ void draw_text(Image& image, std::int64_t x, std::int64_t y, const std::string& 
 std::int64_t text_width(const std::string& text, int scale = 1);
 inline std::int64_t text_height(int scale = 1) { return 7 * scale; }
 
-// The same letters with smooth strokes, `height` pixels tall (capitals; any size of 9 and more); (x, y) is the top left corner of the text, and where
-// it is `turned` (read from bottom to top) the bottom left one.
+// The same letters with smooth strokes; `height` is that of capitals in pixels (9 and more are readable), others reach 2/7 of it below. (x, y) is the top
+// left corner of the text, and where it is `turned` (read from bottom to top) the bottom left one.
 void draw_smooth_text(Image& image, double x, double y, const std::string& text, Color color, double height, bool turned = false);
 inline double smooth_text_width(const std::string& text, double height) { return static_cast<double>(text_width(text)) * height / 7; }
 

@@ -150,7 +150,8 @@ class Plot {
     x_ = chart_.log_x ? log_axis(x1, x2) : fixed(round_axis(x1, x2, std::max(2, static_cast<int>(width / 95))), chart_.x_range);
     double widest = 0;
     for (const auto& t : ticks_of(y_)) widest = std::max(widest, smooth_text_width(t.text, tick_size));
-    area_ = {(chart_.y_label.empty() ? 12 : 36) + widest + 10, chart_.title.empty() ? 20.0 : 44.0, width - 26, height - (chart_.x_label.empty() ? 34 : 60)};
+    // Whole pixels: grid and frame stay sharp.
+    area_ = {std::round((chart_.y_label.empty() ? 12 : 36) + widest + 10), chart_.title.empty() ? 20.0 : 44.0, width - 26, height - (chart_.x_label.empty() ? 34 : 60)};
   }
 
   void draw_axes() {
@@ -158,9 +159,9 @@ class Plot {
     const auto y_ticks = ticks_of(y_), x_ticks = ticks_of(x_);
     for (const bool marks : {false, true})  // faint lines lie below
       for (const auto& t : x_ticks)
-        if (const double x = area_.left + t.at * (area_.right - area_.left); t.text.empty() != marks) canvas_.line({{x, area_.top}, {x, area_.bottom}}, marks ? grid : faint, 1);
+        if (const double x = std::round(area_.left + t.at * (area_.right - area_.left)); t.text.empty() != marks) canvas_.line({{x, area_.top}, {x, area_.bottom}}, marks ? grid : faint, 1);
     for (const auto& t : y_ticks) {
-      const double y = area_.bottom - t.at * (area_.bottom - area_.top);
+      const double y = std::round(area_.bottom - t.at * (area_.bottom - area_.top));
       canvas_.line({{area_.left, y}, {area_.right, y}}, grid, 1);
       canvas_.text({area_.left - 8, y}, t.text, tick_size, black, Align::right);
     }
@@ -222,7 +223,11 @@ class Plot {
     if (c.look == Curve::Look::steps) return draw_bars(c, color);
     if (c.look == Curve::Look::vertical) return draw_path({at(c.x[0], y_.low), at(c.x[0], y_.high)}, color, 1.5, true);
     std::vector<Point> points;
-    for (std::size_t i = 0; i < n; ++i) points.push_back(at(c.x[i], c.y[i]));
+    for (std::size_t i = 0; i < n; ++i) {
+      const Point p = at(c.x[i], c.y[i]);
+      // Of points on one spot the first is enough.
+      if (i == 0 || i + 1 == n || !(std::hypot(p.x - points.back().x, p.y - points.back().y) < .2)) points.push_back(p);
+    }
     const bool dashed = c.look == Curve::Look::dashed;
     draw_path(points, color, dashed ? 1.5 : 2, dashed);
     if (dashed || n > 40) return;

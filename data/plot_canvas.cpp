@@ -65,32 +65,47 @@ void PixelCanvas::text(const Point& at, const std::string& text, double size, Co
 
 SvgCanvas::SvgCanvas(std::int64_t width, std::int64_t height) {
   const std::string w = std::to_string(width), h = std::to_string(height);
-  body_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w + " " + h + "\" font-family=\"Helvetica, Arial, sans-serif\">\n" +
-          "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  add("svg", {{"xmlns", "http://www.w3.org/2000/svg"}, {"width", w}, {"height", h}, {"viewBox", "0 0 " + w + " " + h}, {"font-family", "Helvetica, Arial, sans-serif"}}, ">\n");
+  add("rect", {{"width", "100%"}, {"height", "100%"}, {"fill", "#ffffff"}});
+}
+
+void SvgCanvas::add(const char* element, std::initializer_list<Attribute> attributes, const char* end) {
+  body_ += '<';
+  body_ += element;
+  for (const auto& [name, value] : attributes) {
+    body_ += ' ';
+    body_ += name;
+    body_ += "=\"";
+    body_ += value;
+    body_ += '"';
+  }
+  body_ += end;
 }
 
 void SvgCanvas::line(const std::vector<Point>& points, Color color, double thickness, bool dashed) {
-  body_ += "<polyline fill=\"none\" stroke-linejoin=\"round\" stroke=\"" + hex(color) + "\" stroke-width=\"" + number(thickness) + "\"" +
-           (dashed ? " stroke-dasharray=\"" + number(dash) + " " + number(gap) + "\"" : "") + " points=\"";
-  for (std::size_t i = 0; i < points.size(); ++i) body_ += (i ? " " : "") + number(points[i].x) + "," + number(points[i].y);
-  body_ += "\"/>\n";
+  std::string path;
+  for (const auto& p : points) path.append(number(p.x)).append(",").append(number(p.y)).append(" ");
+  add("polyline", {{"fill", "none"}, {"stroke-linejoin", "round"}, {"stroke", hex(color)}, {"stroke-width", number(thickness)},
+                   {"stroke-dasharray", dashed ? number(dash) + " " + number(gap) : "none"}, {"points", path}});
 }
 
 void SvgCanvas::fill(const std::vector<Area>& boxes, Color color, double opacity) {
-  body_ += "<path fill=\"" + hex(color) + "\" fill-opacity=\"" + number(opacity) + "\" d=\"";
-  for (const auto& b : boxes) body_ += "M" + number(b.left) + " " + number(b.top) + "H" + number(b.right) + "V" + number(b.bottom) + "H" + number(b.left) + "Z";
-  body_ += "\"/>\n";
+  std::string path;
+  for (const auto& b : boxes)
+    path.append("M").append(number(b.left)).append(" ").append(number(b.top)).append("H").append(number(b.right)).append("V").append(number(b.bottom)).append("H").append(number(b.left)).append("Z");
+  add("path", {{"fill", hex(color)}, {"fill-opacity", number(opacity)}, {"d", path}});
 }
 
 void SvgCanvas::disc(const Point& middle, double radius, Color color) {
-  body_ += "<circle cx=\"" + number(middle.x) + "\" cy=\"" + number(middle.y) + "\" r=\"" + number(radius) + "\" fill=\"" + hex(color) + "\"/>\n";
+  add("circle", {{"cx", number(middle.x)}, {"cy", number(middle.y)}, {"r", number(radius)}, {"fill", hex(color)}});
 }
 
 void SvgCanvas::text(const Point& at, const std::string& text, double size, Color color, Align align, bool turned) {
   constexpr double capital = .72;  // height of capitals in a font of size 1
-  body_ += "<text fill=\"" + hex(color) + "\" font-size=\"" + number(size / capital) + "\" text-anchor=\"" + (align == Align::left ? "start" : align == Align::middle ? "middle" : "end") + "\" ";
-  body_ += turned ? "transform=\"translate(" + number(at.x + size / 2) + " " + number(at.y) + ") rotate(-90)\"" : "x=\"" + number(at.x) + "\" y=\"" + number(at.y + size / 2) + "\"";
-  body_ += ">" + escaped(text) + "</text>\n";
+  const double x = turned ? at.x + size / 2 : at.x, y = turned ? at.y : at.y + size / 2;
+  add("text", {{"fill", hex(color)}, {"font-size", number(size / capital)}, {"text-anchor", align == Align::left ? "start" : align == Align::middle ? "middle" : "end"},
+               {"transform", "translate(" + number(x) + " " + number(y) + ")" + (turned ? " rotate(-90)" : "")}}, ">");
+  body_ += escaped(text) + "</text>\n";
 }
 
 }  // namespace mien

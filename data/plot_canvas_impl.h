@@ -1,6 +1,7 @@
 // What a chart is drawn on: pixels or SVG, with the same calls.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,11 @@ class SvgCanvas final : public Canvas {
   std::string finish() const { return body_ + "</svg>\n"; }
 
  private:
+  struct Attribute {
+    const char* name;
+    std::string value;
+  };
+  void add(const char* element, std::initializer_list<Attribute> attributes, const char* end = "/>\n");
   std::string body_;
 };
 
