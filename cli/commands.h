@@ -21,6 +21,7 @@ Run add_align(CLI::App& app);
 Run add_convert(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_doctor(CLI::App& app);
+Run add_eval(CLI::App& app);
 
 std::string version_text();
 // --weights, then $MIEN_WEIGHTS, then ../share/mien/weights/LEAF beside the program; IoError missing names what was tried.
@@ -30,6 +31,7 @@ std::string find_model(const std::string& given);
 // The known word with the fewest edits, or "" when none is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& known);
 
+<<<<<<< HEAD
 // A name for OUT/... that two pictures of different folders don't share.
 std::string unique_leaf(const std::string& file, std::set<std::string>& used, const std::string& end, const std::string& folder = {});
 void make_folder(const std::string& path);  // nothing for ""; IoError cannot_create
@@ -57,6 +59,13 @@ class Counter {
   std::size_t total_;
 };
 
+=======
+// With its parents; nothing for "". IoError cannot_create.
+void make_folder(const std::string& command, const std::string& path);
+// In quotes where a comma, quote or line end demands it.
+std::string csv_field(const std::string& s);
+
+>>>>>>> w-m
 // "3" or "2%": how many of `total` may be bad.
 struct MaxBad {
   double value = 0;

@@ -17,11 +17,22 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
+// "eval lfw"
+std::string full_name(const CLI::App& command) {
+  const CLI::App* above = command.get_parent();
+  return (above && above->get_parent() ? full_name(*above) + " " : "") + command.get_name();
+}
+
 // A mistake on the command line: what it was and, for a misspelt word, the nearest one that exists.
 int usage_error(const CLI::App& app, const CLI::App* command, const CLI::ParseError& e, int argc, char** argv) {
   std::string text = e.what(), hint;
   std::vector<std::string> known;
-  if (command) {
+  const auto inner = command ? command->get_subcommands([](const CLI::App*) { return true; }) : std::vector<const CLI::App*>();
+  if (!inner.empty() && argc > 2 && argv[2][0] != '-') {
+    for (const CLI::App* c : inner) known.push_back(c->get_name());
+    text = "unknown " + command->get_name() + " command " + argv[2];
+    hint = cli::nearest(argv[2], known);
+  } else if (command) {
     known = option_names(*command);
     for (int i = 2; i < argc; ++i) {
       const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
@@ -40,7 +51,7 @@ int usage_error(const CLI::App& app, const CLI::App* command, const CLI::ParseEr
       hint = cli::nearest(word, known);
     }
   }
-  std::fprintf(stderr, "mien: %s.%s See `mien %s--help`.\n", text.c_str(), hint.empty() ? "" : (" Did you mean " + hint + "?").c_str(), command ? (command->get_name() + " ").c_str() : "");
+  std::fprintf(stderr, "mien: %s.%s See `mien %s--help`.\n", text.c_str(), hint.empty() ? "" : (" Did you mean " + hint + "?").c_str(), command ? (full_name(*command) + " ").c_str() : "");
   return code(Exit::usage);
 }
 
@@ -85,6 +96,7 @@ int main(int argc, char** argv) {
   add("align", "Cut faces out as an embedding net looks at them", cli::add_align);
   add("convert", "Turn weights of other programs into mien's", cli::add_convert);
   add("inspect", "Show what a weights file holds", cli::add_inspect);
+  add("eval", "Measure how good a model is", cli::add_eval);
   add("doctor", "Show what this machine and build can do", cli::add_doctor);
   std::string topic;
   CLI::App* help_command = app.add_subcommand("help", "Explain a command, or the exit codes (mien help exit-codes)");
@@ -94,8 +106,9 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
-    const auto chosen = app.get_subcommands();
-    return usage_error(app, chosen.empty() ? nullptr : chosen[0], e, argc, argv);
+    const CLI::App* chosen = nullptr;  // the innermost command
+    for (auto below = app.get_subcommands(); !below.empty(); below = below[0]->get_subcommands()) chosen = below[0];
+    return usage_error(app, chosen, e, argc, argv);
   }
   if (app.get_subcommands().empty()) return help(app, "");
   try {

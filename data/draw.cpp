@@ -26,6 +26,22 @@ constexpr std::uint8_t letters[95][5] = {
     {0x1c, 0x20, 0x40, 0x20, 0x1c}, {0x3c, 0x40, 0x30, 0x40, 0x3c}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0xc, 0x50, 0x50, 0x50, 0x3c}, {0x44, 0x64, 0x54, 0x4c, 0x44},
     {0, 8, 0x36, 0x41, 0}, {0, 0, 0x7f, 0, 0}, {0, 0x41, 0x36, 8, 0}, {8, 4, 8, 0x10, 8}};
 
+bool has_dot(char letter, int column, int row) { return letters[letter >= ' ' && letter <= '~' ? letter - ' ' : '?' - ' '][column] >> row & 1; }
+
+// What goes below the line in smooth text: two more rows.
+constexpr struct {
+  char letter;
+  std::uint16_t columns[5];
+} descending[] = {{'g', {0x38, 0x144, 0x144, 0x144, 0xfc}}, {'j', {0x80, 0x100, 0x104, 0xfd, 0}}, {'p', {0x1fc, 0x44, 0x44, 0x44, 0x38}}, {'q', {0x38, 0x44, 0x44, 0x44, 0x1fc}},
+                  {'y', {0x3c, 0x140, 0x140, 0x140, 0xfc}}, {',', {0, 0x80, 0x60, 0, 0}}, {';', {0, 0x80, 0x64, 0, 0}}};
+
+bool has_smooth_dot(char letter, int column, int row) {
+  if (column < 0 || column > 4 || row < 0 || row > 8) return false;
+  for (const auto& d : descending)
+    if (d.letter == letter) return d.columns[column] >> row & 1;
+  return has_dot(letter, column, row);
+}
+
 void put(Image& image, std::int64_t x, std::int64_t y, Color color, double share = 1) {
   if (x < 0 || y < 0 || x >= image.width || y >= image.height) return;
   for (std::size_t c = 0; c < 3; ++c) {
@@ -36,11 +52,11 @@ void put(Image& image, std::int64_t x, std::int64_t y, Color color, double share
 
 }  // namespace
 
-void fill_rect(Image& image, double x1, double y1, double x2, double y2, Color color) {
+void fill_rect(Image& image, double x1, double y1, double x2, double y2, Color color, double opacity) {
   const auto left = std::max<std::int64_t>(0, std::llround(x1)), top = std::max<std::int64_t>(0, std::llround(y1));
   const auto right = std::min(image.width, static_cast<std::int64_t>(std::llround(x2))), bottom = std::min(image.height, static_cast<std::int64_t>(std::llround(y2)));
   for (std::int64_t y = top; y < bottom; ++y)
-    for (std::int64_t x = left; x < right; ++x) put(image, x, y, color);
+    for (std::int64_t x = left; x < right; ++x) put(image, x, y, color, opacity);
 }
 
 // Every pixel near the line is covered by its distance: smooth edges at any angle.
@@ -68,13 +84,37 @@ void draw_disc(Image& image, double x, double y, double radius, Color color) { d
 
 void draw_text(Image& image, std::int64_t x, std::int64_t y, const std::string& text, Color color, int scale) {
   for (const char ch : text) {
-    const int index = ch >= ' ' && ch <= '~' ? ch - ' ' : '?' - ' ';
     for (int col = 0; col < 5; ++col)
       for (int row = 0; row < 7; ++row)
-        if (letters[index][col] >> row & 1)
+        if (has_dot(ch, col, row))
           for (int i = 0; i < scale; ++i)
             for (int j = 0; j < scale; ++j) put(image, x + col * scale + i, y + row * scale + j, color);
     x += 6 * scale;
+  }
+}
+
+// Neighbouring dots are joined by strokes: straight ones first, slanting ones where no corner joins them already.
+void draw_smooth_text(Image& image, double x, double y, const std::string& text, Color color, double height, bool turned) {
+  const double dot = height / 7, thickness = std::max(1.1, dot * .75);
+  const auto stroke = [&](double from, int col, int row, int to_col, int to_row) {
+    const double x1 = from + (col + .5) * dot, y1 = (row + .5) * dot, x2 = from + (to_col + .5) * dot, y2 = (to_row + .5) * dot;
+    if (turned) draw_line(image, x + y1, y - x1, x + y2, y - x2, color, thickness);
+    else draw_line(image, x + x1, y + y1, x + x2, y + y2, color, thickness);
+  };
+  double from = 0;
+  for (const char ch : text) {
+    for (int col = 0; col < 5; ++col)
+      for (int row = 0; row < 9; ++row) {
+        if (!has_smooth_dot(ch, col, row)) continue;
+        bool joined = has_smooth_dot(ch, col - 1, row) || has_smooth_dot(ch, col, row - 1);
+        for (const auto& [dc, dr] : {std::pair{1, 0}, {0, 1}, {1, 1}, {1, -1}}) {
+          if (!has_smooth_dot(ch, col + dc, row + dr) || (dc && dr && (has_smooth_dot(ch, col + dc, row) || has_smooth_dot(ch, col, row + dr)))) continue;
+          stroke(from, col, row, col + dc, row + dr);
+          joined = true;
+        }
+        if (!joined) stroke(from, col, row, col, row);
+      }
+    from += 6 * dot;
   }
 }
 

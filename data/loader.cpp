@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "mien/kernels/parallel.h"
 #include "mien/tensor/generator.h"
 
 namespace mien {
@@ -76,6 +77,7 @@ std::optional<Batch> Loader::next() {
 }
 
 void Loader::work() {
+  const SerialGuard guard;  // the training beside it has the CPUs
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stopping_ || claimed_ >= batches() || claimed_ < next_ + options_.ahead; });

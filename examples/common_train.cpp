@@ -68,7 +68,11 @@ class Run {
   void resume(Progress& progress) {
     const Checkpoint c = folder_.load_last();
     task_.model.load_state_dict(from_file(c.model));
-    task_.optimizer.load_state_dict(from_file(c.optimizer), number(c, "step"));
+    std::vector<NamedTensor> optimizer, averages;
+    for (auto& t : from_file(c.optimizer)) (t.name.rfind("ema.", 0) == 0 ? averages : optimizer).push_back(std::move(t));
+    task_.optimizer.load_state_dict(optimizer, c.state.contains("optimizer_steps") ? number(c, "optimizer_steps") : number(c, "step"));
+    if (task_.ema) task_.ema->load_state_dict(averages, number(c, "ema_updates"));
+    else if (!averages.empty()) throw ValueError("resume", "the run keeps moving averages, now they are switched off", "Give the same --ema.");
     if (static_cast<std::uint64_t>(number(c, "seed")) != options_.seed)
       throw ValueError("resume", "the run was started with --seed " + std::to_string(number(c, "seed")) + ", now it is " + std::to_string(options_.seed), "Give the same seed.");
     if (number(c, "batches") != task_.loader.batches())
@@ -90,11 +94,15 @@ class Run {
     Checkpoint c;
     c.model = to_file(task_.model.state_dict());
     c.optimizer = to_file(task_.optimizer.state_dict());
+    if (task_.ema)
+      for (const auto& t : task_.ema->state_dict()) c.optimizer.tensors.emplace_back(t.name, t.value);
     std::string rows;
     for (const auto& [e, m] : history) rows += std::to_string(e) + ":" + join(m) + "\n";
     c.state = {{"epoch", std::to_string(epoch)}, {"batch", std::to_string(batch)}, {"step", std::to_string(step)}, {"seed", std::to_string(options_.seed)},
                {"batches", std::to_string(task_.loader.batches())}, {"generator", std::to_string(default_generator().position())},
                {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}};
+    c.state["optimizer_steps"] = std::to_string(task_.optimizer.steps());
+    if (task_.ema) c.state["ema_updates"] = std::to_string(task_.ema->updates());
     folder_.save(c, is_best);
   }
 
@@ -197,10 +205,12 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
       ++run.batch;
       if (!std::isfinite(m[0].second)) {
         if (++bad_in_a_row >= 10)
-          throw Diverged("train", m[0].first + " was not finite in 10 steps in a row (step " + std::to_string(run.step) + ")",
+          throw Diverged("train", m[0].first + " was not finite in 10 steps in a row (step " + std::to_string(run.step) + ")" +
+                                      (task.origin ? "; the last batch was " + task.origin(*batch) : ""),
                          "The last good state is in " + options.out + "/checkpoint; lower --lr.");
       } else {
         bad_in_a_row = 0;
+        if (task.ema) task.ema->update();
       }
       add(run.sums, m);
       progress.update(run.batch, task.loader.batches(), "epoch " + std::to_string(run.epoch + 1) + "/" + std::to_string(options.epochs) + "  " + show(m));
@@ -219,7 +229,9 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
       if (task.evaluate) {
         task.model.eval();
         const NoGrad guard;
+        if (task.ema) task.ema->swap();
         for (const auto& e : task.evaluate()) row.push_back(e);
+        if (task.ema) task.ema->swap();
         task.model.train();
       }
       progress.line("epoch " + std::to_string(run.epoch + 1) + "  " + show(row));
@@ -252,6 +264,13 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   if (result.history.empty()) result.history = run.history;
   result.seconds = elapsed();
   return result;
+}
+
+void learn(const Tensor& loss, Optimizer& optimizer) {
+  if (!std::isfinite(loss.item())) return;
+  backward(loss);
+  optimizer.step();
+  optimizer.zero_grad();
 }
 
 void catch_signals() {

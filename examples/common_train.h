@@ -12,6 +12,7 @@
 #include "common_progress.h"
 #include "mien/data/loader.h"
 #include "mien/layers/module.h"
+#include "mien/optim/ema.h"
 #include "mien/optim/optimizer.h"
 
 namespace mien::example {
@@ -36,6 +37,8 @@ struct TrainTask {
   std::function<double(std::int64_t epoch, std::int64_t step)> lr;
   std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer; returns what to average over the epoch
   std::function<Metrics()> evaluate;              // after each epoch; may be empty
+  Ema* ema = nullptr;                             // updated after each step; evaluate() sees the averages
+  std::function<std::string(const Batch&)> origin = {};  // where a batch comes from, for the message when its loss is not finite
 };
 enum class TrainEnd { finished, time_up, interrupted };
 struct TrainResult {
@@ -43,8 +46,11 @@ struct TrainResult {
   std::vector<std::pair<std::int64_t, Metrics>> history;  // epoch, training means and evaluation
   double seconds = 0;
 };
-// Throws Error(diverged) after 10 losses in a row that are not finite; what is saved then is the last good state.
+// A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite; what is saved then is the last good state.
 TrainResult run_training(const TrainTask& task, const TrainOptions& options);
+
+// Backward and one optimizer step, unless the loss is not finite: then the weights stay as they are.
+void learn(const Tensor& loss, Optimizer& optimizer);
 
 // Ctrl-C and SIGTERM once: finish the step, save, end. Twice: at once.
 void catch_signals();

@@ -74,9 +74,7 @@ int run(int argc, char** argv) {
   const auto step = [&](const Batch& b) -> example::Metrics {
     const Tensor logits = net.forward(b[0]);
     const Tensor loss = cross_entropy(logits, b[1]);
-    backward(loss);
-    optimizer.step();
-    optimizer.zero_grad();
+    example::learn(loss, optimizer);
     return {{"loss", loss.item()}, {"accuracy", correct(logits.detach(), b[1])}};
   };
   const auto evaluate = [&]() -> example::Metrics {

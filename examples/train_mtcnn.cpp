@@ -168,9 +168,7 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
   };
   const auto step = [&](const Batch& b) -> example::Metrics {
     const auto [out, losses] = losses_of(b);
-    backward(losses.total);
-    optimizer.step();
-    optimizer.zero_grad();
+    example::learn(losses.total, optimizer);
     ClassCount count;
     count.add(out.logits.detach(), b[1]);
     example::Metrics m{{"loss", losses.total.item()}, {"class_loss", losses.cls.item()}, {"box_loss", losses.box.item()}};

@@ -35,6 +35,7 @@ struct Element {
   int size;
   bool swap;
   char kind;
+  int letters = 0;  // of text: each element is so many letters
 };
 Element element_of(std::string descr, const std::string& file) {
   std::erase(descr, '\'');
@@ -51,6 +52,7 @@ Element element_of(std::string descr, const std::string& file) {
   if (kind == 'u' && size == 1) return {DType::u8, 1, false, kind};
   if (kind == 'i' && size == 4) return {DType::i32, 4, swap, kind};
   if ((kind == 'i' || kind == 'u') && (size == 1 || size == 2 || size == 4 || size == 8)) return {DType::i64, size, swap, kind};
+  if (kind == 'U' && size > 0) return {DType::i32, 4, swap, kind, size};
   refuse(file, "its dtype " + descr + " is not known", "Save it as float32, float64 or int64.");
 }
 
@@ -78,6 +80,7 @@ Tensor parse(std::span<const std::byte> b, const std::string& file) {
   const std::string header(reinterpret_cast<const char*>(b.data()) + start, length);
   const Element e = element_of(value_of(header, "descr", file), file);
   const bool fortran = value_of(header, "fortran_order", file) == "True";
+  if (fortran && e.letters > 0) refuse(file, "holds text in Fortran order", "Save it with numpy.ascontiguousarray.");
   Shape shape;
   std::int64_t count = 1;
   const std::string sizes = value_of(header, "shape", file);
@@ -93,6 +96,11 @@ Tensor parse(std::span<const std::byte> b, const std::string& file) {
       if (__builtin_mul_overflow(s, 10, &s) || __builtin_add_overflow(s, sizes[i] - '0', &s)) refuse(file, "its shape overflows");
     shape.push_back(s);
     if (__builtin_mul_overflow(count, s, &count)) refuse(file, "its shape overflows");
+  }
+  if (e.letters > 0) {
+    if (shape.rank() == max_rank) refuse(file, "has more than 7 dimensions of text", "Reshape it first.");
+    shape.push_back(e.letters);
+    if (__builtin_mul_overflow(count, e.letters, &count)) refuse(file, "its shape overflows");
   }
   const std::uint64_t have = b.size() - start - length;
   if (static_cast<unsigned __int128>(count) * static_cast<unsigned>(e.size) != have)

@@ -13,7 +13,8 @@ namespace mien {
 TensorFile load_torch(const std::string& path);
 
 // numpy's .npy (versions 1-3, either order) and .npz (stored or deflated). Arrays of objects (pickle) are refused with the remedy.
-// Integer types that mien has not become i64, half becomes f16. The tensor of a .npy is called by its file's stem.
+// Integer types that mien has not become i64, half becomes f16. Text ("<U7") becomes i32 code points with one more dimension, padded with zeros.
+// The tensor of a .npy is called by its file's stem.
 TensorFile load_npy(const std::string& path);
 TensorFile load_npz(const std::string& path);
 void save_npy(const std::string& path, const Tensor& tensor);

@@ -11,6 +11,7 @@
 namespace mien {
 namespace {
 std::atomic<int> chosen_threads{0};
+thread_local bool serial = false;
 }
 
 void set_num_threads(int threads) {
@@ -23,11 +24,14 @@ int num_threads() noexcept {
   return n > 0 ? n : std::max(1, std::min(omp_get_max_threads(), omp_get_num_procs()));
 }
 
+SerialGuard::SerialGuard() noexcept : before_(serial) { serial = true; }
+SerialGuard::~SerialGuard() { serial = before_; }
+
 namespace detail {
 
 void run_blocks(std::int64_t blocks, void (*f)(const void*, std::int64_t), const void* context) {
   const int threads = static_cast<int>(std::min<std::int64_t>(num_threads(), blocks));
-  if (threads <= 1 || omp_in_parallel()) {
+  if (threads <= 1 || serial || omp_in_parallel()) {
     for (std::int64_t b = 0; b < blocks; ++b) f(context, b);
     return;
   }

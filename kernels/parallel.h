@@ -15,6 +15,18 @@ namespace mien {
 void set_num_threads(int threads);
 int num_threads() noexcept;
 
+// While one lives, parallel_for of this thread runs serially: for worker threads beside a team that has the CPUs already.
+class SerialGuard {
+ public:
+  SerialGuard() noexcept;
+  ~SerialGuard();
+  SerialGuard(const SerialGuard&) = delete;
+  SerialGuard& operator=(const SerialGuard&) = delete;
+
+ private:
+  bool before_;
+};
+
 namespace detail {
 // Runs f(context, block) for block in [0, blocks). The first exception is rethrown in the caller.
 void run_blocks(std::int64_t blocks, void (*f)(const void* context, std::int64_t block), const void* context);
