@@ -31,10 +31,10 @@ std::string find_model(const std::string& given);
 // The known word with the fewest edits, or "" when none is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& known);
 
-<<<<<<< HEAD
 // A name for OUT/... that two pictures of different folders don't share.
 std::string unique_leaf(const std::string& file, std::set<std::string>& used, const std::string& end, const std::string& folder = {});
-void make_folder(const std::string& path);  // nothing for ""; IoError cannot_create
+// With its parents; nothing for "". IoError cannot_create.
+void make_folder(const std::string& command, const std::string& path);
 // The pictures behind the PATHs of a command line, in order; IoError missing when one of them leads to none.
 std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command);
 
@@ -59,13 +59,6 @@ class Counter {
   std::size_t total_;
 };
 
-=======
-// With its parents; nothing for "". IoError cannot_create.
-void make_folder(const std::string& command, const std::string& path);
-// In quotes where a comma, quote or line end demands it.
-std::string csv_field(const std::string& s);
-
->>>>>>> w-m
 // "3" or "2%": how many of `total` may be bad.
 struct MaxBad {
   double value = 0;

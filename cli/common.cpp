@@ -77,7 +77,6 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
   return best;
 }
 
-<<<<<<< HEAD
 std::string unique_leaf(const std::string& file, std::set<std::string>& used, const std::string& end, const std::string& folder) {
   const std::string stem = folder + fs::path(file).stem().string();
   std::string leaf = stem + end;
@@ -85,9 +84,9 @@ std::string unique_leaf(const std::string& file, std::set<std::string>& used, co
   return leaf;
 }
 
-void make_folder(const std::string& path) {
+void make_folder(const std::string& command, const std::string& path) {
   std::error_code error;
-  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, "write", path, "can't be made: " + error.message());
+  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, command, path, "can't be made: " + error.message());
 }
 
 std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command) {
@@ -118,13 +117,6 @@ Json face_json(const Face& f) {
 
 void print_line(const Json& line) { std::printf("%s\n", line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str()); }
 
-=======
-void make_folder(const std::string& command, const std::string& path) {
-  std::error_code error;
-  if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, command, path, "can't be made: " + error.message());
-}
-
->>>>>>> w-m
 std::string csv_field(const std::string& s) {
   if (s.find_first_of(",\"\n\r") == std::string::npos) return s;
   std::string out = "\"";
@@ -132,7 +124,6 @@ std::string csv_field(const std::string& s) {
   return out + "\"";
 }
 
-<<<<<<< HEAD
 Counter::Counter(const std::string& mode, std::size_t total) : shown_(mode == "on" || (mode == "auto" && isatty(STDERR_FILENO) && total > 1)), total_(total) {}
 Counter::~Counter() {
   if (shown_) std::fprintf(stderr, "\r\x1b[K");
@@ -142,8 +133,6 @@ void Counter::at(std::size_t i) {
 }
 void Counter::say(const std::string& text) { std::fprintf(stderr, "%smien: %s\n", shown_ ? "\r\x1b[K" : "", text.c_str()); }
 
-=======
->>>>>>> w-m
 MaxBad parse_max_bad(const std::string& text) {
   char* end = nullptr;
   MaxBad m;

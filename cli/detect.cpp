@@ -22,41 +22,10 @@ struct Settings {
   int threads = 0;
 };
 
-<<<<<<< HEAD
 void print_json(const std::string& file, const Image& image, const std::vector<Face>& faces) {
   Json line{{"schema", "mien.detect/1"}, {"file", file}, {"width", image.width}, {"height", image.height}, {"faces", Json::array()}};
   for (const auto& f : faces) line["faces"].push_back(face_json(f));
   print_line(line);
-=======
-// A name for OUT/… that two pictures of different folders don't share.
-std::string unique_leaf(const std::string& file, std::vector<std::string>& used, const std::string& end) {
-  const std::string stem = fs::path(file).stem().string();
-  std::string leaf = stem + end;
-  for (int k = 2; std::find(used.begin(), used.end(), leaf) != used.end(); ++k) leaf = stem + "-" + std::to_string(k) + end;
-  used.push_back(leaf);
-  return leaf;
-}
-
-// The shortest text that reads back as the same float.
-nlohmann::ordered_json number(float v) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", static_cast<double>(v));
-  return nlohmann::ordered_json::parse(text);
-}
-
-void print_json(const std::string& file, const Image& image, const std::vector<Face>& faces) {
-  nlohmann::ordered_json line{{"schema", "mien.detect/1"}, {"file", file}, {"width", image.width}, {"height", image.height}, {"faces", nlohmann::ordered_json::array()}};
-  for (const auto& f : faces) {
-    nlohmann::ordered_json face;
-    face["box"] = nlohmann::ordered_json::array();
-    for (const float v : f.box) face["box"].push_back(number(v));
-    face["score"] = number(f.score);
-    face["points"] = nlohmann::ordered_json::array();
-    for (const auto& p : f.points) face["points"].push_back(nlohmann::ordered_json::array({number(p[0]), number(p[1])}));
-    line["faces"].push_back(face);
-  }
-  std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
->>>>>>> w-m
 }
 
 void print_csv(const std::string& file, const std::vector<Face>& faces) {

@@ -96,7 +96,7 @@ int align(Settings& s) {
   const MaxBad max_bad = parse_max_bad(s.max_bad);
   const EmbeddingSpec spec = Embedder::load(find_model(s.model)).spec();
   const auto detector = start_faces(s);
-  make_folder(s.out);
+  make_folder("align", s.out);
   std::set<std::string> used, folders;
   std::size_t bad = 0, total = 0, without = 0, written = 0;
   for (const auto& path : s.paths) {
@@ -112,7 +112,7 @@ int align(Settings& s) {
         if (faces.empty()) counter.say(files[i] + ": no face");
         // A folder keeps its shape (one folder a person stays one folder a person).
         const std::string below = tree ? fs::relative(fs::path(files[i]).parent_path(), path).string() : ".";
-        if (folders.insert(below).second) make_folder(s.out + "/" + below);
+        if (folders.insert(below).second) make_folder("align", s.out + "/" + below);
         for (const auto& f : faces) {
           write_png(s.out + "/" + unique_leaf(files[i], used, ".png", below == "." ? "" : below + "/"), f.crop);
           ++written;

@@ -9,6 +9,7 @@
 // "MobileFaceNets", 2018.
 #include <algorithm>
 #include <cmath>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -28,7 +29,6 @@
 #include "mien/io/safetensors.h"
 #include "mien/metrics/verification.h"
 #include "mien/models/facenet/objective.h"
-#include "mien/ops/reduce.h"
 
 using namespace mien;
 namespace fs = std::filesystem;
@@ -68,12 +68,6 @@ EmbeddingSpec new_spec(const Settings& s) {
   spec.size = s.embedding > 0 ? s.embedding : mobile ? 128 : 512;
   spec.points = five_point_template(spec.height, spec.width);
   return spec;
-}
-
-std::string percent(double share) {
-  char text[16];
-  std::snprintf(text, sizeof text, "%.1f%%", 100 * share);
-  return text;
 }
 
 // --- the data ---------------------------------------------------------------------------------------------------------
@@ -192,7 +186,7 @@ double rate_at(const Settings& s, std::int64_t epoch, std::int64_t step, std::in
 }
 
 // What a run would take, from three real steps.
-int dry_run(const Settings& s, Trainee& trainee, Optimizer& optimizer, Loader& loader, const std::function<example::Metrics(const Batch&)>& step, const example::TrainOptions& options,
+int dry_run(Trainee& trainee, Loader& loader, const std::function<example::Metrics(const Batch&)>& step, const example::TrainOptions& options,
             std::int64_t cache_bytes) {
   loader.start(0);
   double seconds = 0;
@@ -211,8 +205,6 @@ int dry_run(const Settings& s, Trainee& trainee, Optimizer& optimizer, Loader& l
   std::printf("parameters %ld\nbatches_an_epoch %ld\nfirst_loss %.4f\nseconds_a_step %.3f\nestimated_minutes %.1f\npeak_memory_MiB %ld\ndisk_needed_MiB %ld\ndisk_free_MiB %ld\n", static_cast<long>(values),
               static_cast<long>(loader.batches()), m.empty() ? NAN : m[0].second, seconds, seconds * static_cast<double>(loader.batches() * options.epochs) / 60,
               static_cast<long>(cpu_allocator()->stats().peak >> 20), static_cast<long>(disk >> 20), static_cast<long>(error ? 0 : space.available >> 20));
-  (void)s;
-  (void)optimizer;
   if (!error && static_cast<std::int64_t>(space.available) < disk) throw IoError(IoKind::write_failed, "train_facenet", options.out, "too little space is free for this run");
   return 0;
 }
@@ -274,7 +266,7 @@ int train(Settings& s, example::TrainOptions& options) {
   };
   trainee.train();
   const std::int64_t total = std::max<std::int64_t>(1, options.max_steps > 0 ? options.max_steps : options.epochs * loader.batches());
-  if (s.dry_run) return dry_run(s, trainee, *optimizer, loader, step, options, people.crops.numel());
+  if (s.dry_run) return dry_run(trainee, loader, step, options, people.crops.numel());
 
   std::unique_ptr<LfwJudge> judge;
   if (!s.lfw.empty()) judge = std::make_unique<LfwJudge>(s, spec, detector, progress);

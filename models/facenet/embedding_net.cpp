@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "mien/models/facenet/inception_resnet_v1.h"
 #include "mien/models/mobilefacenet/mobilefacenet.h"
 #include "mien/ops/copy.h"
 
@@ -128,6 +129,7 @@ FivePoints five_point_template(std::int64_t height, std::int64_t width) {
 
 std::unique_ptr<EmbeddingNet> make_embedding_net(const EmbeddingSpec& spec) {
   if (spec.architecture == "mobilefacenet") return std::make_unique<MobileFaceNet>(MobileFaceNetOptions{.height = spec.height, .width = spec.width, .size = spec.size});
+  if (spec.architecture == "inception-resnet-v1") return std::make_unique<InceptionResnetV1>(InceptionResnetV1Options{.embedding = spec.size, .classes = spec.classes});
   throw ValueError("make_embedding_net", "there is no net called '" + spec.architecture + "'", "Known: mobilefacenet, inception-resnet-v1.");
 }
 

@@ -17,6 +17,7 @@ class EmbeddingNet : public Module {
  public:
   // x [N, 3, H, W], RGB, normalised -> embeddings [N, D], before L2 normalisation. Not const: in training mode batch norm updates its statistics.
   virtual Tensor forward(const Tensor& x) = 0;
+  virtual std::int64_t embedding_size() const = 0;
 };
 
 using FivePoints = std::array<std::array<float, 2>, 5>;  // left eye, right eye, nose, left and right corner of the mouth (viewer's sides): x, y in pixels

@@ -22,6 +22,7 @@ class MobileFaceNet : public EmbeddingNet {
  public:
   explicit MobileFaceNet(const MobileFaceNetOptions& options = {});  // ValueError for sizes that are no multiples of 16
   Tensor forward(const Tensor& x) override;                          // ShapeError unless [N, 3, height, width]
+  std::int64_t embedding_size() const override { return options.size; }
   void visit(Visitor& v) override;
 
   // Convolution, batch norm and, unless linear, PReLU.
