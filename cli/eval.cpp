@@ -289,14 +289,15 @@ void write_charts(const std::string& out, const Result& r) {
   if (!r.curves) return;
   const auto& [roc, ordered, precision, best, far_2, far_3] = *r.curves;
   const double negatives = static_cast<double>(best.false_accept.total), first = std::pow(10, std::floor(std::log10(1 / negatives)));
-  const double floor = std::min(.9, std::floor(tpr_at_fpr(roc, first) * 10) / 10), eer = equal_error_rate(roc), room = std::clamp(std::ceil(eer * 80) / 20, .05, 1.0);
+  const double floor = std::min(.9, std::floor(tpr_at_fpr(roc, first) * 10) / 10), eer = equal_error_rate(roc);
+  const double room = eer > .12 ? 1 : std::max(.05, std::ceil(eer * 80) / 20);  // of the linear chart: four times the EER
   const Curve curve{"AUC " + digits(auc(roc), "%.4f") + ", EER " + digits(100 * eer, "%.2f") + " %", roc.fpr, roc.tpr};
   Curve chance{"chance", {}, {}, Curve::Look::dashed}, equal{"equal error", {0, room}, {1, 1 - room}, Curve::Look::dashed};
   for (double far = first; far <= 1.0001; far *= std::pow(10, .05)) chance.x.push_back(far), chance.y.push_back(far);
   const std::string far_label = "false accept rate (different people taken for one)", tar_label = "true accept rate";
   write_chart(out + "/roc", {.title = "ROC, " + std::to_string(r.seen.size()) + " pairs", .x_label = far_label, .y_label = tar_label, .curves = {curve, chance}, .log_x = true,
                              .x_range = std::array{first, 1.0}, .y_range = std::array{floor, 1.0}});
-  write_chart(out + "/roc_linear", {.title = "ROC, upper left corner", .x_label = far_label, .y_label = tar_label, .curves = {curve, equal}, .x_range = std::array{0.0, room},
+  write_chart(out + "/roc_linear", {.title = "ROC, linear axes", .x_label = far_label, .y_label = tar_label, .curves = {curve, equal}, .x_range = std::array{0.0, room},
                                     .y_range = std::array{1 - room, 1.0}});
   const Curve line{"threshold " + digits(best.threshold, "%.2f"), {best.threshold}, {}, Curve::Look::vertical};
   const std::string distance = "squared L2 distance of embeddings (0 to 4)";

@@ -200,8 +200,10 @@ class Plot {
   void draw_bars(const Curve& c, Color color) {
     std::vector<Area> bars;
     std::vector<Point> outline;
-    const std::size_t n = std::min(length(c), c.x.empty() ? 0 : c.x.size() - 1);
-    for (std::size_t i = 0; i < n; ++i) {
+    std::size_t first = 0, n = std::min(length(c), c.x.empty() ? 0 : c.x.size() - 1);
+    while (first < n && c.y[first] == 0) ++first;  // empty ends have no outline
+    while (n > first && c.y[n - 1] == 0) --n;
+    for (std::size_t i = first; i < n; ++i) {
       const Point low = at(c.x[i], 0), high = at(c.x[i + 1], c.y[i]);
       if (!std::isfinite(low.x + high.x + high.y)) continue;
       const auto inside = [](double v, double a, double b) { return std::clamp(v, a, b); };

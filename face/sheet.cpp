@@ -32,10 +32,12 @@ void place(Image& sheet, const Image& picture, std::int64_t x, std::int64_t y, s
             static_cast<std::uint8_t>(std::lround(std::clamp(values[(c * h + i) * w + j], 0.f, 255.f)));
 }
 
+// What is too long loses its middle: the end of a file's name often tells more than that.
 std::string cut(const std::string& text, double size, std::int64_t room) {
   if (smooth_text_width(text, size) <= static_cast<double>(room)) return text;
-  const auto letters = static_cast<std::size_t>(std::max(0.0, static_cast<double>(room) / smooth_text_width("mm", size) * 2 - 2));
-  return text.substr(0, letters) + "..";
+  constexpr std::size_t end = 5;
+  const auto letters = static_cast<std::size_t>((static_cast<double>(room) * 7 / size + 1) / 6);
+  return letters < end + 3 ? text.substr(0, letters) : text.substr(0, letters - end - 2) + ".." + text.substr(text.size() - end);
 }
 
 }  // namespace

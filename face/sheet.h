@@ -10,7 +10,7 @@ namespace mien {
 
 struct SheetPair {
   Image left, right;                  // any size; each is fitted into a square. An empty one gives an empty square.
-  std::string left_name, right_name;  // below the pictures, cut at the right where too long
+  std::string left_name, right_name;  // below the pictures; what is too long loses its middle
   std::string text;                   // below both: the distance, say
 };
 // One column of the sheet: a heading and its pairs from top to bottom.

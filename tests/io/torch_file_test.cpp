@@ -66,6 +66,20 @@ TEST_CASE("a .pt cut anywhere or with changed bytes is refused or read, never mo
   fs::remove_all(dir);
 }
 
+TEST_CASE("text of a .npy becomes code points") {
+  const fs::path dir = temp_dir("text");
+  const std::string data("a\0\0\0\xe9\0\0\0\0\0\0\0b\0\0\0\0\0\0\0\0\0\0\0", 24);
+  const std::string head = "{'descr': '<U3', 'fortran_order': False, 'shape': (2,), }";
+  const Tensor t = load_tensors(write(dir / "t.npy", npy(head, data))).tensors[0].second;
+  CHECK(t.dtype() == DType::i32);
+  CHECK(t.shape() == Shape{2, 3});
+  CHECK(std::vector<int>(t.data<std::int32_t>(), t.data<std::int32_t>() + 6) == std::vector<int>{'a', 0xe9, 0, 'b', 0, 0});
+  CHECK(refusal(write(dir / "cut.npy", npy(head, data.substr(1)))).find("holds 23 bytes, its header describes 6 values of 4") != std::string::npos);
+  CHECK(refusal(write(dir / "huge.npy", npy("{'descr': '<U2147483647', 'fortran_order': False, 'shape': (9223372036854775807,), }", data))).find("overflows") != std::string::npos);
+  CHECK(refusal(write(dir / "none.npy", npy("{'descr': '<U0', 'fortran_order': False, 'shape': (2,), }", ""))).find("<U0") != std::string::npos);
+  fs::remove_all(dir);
+}
+
 TEST_CASE(".npy comes back in either order; objects and damage are refused", "[io]") {
   const fs::path dir = temp_dir("npy");
   const Tensor t = Tensor::from(std::vector<float>{1, 2, 3, 4, 5, 6}, {2, 3});
