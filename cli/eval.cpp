@@ -1,45 +1,36 @@
 // mien eval lfw: how well embeddings tell people apart, by the protocol of LFW.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 
-#include "commands.h"
 #include "exit_codes.h"
+#include "faces.h"
 #include "mien/data/encode.h"
 #include "mien/data/lfw.h"
 #include "mien/data/plot.h"
 #include "mien/face/sheet.h"
 #include "mien/io/file.h"
+#include "mien/io/safetensors.h"
 #include "mien/io/torch_file.h"
 #include "mien/metrics/roc.h"
 #include "mien/metrics/verification.h"
 #include "mien/tensor/error.h"
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 namespace mien::cli {
 namespace {
 
-struct Settings {
-  std::string images, pairs, model, weights, embeddings, list, out, format = "text", progress = "auto";
+struct Settings : FaceSettings {
+  std::string images, pairs, embeddings, list, out, calibrated, format = "text";
   std::vector<int> folds;
   int inner = 0;
-  bool aligned = false, flip = false;
 };
-
-// The embedding of a picture; nothing where no face was found. IoError for a picture that can't be read.
-using EmbedPicture = std::function<std::optional<std::vector<float>>(const std::string& path)>;
-
-EmbedPicture load_embedder(const Settings&) { throw ValueError("--model", "this version embeds no pictures", "Give --embeddings."); }
 
 // One row a picture of the pairs; NaN where there is no face.
 struct Rows {
@@ -49,27 +40,16 @@ struct Rows {
 };
 
 Rows embed(const Settings& s, const LfwPairs& pairs) {
-  const EmbedPicture embedder = load_embedder(s);
-  const bool terminal = s.progress == "on" || (s.progress == "auto" && isatty(STDERR_FILENO));
+  const Embedder embedder = Embedder::load(find_model(s.model));
+  const auto detector = start_faces(s);
+  std::vector<std::string> files;
+  for (const auto& p : pairs.pictures) files.push_back(s.images + "/" + p);
   Rows rows;
-  std::vector<std::optional<std::vector<float>>> found;
-  for (const auto& p : pairs.pictures) {
-    if (terminal) std::fprintf(stderr, "\r%zu/%zu\x1b[K", found.size(), pairs.pictures.size());
-    try {
-      found.push_back(embedder(s.images + "/" + p));
-    } catch (const IoError& e) {
-      found.emplace_back();
-      ++rows.unreadable;
-      std::fprintf(stderr, "%smien: %s\n", terminal ? "\r\x1b[K" : "", e.what());
-    }
-    if (found.back()) rows.width = static_cast<std::int64_t>(found.back()->size());
-  }
-  if (terminal) std::fprintf(stderr, "\r\x1b[K");
-  if (rows.width == 0) throw IoError(IoKind::bad_data, "eval lfw", s.images, "no picture of the pairs shows a face");
-  for (const auto& f : found) {
-    if (f) rows.values.insert(rows.values.end(), f->begin(), f->end());
-    else rows.values.insert(rows.values.end(), static_cast<std::size_t>(rows.width), NAN);
-  }
+  rows.width = embedder.spec().size;
+  rows.values.assign(files.size() * static_cast<std::size_t>(rows.width), NAN);
+  rows.unreadable = embed_pictures(files, embedder, detector.get(), s, [&](std::size_t i, const std::vector<EmbeddedFace>& faces) {
+    if (!faces.empty()) std::copy(faces[0].embedding.begin(), faces[0].embedding.end(), rows.values.begin() + static_cast<std::ptrdiff_t>(i) * rows.width);
+  });
   return rows;
 }
 
@@ -193,7 +173,7 @@ Json json_of(const Calibration& c) {
 
 Json summary(const Settings& s, const Result& r) {
   const auto& a = r.accuracy;
-  Json j{{"schema", "mien.eval_lfw/1"}, {"pairs_file", s.pairs}, {"model", s.model.empty() ? s.embeddings : s.model}};
+  Json j{{"schema", "mien.eval_lfw/1"}, {"pairs_file", s.pairs}, {"model", s.embeddings.empty() ? find_model(s.model) : s.embeddings}};
   j["asked_folds"] = s.folds;
   j["inner"] = s.inner;
   j["pairs"] = r.judged.size();
@@ -342,8 +322,21 @@ void write_worst(const std::string& out, const Settings& s, const Result& r) {
   write_png(out + "/worst_pairs.png", contact_sheet("Worst pairs", columns, 160));
 }
 
+// The same model with a threshold to decide by.
+void save_calibrated(const Settings& s, const Result& r) {
+  if (!r.curves) throw IoError(IoKind::bad_data, "eval lfw", s.pairs, "holds no pairs of both kinds with faces: no threshold can be chosen");
+  const std::string model = find_model(s.model);
+  TensorFile file = load_safetensors(model);
+  EmbeddingSpec spec = EmbeddingSpec::from_metadata(file.metadata, model);
+  spec.threshold = r.curves->best.threshold;
+  spec.threshold_source = "best accuracy (" + digits(r.curves->best.accuracy.value, "%.4f") + ") on " + std::to_string(r.seen.size()) + " pairs of " + fs::path(s.pairs).filename().string() +
+                          (s.folds.empty() ? "" : ", fold " + joined(s.folds));
+  for (const auto& [key, value] : spec.to_metadata()) file.metadata[key] = value;
+  save_safetensors(s.calibrated, file);
+}
+
 int eval_lfw(const Settings& s) {
-  if (s.embeddings.empty() && s.model.empty()) throw ValueError("eval lfw", "needs --model, or --embeddings made before");
+  if (!s.calibrated.empty() && !s.embeddings.empty()) throw ValueError("--calibrated", "needs a model, not embeddings made before");
   if (s.embeddings.empty() && s.images.empty()) throw ValueError("eval lfw", "needs --images, the folder with Name/Name_0001.jpg in it");
   LfwPairs pairs = read_lfw_pairs(s.pairs);
   if (s.embeddings.empty()) check_lfw_pictures(pairs, s.images);
@@ -357,6 +350,7 @@ int eval_lfw(const Settings& s) {
     write_charts(s.out, r);
     if (!s.images.empty()) write_worst(s.out, s, r);
   }
+  if (!s.calibrated.empty()) save_calibrated(s, r);
   if (s.format == "json") std::printf("%s\n", j.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
   else print_text(s, r);
   return rows.unreadable == 0 ? 0 : code(Exit::bad_data);
@@ -370,17 +364,16 @@ Run add_eval(CLI::App& app) {
   app.require_subcommand(1);
   lfw->add_option("--pairs", s->pairs, "Pair list in the format of LFW's pairs.txt")->required();
   lfw->add_option("--images", s->images, "Folder with Name/Name_0001.jpg");
-  lfw->add_option("--model", s->model, "Model that turns faces into embeddings");
-  lfw->add_option("--weights", s->weights, "Weights of the detector (default: $MIEN_WEIGHTS, then ../share/mien/weights/mtcnn.safetensors)");
+  add_face_options(*lfw, *s);
   lfw->add_flag("--aligned", s->aligned, "The pictures are aligned faces already: no detector");
-  lfw->add_flag("--flip", s->flip, "Join the embeddings of a picture and its mirror image");
+  lfw->add_flag("--flip", s->flip, "Add the embedding of the mirrored crop");
   auto* embeddings = lfw->add_option("--embeddings", s->embeddings, "Embeddings made before instead of a model: .npz with paths and rows, or .npy with --list")->excludes("--model");
   lfw->add_option("--list", s->list, "File with the picture of each row of --embeddings, one a line")->needs(embeddings);
   lfw->add_option("--folds", s->folds, "Folds to judge, from 1 (default: all)")->delimiter(',');
   lfw->add_option("--inner", s->inner, "Choose thresholds within the judged folds, dealt into so many parts (for models trained on people of the others)")->check(CLI::Range(2, 1000));
   lfw->add_option("--out", s->out, "Folder for summary.json, pairs.csv, roc.csv, charts (PNG and SVG) and the worst pairs");
   lfw->add_option("--format", s->format, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
-  lfw->add_option("--progress", s->progress, "auto, on or off")->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();
+  lfw->add_option("--calibrated", s->calibrated, "Write the model to this file with the threshold of best accuracy on the judged pairs in it");
   return [s] { return eval_lfw(*s); };
 }
 

@@ -29,6 +29,7 @@
 #include "mien/io/safetensors.h"
 #include "mien/metrics/verification.h"
 #include "mien/models/facenet/objective.h"
+#include "mien/tensor/generator.h"
 
 using namespace mien;
 namespace fs = std::filesystem;
@@ -75,7 +76,9 @@ EmbeddingSpec new_spec(const Settings& s) {
 AlignedSet load_people(const Settings& s, const EmbeddingSpec& spec, const Detector& detector, const std::string& detector_id, const std::string& out, example::Progress& progress) {
   const People people = read_people(s.data, {.only = s.only.empty() ? std::set<std::string>{} : read_names(s.only),
                                              .without = s.without.empty() ? std::set<std::string>{} : read_names(s.without), .min_pictures = s.min_pictures});
-  AlignOptions o{.cache = s.cache.empty() ? out + "/aligned.safetensors" : s.cache, .detector_id = detector_id};
+  AlignOptions o;
+  o.cache = s.cache.empty() ? out + "/aligned.safetensors" : s.cache;
+  o.detector_id = detector_id;
   o.progress = [&](std::size_t i, std::size_t n) { progress.update(static_cast<std::int64_t>(i), static_cast<std::int64_t>(n), "detecting and aligning"); };
   o.stop = [] { return example::signal_received() != 0; };
   AlignedSet set = align_people(people, detector, spec, o);
