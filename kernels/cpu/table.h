@@ -25,6 +25,8 @@
   X(copy)                    \
   X(prelu)                   \
   X(prelu_backward)          \
+  X(batch_norm)              \
+  X(batch_norm_backward)     \
   X(reduce)                  \
   X(sgd)
 
