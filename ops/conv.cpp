@@ -11,9 +11,11 @@
 namespace mien {
 namespace {
 
-// The kernels read ConvParams; the gradients' shapes can't be derived from their inputs, so they travel along.
+// The kernels read ConvParams; the gradients' shapes can't be derived from their inputs, so they travel along. So does the layout: a gradient
+// of one pixel a channel does not tell whether the picture was channels_last.
 struct ConvGradParams : ConvParams {
   Shape shape;
+  Layout layout = Layout::contiguous;
 };
 
 std::int64_t output_size(std::int64_t in, std::int64_t low, std::int64_t high, std::int64_t dilation, std::int64_t kernel, std::int64_t stride) {
@@ -51,10 +53,11 @@ void infer(Inputs in, const void* params, Outputs& out) {
   out.push_back({conv_shape(in, *static_cast<const ConvParams*>(params)), in[0].dtype(), layout_like(in[0])});
 }
 
-ConvGradParams with_shape(const ConvParams& p, const Shape& shape) {
+ConvGradParams with_shape(const ConvParams& p, const Shape& shape, Layout layout) {
   ConvGradParams g;
   static_cast<ConvParams&>(g) = p;
   g.shape = shape;
+  g.layout = layout;
   return g;
 }
 
@@ -62,17 +65,14 @@ void vjp(const Vjp& v) {
   const Tensor& g = v.grads[0];
   if (!g.defined()) return;
   const auto& p = v.get<ConvParams>();
-  if (v.needs[0]) v.result[0] = apply(op_conv2d_grad_input, {g, v.inputs[1]}, with_shape(p, v.input_specs[0].shape));
-  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {g, v.inputs[0]}, with_shape(p, v.input_specs[1].shape));
+  if (v.needs[0]) v.result[0] = apply(op_conv2d_grad_input, {g, v.inputs[1]}, with_shape(p, v.input_specs[0].shape, v.input_specs[0].layout));
+  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {g, v.inputs[0]}, with_shape(p, v.input_specs[1].shape, v.input_specs[1].layout));
   if (v.needs.size() > 2 && v.needs[2]) v.result[2] = sum(g, {0, 2, 3});
 }
 
 void infer_grad(Inputs in, const void* params, Outputs& out) {
-  const bool layout_matters = in[0].is_channels_last() && !in[0].is_contiguous();
-  out.push_back({static_cast<const ConvGradParams*>(params)->shape, in[0].dtype(), layout_matters ? Layout::channels_last : Layout::contiguous});
-}
-void infer_grad_weight(Inputs in, const void* params, Outputs& out) {
-  out.push_back({static_cast<const ConvGradParams*>(params)->shape, in[0].dtype(), Layout::contiguous});
+  const auto& p = *static_cast<const ConvGradParams*>(params);
+  out.push_back({p.shape, in[0].dtype(), p.layout});
 }
 // Each of the three is linear in both of its inputs, so their derivatives are the other two.
 void vjp_grad_input(const Vjp& v) {
@@ -84,14 +84,14 @@ void vjp_grad_input(const Vjp& v) {
     // An output padding of a stride or more makes room for positions that no input element has.
     for (const int d : {2, 3}) v.result[0] = slice(v.result[0], d, 0, v.input_specs[0].shape[d]);
   }
-  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape));
+  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape, v.input_specs[1].layout));
 }
 void vjp_grad_weight(const Vjp& v) {
   const Tensor& gg = v.grads[0];
   if (!gg.defined()) return;
   const auto& p = v.get<ConvGradParams>();
   if (v.needs[0]) v.result[0] = apply(op_conv2d, {v.inputs[1], gg}, static_cast<const ConvParams&>(p));
-  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_input, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape));
+  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_input, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape, v.input_specs[1].layout));
 }
 
 }  // namespace
@@ -100,7 +100,7 @@ constinit const Op op_conv2d{.name = "conv2d", .infer = infer, .vjp = vjp, .save
                              .fusion = Fusion::contraction};
 constinit const Op op_conv2d_grad_input{.name = "conv2d_grad_input", .infer = infer_grad, .vjp = vjp_grad_input, .save_inputs = bit(0) | bit(1),
                                         .kernels = {&ref::conv2d_grad_input_entry, &CpuTable::conv2d_grad_input}, .fusion = Fusion::contraction};
-constinit const Op op_conv2d_grad_weight{.name = "conv2d_grad_weight", .infer = infer_grad_weight, .vjp = vjp_grad_weight, .save_inputs = bit(0) | bit(1),
+constinit const Op op_conv2d_grad_weight{.name = "conv2d_grad_weight", .infer = infer_grad, .vjp = vjp_grad_weight, .save_inputs = bit(0) | bit(1),
                                          .kernels = {&ref::conv2d_grad_weight_entry, &CpuTable::conv2d_grad_weight}, .fusion = Fusion::contraction};
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& params) {
@@ -128,7 +128,7 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bia
     if (shape[d] < 1) throw ShapeError(op, "the output would be empty " + seen, "Use less padding.");
   }
   if (bias.defined() && (bias.rank() != 1 || bias.size(0) != shape[1])) throw ShapeError(op, "bias expects [" + std::to_string(shape[1]) + "], got " + describe(bias));
-  const Tensor y = apply(op_conv2d_grad_input, {x, weight}, with_shape(p, shape));
+  const Tensor y = apply(op_conv2d_grad_input, {x, weight}, with_shape(p, shape, layout_like(x)));
   return bias.defined() ? add(y, reshape(bias, {1, shape[1], 1, 1})) : y;
 }
 

@@ -1,5 +1,6 @@
 #include "mien/ops/norm.h"
 
+#include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
@@ -50,8 +51,8 @@ Tensor per_channel(const Tensor& t, const Tensor& x) {
 }  // namespace
 
 constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .save_outputs = bit(1) | bit(2),
-                                 .kernels = {&ref::batch_norm_entry}};
-constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry}};
+                                 .kernels = {&ref::batch_norm_entry, &CpuTable::batch_norm}};
+constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry, &CpuTable::batch_norm_backward}};
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o) {
   const Tensor all[] = {x, weight, bias, running_mean, running_var};

@@ -3,7 +3,7 @@
 //   grad_input:   stride 1: the forward kernel on gy with turned weights; otherwise columns = W^T gy are added back where they came from
 //   grad_weight:  gW^T[K, O] += X[K, pixels] * gY^T[pixels, O], lanes along O, X read in place
 // Anderson et al., "Low-memory GEMM-based convolution algorithms for deep neural networks", 2017.
-#include "mien/kernels/cpu/common.h"
+#include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/gemm.h"
 
 namespace mien::MIEN_LEVEL {
@@ -130,7 +130,7 @@ void run_forward(const KernelArgs& a) {
 }
 std::int64_t forward_workspace(const KernelArgs& a) { return forward_bytes(geometry(a.in[0], a.in[1], a.out[0], a.get<ConvParams>())); }
 const char* decline_forward(const KernelArgs& a) {
-  if (a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1) return "the bias is strided";
+  if (strided_bias(a)) return "the bias is strided";
   return decline_common(a);
 }
 
@@ -146,8 +146,6 @@ const char* decline_grad_input(const KernelArgs& a) {
   if (p.stride[0] != 1 || p.stride[1] != 1) return a.out[0].is_contiguous() ? decline_common(a) : "strided, and the output is not contiguous";
   return decline_common(a);
 }
-bool unit_stride(const ConvParams& p) { return p.stride[0] == 1 && p.stride[1] == 1; }
-
 std::int64_t grad_input_workspace(const KernelArgs& a) {
   const auto& p = a.get<ConvParams>();
   const View &gy = a.in[0], &w = a.in[1], &gx = a.out[0];
@@ -319,10 +317,28 @@ void run_grad_weight(const KernelArgs& a) {
 }
 const char* decline_grad_weight(const KernelArgs& a) { return all_f32(a) ? nullptr : "f32 only"; }
 
+constexpr KernelEntry planes_forward{run_forward, decline_forward, forward_workspace};
+constexpr KernelEntry planes_grad_input{run_grad_input, decline_grad_input, grad_input_workspace};
+constexpr KernelEntry planes_grad_weight{run_grad_weight, decline_grad_weight, grad_weight_workspace};
+
+// The first way that takes the problem; the last one when none does.
+template <const KernelEntry&... WAYS>
+struct FirstOf {
+  static const KernelEntry& choose(const KernelArgs& a) {
+    const KernelEntry* chosen = nullptr;
+    ((chosen = &WAYS, !WAYS.decline(a)) || ...);
+    return *chosen;
+  }
+  static void run(const KernelArgs& a) { choose(a).run(a); }
+  static const char* decline(const KernelArgs& a) { return choose(a).decline(a); }
+  static std::int64_t workspace(const KernelArgs& a) { return choose(a).workspace(a); }
+  static constexpr KernelEntry entry{run, decline, workspace};
+};
+
 }  // namespace
 
-extern const KernelEntry conv2d_entry{run_forward, decline_forward, forward_workspace};
-extern const KernelEntry conv2d_grad_input_entry{run_grad_input, decline_grad_input, grad_input_workspace};
-extern const KernelEntry conv2d_grad_weight_entry{run_grad_weight, decline_grad_weight, grad_weight_workspace};
+extern const KernelEntry conv2d_entry = FirstOf<depthwise_forward, rows_forward, planes_forward>::entry;
+extern const KernelEntry conv2d_grad_input_entry = FirstOf<depthwise_grad_input, rows_grad_input, planes_grad_input>::entry;
+extern const KernelEntry conv2d_grad_weight_entry = FirstOf<depthwise_grad_weight, rows_grad_weight, planes_grad_weight>::entry;
 
 }  // namespace mien::MIEN_LEVEL

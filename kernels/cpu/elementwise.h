@@ -1,5 +1,8 @@
-// Loops over tensors that lie densely in one and the same order: then the order does not matter.
+// Loops over tensors that lie densely in one and the same order: then the order does not matter. And over rows of tensors that don't.
 #pragma once
+
+#include <algorithm>
+#include <array>
 
 #include "mien/kernels/cpu/common.h"
 
@@ -18,5 +21,58 @@ inline bool same_dense(std::span<const View> views) {
   }
   return true;
 }
+
+// Operands of one shape and any strides, cut into rows: dimensions in the order of the first operand's memory, joined where every operand steps
+// evenly, and the densest one is the row. A value per channel against a channels_last picture becomes [pixels][channels] with strides 0, 1.
+template <std::size_t N>
+class Rows {
+ public:
+  explicit Rows(const std::array<const View*, N>& views) {
+    const View& first = *views[0];
+    int order[max_rank], rank = 0;
+    for (int d = 0; d < first.rank(); ++d)
+      if (first.size(d) != 1) order[rank++] = d;
+    std::stable_sort(order, order + rank, [&](int a, int b) { return std::abs(first.stride(a)) > std::abs(first.stride(b)); });
+    for (int k = 0; k < rank; ++k) {
+      const int d = order[k];
+      bool even = rank_ > 0;
+      for (std::size_t i = 0; i < N && even; ++i) even = strides_[i][rank_ - 1] == views[i]->stride(d) * first.size(d);
+      if (even) --rank_;
+      sizes_[rank_] = even ? sizes_[rank_] * first.size(d) : first.size(d);
+      for (std::size_t i = 0; i < N; ++i) strides_[i][rank_] = views[i]->stride(d);
+      ++rank_;
+    }
+    if (rank_ == 0) {
+      sizes_[0] = 1;
+      for (auto& s : strides_) s[0] = 1;
+      rank_ = 1;
+    }
+    for (int d = 0; d < rank_ - 1; ++d) count_ *= sizes_[d];
+  }
+  std::int64_t length() const { return sizes_[rank_ - 1]; }
+  std::int64_t step(std::size_t operand) const { return strides_[operand][rank_ - 1]; }
+  // f(offsets of the row's first element), rows shared out among threads.
+  template <class F>
+  void each(const F& f) const {
+    parallel_for(length() > 0 ? count_ : 0, std::max<std::int64_t>(1, block / std::max<std::int64_t>(length(), 1)), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        std::array<std::int64_t, N> at{};
+        std::int64_t rest = row;
+        for (int d = rank_ - 2; d >= 0; --d) {
+          const std::int64_t i = d > 0 ? rest % sizes_[d] : rest;
+          rest /= sizes_[d];
+          for (std::size_t k = 0; k < N; ++k) at[k] += i * strides_[k][d];
+        }
+        f(at);
+      }
+    });
+  }
+
+ private:
+  int rank_ = 0;
+  std::int64_t count_ = 1;
+  std::array<std::int64_t, max_rank> sizes_{};
+  std::array<std::array<std::int64_t, max_rank>, N> strides_{};
+};
 
 }  // namespace mien::MIEN_LEVEL

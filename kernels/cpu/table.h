@@ -26,6 +26,8 @@
   X(copy)                    \
   X(prelu)                   \
   X(prelu_backward)          \
+  X(batch_norm)              \
+  X(batch_norm_backward)     \
   X(reduce)                  \
   X(sgd)
 

@@ -50,6 +50,9 @@ void spoil(Operand& x, Dice& dice) {
 struct ConvCase {
   Shape x, w, y;
   ConvParams p;
+  bool last = false;  // picture and output are channels_last
+  Order picture(Dice& dice) const { return last ? Order::channels_last : any_order(dice); }
+  Order output(Dice& dice) const { return last ? Order::channels_last : output_order(dice); }
 };
 std::int64_t conv_size(std::int64_t in, std::int64_t pads, std::int64_t dilation, std::int64_t kernel, std::int64_t stride) {
   return (in + pads - dilation * (kernel - 1) - 1) / stride + 1;
@@ -59,7 +62,17 @@ ConvCase conv_case(const Kind& kind, Dice& dice) {
   c.p.groups = dice.one_of<std::int64_t>({1, 1, 1, 2, 3});
   std::int64_t channels = c.p.groups * dice.integer(1, 4), outputs = c.p.groups * dice.integer(1, kind.big && c.p.groups == 1 ? 20 : 7);
   if (dice.chance(.15)) outputs = channels = c.p.groups = dice.integer(1, 9);  // depthwise
-  const Pair kernel{dice.integer(1, 5), dice.integer(1, 4)};
+  Pair kernel{dice.integer(1, 5), dice.integer(1, 4)};
+  c.last = dice.chance(.5);
+  if (c.last) {  // channels past one and two vectors; now and then more taps than one block of the product
+    const bool depthwise = dice.chance(.4), pointwise = dice.chance(.3);
+    channels = dice.one_of<std::int64_t>({dice.integer(1, 9), dice.integer(15, 20), 32, 40});
+    outputs = dice.one_of<std::int64_t>({dice.integer(1, 9), dice.integer(15, 20), 32, 47});
+    c.p.groups = 1;
+    if (pointwise) kernel = {1, 1};
+    if (kind.big && !depthwise) kernel = {5, 4};
+    if (depthwise) outputs = c.p.groups = channels;
+  }
   for (std::size_t i = 0; i < 2; ++i) {
     c.p.stride[i] = dice.one_of<std::int64_t>({1, 1, 2, 3});
     c.p.dilation[i] = dice.one_of<std::int64_t>({1, 1, 1, 2});
@@ -84,15 +97,15 @@ Problem conv_problem(const ConvCase& c, const Kind& kind, const Shape& out, Orde
   p.out.push_back({out, DType::f32, order, {}});
   p.text = std::string("x") + to_string(c.x) + " w" + to_string(c.w) + " y" + to_string(c.y) + " stride " + to_string(Shape{c.p.stride[0], c.p.stride[1]}) + " padding " +
            to_string(Shape{c.p.padding[0], c.p.padding[1], c.p.padding[2], c.p.padding[3]}) + " dilation " +
-           to_string(Shape{c.p.dilation[0], c.p.dilation[1]}) + " groups " + std::to_string(c.p.groups);
+           to_string(Shape{c.p.dilation[0], c.p.dilation[1]}) + " groups " + std::to_string(c.p.groups) + (c.last ? " channels_last" : "");
   return p;
 }
 Problem make_conv2d(Dice& dice, int number) {
   const Kind kind(number, dice);
   const ConvCase c = conv_case(kind, dice);
-  Problem p = conv_problem(c, kind, c.y, output_order(dice));
+  Problem p = conv_problem(c, kind, c.y, c.output(dice));
   const auto value = values_of(kind, dice);
-  p.in.push_back(input(c.x, dice, value));
+  p.in.push_back(filled(c.x, DType::f32, c.picture(dice), dice, value));
   p.in.push_back(input(c.w, dice, value));
   if (dice.chance(.5)) p.in.push_back(filled({c.w[0]}, DType::f32, dice.chance(.1) ? Order::expanded : Order::contiguous, dice, value));
   p.magnitudes.assign(p.in.size(), true);
@@ -101,10 +114,10 @@ Problem make_conv2d(Dice& dice, int number) {
 Problem make_conv2d_grad(Dice& dice, int number, Shape ConvCase::*other, Shape ConvCase::*wanted) {
   const Kind kind(number, dice);
   const ConvCase c = conv_case(kind, dice);
-  Problem p = conv_problem(c, kind, c.*wanted, output_order(dice));
+  Problem p = conv_problem(c, kind, c.*wanted, wanted == &ConvCase::x ? c.output(dice) : output_order(dice));
   const auto value = values_of(kind, dice);
-  p.in.push_back(input(c.y, dice, value));
-  p.in.push_back(input(c.*other, dice, value));
+  p.in.push_back(filled(c.y, DType::f32, c.picture(dice), dice, value));
+  p.in.push_back(filled(c.*other, DType::f32, other == &ConvCase::x ? c.picture(dice) : any_order(dice), dice, value));
   p.magnitudes = {true, true};
   return p;
 }
@@ -353,7 +366,7 @@ Problem make_binary(Dice& dice, int number) {
   const bool divides = q.kind == BinaryKind::div;
   Problem p;
   p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, values_of(kind, dice)));
-  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice,
+  p.in.push_back(filled(shape, DType::f32, dice.chance(.3) ? Order::per_channel : orders.next(dice), dice,
                         [&] { return kind.whole ? (divides ? dice.one_of({-2., -1., .5, 1., 2.}) : static_cast<double>(dice.integer(-3, 3))) : dice.uniform(.5, 1.5); }));
   p.out.push_back({shape, q.kind >= BinaryKind::eq ? DType::boolean : DType::f32, orders.next(dice, false), {}});
   p.set_params(q);
@@ -407,6 +420,45 @@ Problem prelu_problem(Dice& dice, int number, bool backward) {
 }
 Problem make_prelu(Dice& dice, int number) { return prelu_problem(dice, number, false); }
 Problem make_prelu_backward(Dice& dice, int number) { return prelu_problem(dice, number, true); }
+
+// Some channels reach past a vector, some pictures past a chunk of sums.
+Shape norm_shape(const Kind& kind, Dice& dice) {
+  const std::int64_t c = dice.one_of<std::int64_t>({kind.width, dice.integer(1, 9), 16, 33});
+  if (kind.big) return {3, c, 50, 40};
+  switch (dice.integer(0, 3)) {
+    case 0: return {dice.integer(2, 9), c};
+    case 1: return {dice.integer(2, 3), c, dice.integer(1, 20)};
+    default: return {dice.integer(2, 4), c, dice.integer(1, 6), dice.integer(1, 9)};
+  }
+}
+Problem make_batch_norm(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const Shape shape = norm_shape(kind, dice), channels{shape[1]};
+  const Orders orders(dice);
+  const auto flat = [&] { return dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}); };
+  const double centre = dice.one_of({0., 0., 5.});
+  Problem p;
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return centre + dice.uniform(-1, 1); }));
+  for (int i = 0; i < 2; ++i) p.in.push_back(filled(channels, DType::f32, flat(), dice, values_of(kind, dice)));
+  p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
+  p.set_params(NormParams{1e-3});
+  p.text = to_string(shape);
+  return p;
+}
+Problem make_batch_norm_backward(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const Shape shape = norm_shape(kind, dice), channels{shape[1]};
+  const Orders orders(dice);
+  const auto flat = [&] { return dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}); };
+  Problem p;
+  // Small gradients: errors of a sum of thousands are measured against 1.
+  for (int i = 0; i < 2; ++i) p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return i == 0 ? dice.uniform(-.2, .2) : dice.uniform(-1, 1); }));
+  for (int i = 0; i < 3; ++i) p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return i == 2 ? dice.uniform(.5, 2) : dice.uniform(-1, 1); }));
+  p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
+  p.set_params(NormParams{});
+  p.text = to_string(shape);
+  return p;
+}
 
 Problem make_reduce(Dice& dice, int number) {
   const Kind kind(number, dice);

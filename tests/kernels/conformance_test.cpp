@@ -57,6 +57,11 @@ Strides strides_of(const Shape& shape, Order order, Dice& dice) {
       s[still] = 0;
       return s;
     }
+    case Order::per_channel: {  // only dimension 1 moves
+      Strides s = Shape::filled(rank, 0);
+      if (rank > 1) s[1] = 1;
+      return s;
+    }
     case Order::contiguous: break;
   }
   return contiguous_strides(shape);

@@ -1,0 +1,37 @@
+// Convolution has three ways; each kernel takes the first that does not decline.
+//   depthwise   groups == C == O, channels_last: lanes along channels (conv_depthwise.cpp)
+//   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp)
+//   planes      everything else: lanes along the pixels of a plane (conv.cpp)
+#pragma once
+
+#include "mien/kernels/cpu/common.h"
+
+namespace mien::MIEN_LEVEL {
+
+extern const KernelEntry depthwise_forward, depthwise_grad_input, depthwise_grad_weight;
+extern const KernelEntry rows_forward, rows_grad_input, rows_grad_weight;
+
+// Sizes of one convolution whose input and output are channels_last.
+struct ConvSizes {
+  std::int64_t n, h, w, c;     // input
+  std::int64_t oh, ow, o;      // output
+  std::int64_t kh, kw;
+  std::int64_t sh, sw, ph, pw, dh, dw;
+  std::int64_t taps() const { return kh * kw; }
+  std::int64_t depth() const { return kh * kw * c; }
+  std::int64_t pixels() const { return n * oh * ow; }
+  bool pointwise() const { return kh == 1 && kw == 1 && sh == 1 && sw == 1 && ph == 0 && pw == 0 && oh == h && ow == w; }
+};
+inline ConvSizes conv_sizes(const View& x, const View& weight, const View& y, const ConvParams& p) {
+  return {x.size(0), x.size(2), x.size(3), x.size(1), y.size(2), y.size(3), y.size(1), weight.size(2), weight.size(3),
+          p.stride[0], p.stride[1], p.padding[0], p.padding[2], p.dilation[0], p.dilation[1]};
+}
+// The convolution of gy with turned weights that gives gx when the stride is 1.
+inline ConvSizes turned_sizes(const View& gy, const View& weight, const View& gx, const ConvParams& p) {
+  return {gy.size(0), gy.size(2), gy.size(3), gy.size(1), gx.size(2), gx.size(3), gx.size(1), weight.size(2), weight.size(3), 1, 1,
+          p.dilation[0] * (weight.size(2) - 1) - p.padding[0], p.dilation[1] * (weight.size(3) - 1) - p.padding[2], p.dilation[0], p.dilation[1]};
+}
+inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
+inline bool unit_stride(const ConvParams& p) { return p.stride[0] == 1 && p.stride[1] == 1; }
+
+}  // namespace mien::MIEN_LEVEL
