@@ -95,6 +95,11 @@ Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& tar
   return reduced(where(same, affine(cosine, -1, 1), relu(affine(cosine, 1, -margin))), reduction);
 }
 
+Tensor prelogits_norm_loss(const Tensor& x, double p) {
+  check_rank("prelogits_norm_loss", "the input", x, 2);
+  return mean(norm(x, p, {1}));
+}
+
 // |x_i|^2 - 2 x_i x_j + |x_j|^2 with the squares from the diagonal of the same product, so that equal rows cancel exactly. Distances do not change when the
 // origin moves, and near the rows' mean (a constant, then) the least of their digits is lost.
 Tensor pairwise_squared_distances(const Tensor& x) {

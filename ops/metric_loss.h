@@ -33,6 +33,9 @@ Tensor contrastive_loss(const Tensor& a, const Tensor& b, const Tensor& same, do
 // PyTorch's: 1 - cos(a, b) where target is 1, max(cos(a, b) - margin, 0) where it is -1. a, b [N, D], target i64 [N] of 1 and -1 (ValueError).
 Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin = 0, Reduction reduction = Reduction::mean);
 
+// facenet's regulariser of embeddings before normalisation: mean over N of ||x_i||_p, x [N, D]. Added to a softmax loss with a small factor.
+Tensor prelogits_norm_loss(const Tensor& x, double p = 1);
+
 // --- all pairs and triplets of a batch --------------------------------------------------------------------------------------------------------------
 
 // x [N, D] -> ||x_i - x_j||^2, [N, N]. Never negative, the diagonal is exactly 0, rows with equal bits have distance exactly 0.

@@ -59,10 +59,9 @@ void Ema::load_state_dict(const std::vector<NamedTensor>& state, std::int64_t up
     if (it == given.end()) throw ValueError("Ema", "the saved state has no ema." + v.name, "Was it saved by another model?");
     if (!(it->second.shape() == v.value.shape())) throw ValueError("Ema", "the saved state " + it->first + " is " + describe(it->second) + ", the model's is " + describe(v.value));
   }
-  if (given.size() != values_.size())
-    for (const auto& [name, value] : given)
-      if (std::none_of(values_.begin(), values_.end(), [&](const auto& v) { return "ema." + v.name == name; }))
-        throw ValueError("Ema", "the saved state " + name + " belongs to no value here", "Was it saved by another model?");
+  for (const auto& s : state)
+    if (std::none_of(values_.begin(), values_.end(), [&](const auto& v) { return "ema." + v.name == s.name; }))
+      throw ValueError("Ema", "the saved state " + s.name + " belongs to no value here", "Was it saved by another model?");
   const NoGrad guard;
   for (std::size_t i = 0; i < values_.size(); ++i) copy_into(shadow_[i], given.at("ema." + values_[i].name));
   updates_ = updates;

@@ -17,7 +17,8 @@ struct EmaOptions {
   bool warm_up = false;   // min(decay, (1 + t) / (10 + t)) after t updates (TensorFlow's): the first values are forgotten sooner
 };
 
-// Averages parameters (net.parameters()) or, with running statistics, everything (net.state_dict()). Starts from the present values. Not thread-safe.
+// Averages parameters (net.parameters()) or, with running statistics, everything (net.state_dict()). Starts from the present values. It holds
+// handles: make it after Module::to(dtype). Not thread-safe.
 class Ema {
  public:
   explicit Ema(std::vector<NamedTensor> values, const EmaOptions& options = {});

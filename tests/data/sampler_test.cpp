@@ -22,7 +22,7 @@ Rows some_labels() {
 }
 
 void check_order(const PkSampler& sampler, const Rows& labels, std::size_t people, std::size_t pictures, bool singles) {
-  for (const std::uint64_t epoch : {0, 1, 5}) {
+  for (const std::uint64_t epoch : {0u, 1u, 5u}) {
     const Rows order = sampler(3, epoch);
     REQUIRE(order.size() == static_cast<std::size_t>(sampler.size()));
     CHECK(order == sampler(3, epoch));

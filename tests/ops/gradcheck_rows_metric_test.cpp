@@ -60,6 +60,7 @@ void add_losses(Adder& a) {
   const Tensor same = Tensor::from({true, false, true, false, false}, {5}), target = Tensor::from<std::int64_t>({1, -1, 1, -1, -1}, {5});
   a.row("where", "contrastive", [same](In in) { return contrastive_loss(in[0], in[1], same, 2, Reduction::none); }, {a.in({5, 3}), a.in({5, 3})}, true);
   a.row("where", "cosine embedding", [target](In in) { return cosine_embedding_loss(in[0], in[1], target, -.3, Reduction::none); }, {a.in({5, 3}), a.in({5, 3})}, true);
+  a.row("reduce", "prelogits norm", [](In in) { return prelogits_norm_loss(in[0]); }, {a.in({3, 4}, .1, 1)});
   a.row("matmul", "pairwise squared distances", [](In in) { return pairwise_squared_distances(in[0]); }, {a.in({5, 3})}, true);
   a.row("matmul", "pairwise squared distances far from the origin", [](In in) { return pairwise_squared_distances(in[0]); }, {a.in({4, 2}, 50, 51)});
   a.row("matmul", "pairwise distances", [](In in) { return pairwise_distances(in[0]); }, {a.in({5, 3})}, true);

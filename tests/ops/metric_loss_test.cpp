@@ -73,6 +73,8 @@ TEST_CASE("losses of pairs", "[ops][metric]") {
   check_close(cosine_embedding_loss(e, f, i64({1, -1, -1}), 0, Reduction::none), {1, std::sqrt(.5), 0}, 1e-9);
   for (const double g : gradient(zeros({1, 2}, {.dtype = DType::f64}), [](const Tensor& z) { return cosine_embedding_loss(z, f64({1, 2}, {1, 2}), i64({1})); })) CHECK(std::isfinite(g));
   CHECK(gradient(zeros({1, 2}), [](const Tensor& z) { return contrastive_loss(z, zeros({1, 2}), boolean({false}, {1})); }) == Values{0, 0});
+  CHECK(prelogits_norm_loss(f64({3, -4, 0, 1}, {2, 2})).item() == Approx(4));
+  CHECK(prelogits_norm_loss(f64({3, -4, 0, 1}, {2, 2}), 2).item() == Approx(3));
   CHECK(message_of<ShapeError>([&] { contrastive_loss(a, b, boolean({true}, {1})); }) == "contrastive_loss: expects [N, D], [N, D] and [N], got f64[3, 2], f64[3, 2], bool[1]");
   CHECK(message_of<DTypeError>([&] { contrastive_loss(a, b, i64({1, 0, 0})); }) == "contrastive_loss: `same` must be bool, got i64[3]. Make it with a comparison such as mien::equal.");
   CHECK(message_of<ValueError>([&] { cosine_embedding_loss(a, b, i64({1, 0, 1})); }) == "cosine_embedding_loss: expects targets 1 and -1, got 0");
