@@ -33,9 +33,9 @@ class CachingAllocator final : public Allocator {
       throw OutOfMemory("allocator", "wanted " + mib(rounded) + ", in use " + mib(stats_.live) + ", limit " + mib(limit_),
                         "Use a smaller batch or a higher limit.");
     void* block = take(rounded);
-    if (!block && posix_memalign(&block, 64, static_cast<std::size_t>(rounded)) != 0) {
+    if (!block && !(block = from_system(rounded))) {
       drop_all();
-      if (posix_memalign(&block, 64, static_cast<std::size_t>(rounded)) != 0)
+      if (!(block = from_system(rounded)))
         throw OutOfMemory("allocator", "the system has no " + mib(rounded) + " left; in use by tensors " + mib(stats_.live),
                           "Use a smaller batch or picture.");
     }
@@ -76,6 +76,17 @@ class CachingAllocator final : public Allocator {
     const std::int64_t top = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1)));
     const std::int64_t step = top / 4;
     return top + (bytes - top + step - 1) / step * step;
+  }
+  // Large blocks ask for huge pages: a fresh one otherwise costs a page fault every 4 KiB, a tenth of a training step's time.
+  static void* from_system(std::int64_t rounded) noexcept {
+    constexpr std::int64_t huge_page = std::int64_t{2} << 20;
+    const bool large = rounded >= 2 * huge_page;
+    void* block = nullptr;
+    if (posix_memalign(&block, large ? static_cast<std::size_t>(huge_page) : 64, static_cast<std::size_t>(rounded)) != 0) return nullptr;
+#ifdef MADV_HUGEPAGE
+    if (large) madvise(block, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);  // a hint: refusal does no harm
+#endif
+    return block;
   }
   void* take(std::int64_t rounded) {
     const auto it = free_.find(rounded);
