@@ -18,8 +18,8 @@ struct People {
 };
 
 struct PeopleOptions {
-  std::set<std::string> only;     // empty: everybody
-  std::set<std::string> without;
+  std::set<std::string> only = {};     // empty: everybody
+  std::set<std::string> without = {};
   std::int64_t min_pictures = 1;  // people with fewer are left out
 };
 // FOLDER/NAME/*.jpg, one folder a person, or "@LIST" with one "path<TAB>name" a line (a relative path starts at the list's folder).
