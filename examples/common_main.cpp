@@ -1,9 +1,6 @@
 #include "common_main.h"
 
-#include <limits>
-
 #include "mien/kernels/parallel.h"
-#include "mien/tensor/allocator.h"
 
 namespace mien::example {
 
@@ -26,8 +23,6 @@ int parse(CLI::App& app, int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   catch_signals();
-  // Every step needs the same blocks again: keep them all.
-  set_cpu_allocator(make_caching_allocator(std::numeric_limits<std::int64_t>::max()));
   return -1;
 }
 

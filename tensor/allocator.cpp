@@ -33,9 +33,11 @@ class CachingAllocator final : public Allocator {
       throw OutOfMemory("allocator", "wanted " + mib(rounded) + ", in use " + mib(stats_.live) + ", limit " + mib(limit_),
                         "Use a smaller batch or a higher limit.");
     void* block = take(rounded);
-    if (!block && !(block = from_system(rounded))) {
+    if (!block) block = system_block(rounded);
+    if (!block) {
       drop_all();
-      if (!(block = from_system(rounded)))
+      block = system_block(rounded);
+      if (!block)
         throw OutOfMemory("allocator", "the system has no " + mib(rounded) + " left; in use by tensors " + mib(stats_.live),
                           "Use a smaller batch or picture.");
     }
@@ -48,7 +50,7 @@ class CachingAllocator final : public Allocator {
     const std::int64_t rounded = size_class(bytes);
     std::lock_guard lock(mutex_);
     stats_.live -= rounded;
-    if (stats_.cached + rounded <= cache_limit_) {
+    if (keeps(rounded)) {
       try {
         free_[rounded].push_back(block);
         stats_.cached += rounded;
@@ -70,6 +72,7 @@ class CachingAllocator final : public Allocator {
   }
 
  private:
+  static constexpr std::int64_t default_cache = std::int64_t{256} << 20;
   // Powers of two with four steps between them: at most 25 % waste, few classes.
   static std::int64_t size_class(std::int64_t bytes) {
     if (bytes <= 256) return 256;
@@ -77,14 +80,18 @@ class CachingAllocator final : public Allocator {
     const std::int64_t step = top / 4;
     return top + (bytes - top + step - 1) / step * step;
   }
-  // Large blocks ask for huge pages: a fresh one otherwise costs a page fault every 4 KiB, a tenth of a training step's time.
-  static void* from_system(std::int64_t rounded) noexcept {
+  bool keeps(std::int64_t rounded) const {
+    if (cache_limit_ != cache_within_peak) return stats_.cached + rounded <= cache_limit_;
+    return stats_.cached + rounded <= default_cache || stats_.live + stats_.cached + rounded <= stats_.peak;
+  }
+  // Null when the system has none left. Page faults of 4 KiB each took a fifth of a training step.
+  static void* system_block(std::int64_t rounded) {
     constexpr std::int64_t huge_page = std::int64_t{2} << 20;
-    const bool large = rounded >= 2 * huge_page;
+    const bool huge = rounded >= 4 * huge_page;
     void* block = nullptr;
-    if (posix_memalign(&block, large ? static_cast<std::size_t>(huge_page) : 64, static_cast<std::size_t>(rounded)) != 0) return nullptr;
-#ifdef MADV_HUGEPAGE
-    if (large) madvise(block, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);  // a hint: refusal does no harm
+    if (posix_memalign(&block, huge ? huge_page : 64, static_cast<std::size_t>(rounded)) != 0) return nullptr;
+#if defined(MADV_HUGEPAGE)
+    if (huge) madvise(block, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);  // a wish: it may be refused
 #endif
     return block;
   }

@@ -24,8 +24,10 @@ class Allocator {
 };
 
 // Keeps freed blocks in size classes (powers of two with four steps between) up to `cache_limit` bytes; refuses to hand out more than
-// `limit` bytes at a time (0 = no limit).
-std::shared_ptr<Allocator> make_caching_allocator(std::int64_t cache_limit = std::int64_t{256} << 20, std::int64_t limit = 0);
+// `limit` bytes at a time (0 = no limit). By default it keeps up to 256 MiB, or more as long as live and cached bytes together stay within the
+// peak: a training step finds the memory of the step before, and the process never grows by what is kept. Blocks of 8 MiB and more ask for huge pages.
+inline constexpr std::int64_t cache_within_peak = -1;
+std::shared_ptr<Allocator> make_caching_allocator(std::int64_t cache_limit = cache_within_peak, std::int64_t limit = 0);
 // Each block ends at a guard page and is filled with NaN bytes: an over-read is a SIGSEGV, a value never written is seen. Slow; for tests.
 std::shared_ptr<Allocator> make_debug_allocator();
 // Passes on to `inner`, but the k-th allocation (counted from 0) and, if `for_ever`, all after it, throw OutOfMemory. For tests.
