@@ -6,15 +6,18 @@
 
 namespace mien {
 
+void shuffle(std::span<std::int64_t> rows, std::uint64_t seed, std::uint64_t stream) {
+  for (std::size_t i = rows.size(); i-- > 1;) {
+    const std::int64_t j = philox_integer(seed, stream, i, static_cast<std::int64_t>(i) + 1);
+    std::swap(rows[i], rows[static_cast<std::size_t>(j)]);
+  }
+}
+
 std::vector<std::int64_t> permutation(std::int64_t n, std::uint64_t seed, std::uint64_t epoch) {
   std::vector<std::int64_t> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), std::int64_t{0});
   // Streams of shuffles lie apart from those of random ops, which count up from 0.
-  const std::uint64_t stream = (std::uint64_t{1} << 48) + epoch;
-  for (std::int64_t i = n - 1; i > 0; --i) {
-    const std::int64_t j = philox_integer(seed, stream, static_cast<std::uint64_t>(i), i + 1);
-    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(j)]);
-  }
+  shuffle(order, seed, (std::uint64_t{1} << 48) + epoch);
   return order;
 }
 
@@ -33,8 +36,16 @@ std::int64_t Loader::batches() const noexcept {
 void Loader::start(std::uint64_t epoch, std::int64_t first) {
   stop();
   epoch_ = epoch;
-  order_ = options_.shuffle ? permutation(options_.size, options_.seed, epoch) : permutation(0, 0, 0);
-  if (!options_.shuffle) {
+  if (options_.sampler) {
+    next_ = batches();  // nothing is left of the epoch before if the sampler throws
+    auto order = options_.sampler(options_.seed, epoch);
+    if (static_cast<std::int64_t>(order.size()) != options_.size)
+      throw ValueError("loader", "expects " + std::to_string(options_.size) + " rows of the sampler, got " + std::to_string(order.size()) + " for epoch " + std::to_string(epoch),
+                       "Set size to the number of rows the sampler gives.");
+    order_ = std::move(order);
+  } else if (options_.shuffle) {
+    order_ = permutation(options_.size, options_.seed, epoch);
+  } else {
     order_.resize(static_cast<std::size_t>(options_.size));
     std::iota(order_.begin(), order_.end(), std::int64_t{0});
   }

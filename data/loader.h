@@ -24,7 +24,9 @@ namespace mien {
 
 using Batch = std::vector<Tensor>;
 
-// 0..n-1 shuffled by (seed, epoch): Fisher-Yates on Philox integers.
+// In place, Fisher-Yates on Philox integers of (seed, stream).
+void shuffle(std::span<std::int64_t> rows, std::uint64_t seed, std::uint64_t stream);
+// 0..n-1 shuffled by (seed, epoch).
 std::vector<std::int64_t> permutation(std::int64_t n, std::uint64_t seed, std::uint64_t epoch);
 
 struct LoaderOptions {
@@ -34,6 +36,9 @@ struct LoaderOptions {
   bool shuffle = true;
   bool drop_last = true;   // a last batch that is not full is left out
   int ahead = 4;           // batches kept ready
+  // The order of an epoch instead of `shuffle`, from (seed, epoch) alone so that a run can be resumed: `size` rows (ValueError otherwise), which may repeat,
+  // leave rows out, and lie anywhere in the data set. See data/sampler.h.
+  std::function<std::vector<std::int64_t>(std::uint64_t seed, std::uint64_t epoch)> sampler = {};
 };
 
 class Loader {

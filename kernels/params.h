@@ -128,7 +128,14 @@ struct NmsParams {
   NmsMode mode = NmsMode::union_;
   int offset = 0;
 };
-// Optimizer steps, in place. sgd: in grad, out param, momentum buffer. adam: in grad, out param, m, v.
+// pick: in x[N,C], index i64 [N]; out y[N] = x[i, index[i]]. pick_add: in x, index, values[N]; out y[N,C] = x with values[i] added at [i, index[i]].
+// center_update, in place: in features [N,D], labels i64 [N]; out centers [C,D]. Each class of the batch: c -= rate * sum over its rows of (c - f),
+// the sum divided by 1 + its number of rows when `averaged`.
+struct CenterParams {
+  double rate = .05;
+  bool averaged = false;
+};
+// Optimizer steps, in place. sgd: in grad, out param, momentum buffer. adam: in grad, out param, m, v. adagrad: in grad, out param, sum of squares.
 struct SgdParams {
   double lr = 0, momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false, first_step = false;
@@ -137,6 +144,9 @@ struct AdamParams {
   double lr = 0, beta1 = .9, beta2 = .999, eps = 1e-8, weight_decay = 0;  // decoupled = AdamW
   std::int64_t step = 1;
   bool decoupled = false;
+};
+struct AdagradParams {
+  double lr = 0, eps = 1e-10, weight_decay = 0;
 };
 
 }  // namespace mien

@@ -27,6 +27,7 @@
   X(clamp, x < T(a) ? T(a) : (x > T(b) ? T(b) : x), (x >= T(a) && x <= T(b)) ? T(1) : T(0), -2, 2, NAN)                          \
   X(affine, T(a) * x + T(b), T(a), -2, 2, NAN)                                                                                   \
   X(pow, std::pow(x, T(a)), T(a) * std::pow(x, T(a) - T(1)), .2, 2, NAN)                                                         \
+  X(acos, std::acos(x), T(-1) / std::sqrt((T(1) - x) * (T(1) + x)), -.9, .9, NAN)                                                \
   X(sign, T(x > T(0)) - T(x < T(0)), T(0), -2, 2, 0)
 
 namespace mien {

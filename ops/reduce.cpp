@@ -119,10 +119,18 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   return reshape(p.dims ? apply(op_reduce, {x}, p) : x, shape);
 }
 
-// At the zero vector the derivative is 0, not 0 / 0.
-Tensor norm(const Tensor& x) {
-  const Tensor s = sum(square(x)), zero = zeros_like(s), empty = equal(s, zero);
-  return where(empty, zero, sqrt(where(empty, ones_like(s), s)));
+// Where x is 0 the root of 1 is taken and thrown away, so that no infinity meets the zero gradient.
+Tensor safe_sqrt(const Tensor& x) {
+  const Tensor zero = full({}, 0, {.dtype = x.dtype()}), empty = equal(x, zero);
+  return where(empty, zero, sqrt(where(empty, full({}, 1, {.dtype = x.dtype()}), x)));
+}
+
+Tensor norm(const Tensor& x, double p, const std::vector<std::int64_t>& dims, bool keepdim) {
+  if (!(p >= 1)) throw ValueError("norm", "expects p >= 1, got " + std::to_string(p));
+  if (p == 1) return sum(abs(x), dims, keepdim);
+  if (p == 2) return safe_sqrt(sum(square(x), dims, keepdim));
+  const Tensor s = sum(pow(abs(x), p), dims, keepdim), zero = full({}, 0, {.dtype = s.dtype()}), empty = equal(s, zero);
+  return where(empty, zero, pow(where(empty, full({}, 1, {.dtype = s.dtype()}), s), 1 / p));
 }
 
 }  // namespace mien

@@ -16,6 +16,9 @@ Tensor argmax(const Tensor& x, std::int64_t dim, bool keepdim = false);         
 Tensor argmin(const Tensor& x, std::int64_t dim, bool keepdim = false);
 // Adds up what broadcasting repeated: the inverse of expand for gradients.
 Tensor sum_to(const Tensor& x, const Shape& shape);
-Tensor norm(const Tensor& x);  // square root of the sum of squares; derivative 0 at the zero vector
+// (sum |x|^p)^(1/p) along `dims` (empty: all), p >= 1 (ValueError); derivative 0 at the zero vector.
+Tensor norm(const Tensor& x, double p = 2, const std::vector<std::int64_t>& dims = {}, bool keepdim = false);
+// Square root of x >= 0 whose derivative at 0 is 0 instead of infinity: for distances.
+Tensor safe_sqrt(const Tensor& x);
 
 }  // namespace mien

@@ -7,6 +7,7 @@
   /* copy.h */ X(copy)                                                                                                                  \
   /* factory.h */ X(random)                                                                                                             \
   /* shape.h */ X(concat) X(pad) X(slice_backward) X(index_select) X(index_add)                                                         \
+  /* pick.h */ X(pick) X(pick_add)                                                                                                      \
   /* reduce.h */ X(reduce) X(arg_reduce)                                                                                                \
   /* matmul.h */ X(matmul) X(linear)                                                                                                    \
   /* conv.h */ X(conv2d) X(conv2d_grad_input) X(conv2d_grad_weight)                                                                     \

@@ -78,6 +78,7 @@ Partials partials(const UnaryParams& p, const Tensor& x, const Tensor& y) {
     case UnaryKind::square: return {affine(x, 0, 2), {}};
     case UnaryKind::sin: return {neg(sin(x)), {}};
     case UnaryKind::cos: return {neg(cos(x)), {}};
+    case UnaryKind::acos: return {neg(mul(x, pow(affine(square(x), -1, 1), -1.5))), {}};
     case UnaryKind::tanh: return {{}, affine(y, -2, 0)};
     case UnaryKind::sigmoid: return {{}, affine(y, -2, 1)};
     case UnaryKind::softplus: {  // as in the table, straight above 20
@@ -125,6 +126,7 @@ MIEN_SIMPLE(abs)
 MIEN_SIMPLE(square)
 MIEN_SIMPLE(sin)
 MIEN_SIMPLE(cos)
+MIEN_SIMPLE(acos)
 MIEN_SIMPLE(tanh)
 MIEN_SIMPLE(sigmoid)
 MIEN_SIMPLE(relu)

@@ -15,6 +15,7 @@ Tensor abs(const Tensor& x);                              // derivative 0 at 0
 Tensor square(const Tensor& x);
 Tensor sin(const Tensor& x);
 Tensor cos(const Tensor& x);
+Tensor acos(const Tensor& x);                             // infinite derivative at -1 and 1: clamp first
 Tensor tanh(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
 Tensor relu(const Tensor& x);                             // derivative 0 at 0; NaN stays NaN

@@ -1,6 +1,8 @@
 #include "mien/optim/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <set>
 
 #include "mien/autograd/autograd.h"
@@ -16,6 +18,7 @@ namespace mien {
 namespace {
 constinit const KernelList sgd_kernels{&ref::sgd_entry, &CpuTable::sgd};
 constinit const KernelList adam_kernels{&ref::adam_entry};
+constinit const KernelList adagrad_kernels{&ref::adagrad_entry};
 }  // namespace
 
 void Optimizer::add_group(std::vector<NamedTensor> parameters, GroupOptions options) {
@@ -94,6 +97,21 @@ void Adam::step() {
     }
 }
 
+void Adagrad::step() {
+  const NoGrad guard;
+  const double slowed = lr_ / (1 + static_cast<double>(steps_++) * options_.lr_decay);
+  for (const auto& g : groups_)
+    for (const auto& p : g.parameters) {
+      const Tensor gradient = grad(p.value);
+      if (!gradient.defined()) continue;
+      bool fresh = false;
+      const Tensor squares = buffer("sum", p, &fresh);
+      if (fresh) fill(squares, options_.initial_accumulator);
+      const AdagradParams params{.lr = slowed * g.options.lr_scale, .eps = options_.eps, .weight_decay = g.options.weight_decay < 0 ? options_.weight_decay : g.options.weight_decay};
+      apply_in_place("adagrad", adagrad_kernels, {contiguous(gradient)}, {p.value, squares}, params);
+    }
+}
+
 double clip_grad_norm(const std::vector<NamedTensor>& parameters, double max_norm) {
   const NoGrad guard;
   double total = 0;
@@ -121,6 +139,24 @@ double multi_step_lr(double base, std::int64_t epoch, const std::vector<std::int
   for (const auto m : milestones)
     if (epoch >= m) lr *= gamma;
   return lr;
+}
+
+// The part of the way that is gone, 0 to 1.
+static double progress(const char* op, std::int64_t step, std::int64_t total) {
+  if (total < 1) throw ValueError(op, "expects total >= 1, got " + std::to_string(total));
+  return std::clamp(static_cast<double>(step) / static_cast<double>(total), 0.0, 1.0);
+}
+
+double cosine_lr(double base, std::int64_t step, std::int64_t total, double end) {
+  return end + (base - end) * (1 + std::cos(std::numbers::pi * progress("cosine_lr", step, total))) / 2;
+}
+
+double poly_lr(double base, std::int64_t step, std::int64_t total, double power, double end) {
+  return end + (base - end) * std::pow(1 - progress("poly_lr", step, total), power);
+}
+
+double warm_up_lr(double lr, std::int64_t step, std::int64_t steps) {
+  return step < steps ? lr * static_cast<double>(step + 1) / static_cast<double>(steps) : lr;
 }
 
 }  // namespace mien

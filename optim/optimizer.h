@@ -5,7 +5,7 @@
 //   optimizer.add_group(head.parameters(), {.lr_scale = 10});
 //   loss -> backward -> optimizer.step(); optimizer.zero_grad();
 //
-// Semantics of PyTorch's SGD, Adam and AdamW. State is found by parameter name: names are unique in one optimizer (ValueError).
+// Semantics of PyTorch's SGD, Adam, AdamW and Adagrad. State is found by parameter name: names are unique in one optimizer (ValueError).
 #pragma once
 
 #include <map>
@@ -78,6 +78,19 @@ class Adam final : public Optimizer {
   AdamOptions options_;
 };
 
+struct AdagradOptions {
+  double lr = .01, lr_decay = 0, weight_decay = 0, eps = 1e-10;
+  double initial_accumulator = 0;  // TensorFlow's Adagrad, and so facenet's, starts at .1
+};
+class Adagrad final : public Optimizer {  // Duchi et al., 2011
+ public:
+  explicit Adagrad(const AdagradOptions& options) : Optimizer(options.lr), options_(options) {}
+  void step() override;
+
+ private:
+  AdagradOptions options_;
+};
+
 // Scales all gradients so that their common norm is at most `max_norm`; returns the norm before. Fixed order: the same bits for any number of threads.
 double clip_grad_norm(const std::vector<NamedTensor>& parameters, double max_norm);
 void clip_grad_value(const std::vector<NamedTensor>& parameters, double limit);
@@ -85,5 +98,10 @@ void clip_grad_value(const std::vector<NamedTensor>& parameters, double limit);
 // Learning rates as functions of the epoch (or step) number: nothing to save.
 double step_lr(double base, std::int64_t epoch, std::int64_t every, double gamma = .1);
 double multi_step_lr(double base, std::int64_t epoch, const std::vector<std::int64_t>& milestones, double gamma = .1);
+// From `base` at step 0 to `end` at step `total`, and `end` from there on (ValueError: total < 1).
+double cosine_lr(double base, std::int64_t step, std::int64_t total, double end = 0);                   // half a cosine (Loshchilov and Hutter, SGDR, 2017)
+double poly_lr(double base, std::int64_t step, std::int64_t total, double power = 1, double end = 0);   // end + (base - end) (1 - step / total)^power
+// Wraps any schedule: its rate times (step + 1) / steps during the first `steps` steps. warm_up_lr(cosine_lr(.1, i, n), i, 500)
+double warm_up_lr(double lr, std::int64_t step, std::int64_t steps);
 
 }  // namespace mien

@@ -139,7 +139,7 @@ class Cases:
     def add(self, op, params, f, *inputs, f32=False):
         i = len(self.rows)
         if f32:
-            inputs = tuple(t.detach().float().requires_grad_() if t.is_floating_point() else t for t in inputs)
+            inputs = tuple(t.detach().float().requires_grad_(t.requires_grad) if t.is_floating_point() else t for t in inputs)
         outs = f(*inputs)
         outs = outs if isinstance(outs, tuple) else (outs,)
         row = {"id": i, "op": op, "params": params, "inputs": [], "outputs": [], "grad_out": [], "grads": []}

@@ -1,5 +1,6 @@
 // One step of an optimizer, in place, with PyTorch's formulas.
 //   SGD with momentum: Sutskever et al., 2013. Adam: Kingma and Ba, 2015. Decoupled weight decay (AdamW): Loshchilov and Hutter, 2019.
+//   Adagrad: Duchi et al., 2011.
 #include <cmath>
 
 #include "mien/kernels/ref/iterate_impl.h"
@@ -48,16 +49,34 @@ void adam(const KernelArgs& args) {
   });
 }
 
+template <class T>
+void adagrad(const KernelArgs& args) {
+  const auto& p = args.get<AdagradParams>();
+  const View &vg = args.in[0], &vp = args.out[0], &vs = args.out[1];
+  const T* grad = typed<T>(vg);
+  T *param = typed<T>(vp), *sum = typed<T>(vs);
+  iterate<3>(vp.shape, {vg.strides, vp.strides, vs.strides}, [&](const Offsets<3>& o) {
+    const double value = static_cast<double>(param[o[1]]), g = static_cast<double>(grad[o[0]]) + p.weight_decay * value;
+    const double total = static_cast<double>(sum[o[2]]) + g * g;
+    sum[o[2]] = static_cast<T>(total);
+    param[o[1]] = static_cast<T>(value - p.lr * g / (std::sqrt(total) + p.eps));
+  });
+}
+
 void run_sgd(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "sgd", [&](auto t) { sgd<decltype(t)>(args); });
 }
 void run_adam(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "adam", [&](auto t) { adam<decltype(t)>(args); });
 }
+void run_adagrad(const KernelArgs& args) {
+  dispatch_float(args.out[0].dtype, "adagrad", [&](auto t) { adagrad<decltype(t)>(args); });
+}
 
 }  // namespace
 
 const KernelEntry sgd_entry = {run_sgd};
 const KernelEntry adam_entry = {run_adam};
+const KernelEntry adagrad_entry = {run_adagrad};
 
 }  // namespace mien::ref

@@ -32,5 +32,6 @@ inline std::function<Tensor(std::span<const Tensor>)> pulled_back(Shape shape, s
 
 void add_rows_basic(std::vector<GradRow>& rows);
 void add_rows_nn(std::vector<GradRow>& rows);
+void add_rows_metric(std::vector<GradRow>& rows);
 
 }  // namespace mien::test

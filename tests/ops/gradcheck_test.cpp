@@ -15,6 +15,7 @@ std::vector<GradRow> all_rows() {
   std::vector<GradRow> rows;
   add_rows_basic(rows);
   add_rows_nn(rows);
+  add_rows_metric(rows);
   return rows;
 }
 

@@ -1,14 +1,8 @@
 // Forward and gradients of every op against what PyTorch computed (tools/oracle.py ops).
-#include <map>
-#include <nlohmann/json.hpp>
-
-#include "catch.h"
-#include "mien/autograd/autograd.h"
-#include "mien/io/safetensors.h"
+#include "fixture_cases.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/conv.h"
 #include "mien/ops/copy.h"
-#include "mien/ops/loss.h"
 #include "mien/ops/matmul.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/norm.h"
@@ -24,9 +18,6 @@
 namespace mien::test {
 namespace {
 
-using nlohmann::json;
-using Call = std::function<std::vector<Tensor>(const std::vector<Tensor>&, const json&)>;
-
 Pair pair(const json& j) { return {j[0].get<std::int64_t>(), j[1].get<std::int64_t>()}; }
 Padding4 four(const json& j) { return {j[0].get<std::int64_t>(), j[1].get<std::int64_t>(), j[2].get<std::int64_t>(), j[3].get<std::int64_t>()}; }
 Shape shape(const json& j) {
@@ -34,7 +25,6 @@ Shape shape(const json& j) {
   for (const auto& v : j) s.push_back(v.get<std::int64_t>());
   return s;
 }
-Reduction reduction(const json& p) { return p["reduction"] == "none" ? Reduction::none : p["reduction"] == "sum" ? Reduction::sum : Reduction::mean; }
 Tensor at(const std::vector<Tensor>& in, std::size_t i) { return i < in.size() ? in[i] : Tensor(); }
 
 PoolParams pool(const json& p) {
@@ -93,45 +83,8 @@ std::map<std::string, Call> calls() {
   return c;
 }
 
-void compare(const Tensor& got, const Tensor& expected) {
-  REQUIRE(got.shape() == expected.shape());
-  const double tolerance = expected.dtype() == DType::f32 ? 1e-5 : 1e-9;
-  const auto a = got.to_vector(), b = expected.to_vector();
-  double worst = 0, scale = 1;
-  for (const double v : b) scale = std::max(scale, std::abs(v));
-  for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::isfinite(a[i]) ? std::abs(a[i] - b[i]) / scale : 1.0);
-  CHECK(worst <= tolerance);
-}
-
 }  // namespace
 
-TEST_CASE("forward and gradients equal PyTorch's", "[ops][fixture]") {
-  const TensorFile file = load_safetensors(fixture("ops.safetensors"));
-  const json cases = json::parse(file.metadata.at("cases"));
-  const auto table = calls();
-  int compared = 0;
-  for (const auto& c : cases) {
-    INFO("case " << c["id"] << " " << c["op"] << " " << c["params"].dump());
-    const auto call = table.find(c["op"].get<std::string>());
-    REQUIRE(call != table.end());
-    std::vector<Tensor> in;
-    std::vector<std::size_t> wanted;
-    for (std::size_t i = 0; i < c["inputs"].size(); ++i) {
-      in.push_back(clone(*file.find(c["inputs"][i].get<std::string>())));
-      if (!c["grads"][i].is_null()) {
-        set_requires_grad(in.back());
-        wanted.push_back(i);
-      }
-    }
-    const auto out = call->second(in, c["params"]);
-    for (std::size_t i = 0; i < c["outputs"].size(); ++i) compare(out[i].detach(), *file.find(c["outputs"][i].get<std::string>()));
-    if (!wanted.empty()) {
-      backward(out[0], *file.find(c["grad_out"][0].get<std::string>()));
-      for (const auto i : wanted) compare(grad(in[i]), *file.find(c["grads"][i].get<std::string>()));
-    }
-    ++compared;
-  }
-  CHECK(compared >= 150);
-}
+TEST_CASE("forward and gradients equal PyTorch's", "[ops][fixture]") { CHECK(run_cases("ops.safetensors", calls()) >= 150); }
 
 }  // namespace mien::test
