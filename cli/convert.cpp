@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "mien/io/torch_file.h"
+#include "mien/models/facenet/convert.h"
 #include "mien/models/mtcnn/mtcnn.h"
 #include "mien/tensor/error.h"
 
@@ -27,7 +28,8 @@ int convert(const Settings& s) {
     else parts.push_back(std::move(file));
   }
   if (!singles.tensors.empty()) parts.push_back(std::move(singles));
-  const TensorFile result = convert_mtcnn(parts, names);
+  if (s.model != "mtcnn" && parts.size() != 1) throw ValueError("convert", "expected one file for --model " + s.model + ", got " + std::to_string(s.inputs.size()));
+  const TensorFile result = s.model == "mtcnn" ? convert_mtcnn(parts, names) : convert_inception_resnet_v1(parts[0], names);
   save_safetensors(s.out, result);
   std::int64_t values = 0;
   for (const auto& [name, t] : result.tensors) values += t.numel();
@@ -40,7 +42,7 @@ int convert(const Settings& s) {
 Run add_convert(CLI::App& app) {
   auto s = std::make_shared<Settings>();
   app.add_option("IN", s->inputs, "Weights: .pt, .npy, .npz or .safetensors; several files are joined")->required();
-  app.add_option("--model", s->model, "What the weights are for")->required()->check(CLI::IsMember({"mtcnn"}));
+  app.add_option("--model", s->model, "What the weights are for")->required()->check(CLI::IsMember({"mtcnn", "facenet", "inception-resnet-v1"}));
   app.add_option("--out", s->out, "The .safetensors file to write")->required();
   return [s] { return convert(*s); };
 }
