@@ -85,7 +85,7 @@ void check_forward_and_gradients(DType dtype, double tolerance) {
   InceptionResnetV1 net;
   start_hashed(net, dtype);
   net.eval();
-  Tensor x = hashed_faces(2, 160, 14, dtype);
+  Tensor x = hashed_faces(2, 160, 85, dtype);  // chosen by its distance from kinks in f64: tools/oracle_facenet.py clearest
   set_requires_grad(x);
   const Tensor e = net.forward(x);
   REQUIRE(e.shape() == Shape{2, 512});
@@ -100,8 +100,10 @@ void check_forward_and_gradients(DType dtype, double tolerance) {
   for (auto& p : net.parameters()) gradients[p.name] = grad(p.value);
   for (const auto& [name, sums] : expected["gradients"].items()) {
     INFO("gradient of " << name);
-    // In f32 one of millions of rectifiers and maxima lies so near its kink that rounding decides its side, which moves single values of gradients.
-    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance, dtype == DType::f64 ? tolerance : 1e-2);
+    // In f32 one rectifier of repeat_1.1, whose input is 4e-7, takes the other side. Gradients behind it agree to 1e-6 as a whole, those before it to
+    // 6e-4; of the watched ones that shows in single values of the first convolution.
+    const bool before_the_kink = dtype == DType::f32 && name == "conv2d_1a.conv.weight";
+    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance, before_the_kink ? 5e-3 : tolerance);
   }
   if (!expected.contains("modules")) return;
 
