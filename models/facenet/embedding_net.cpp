@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "mien/models/facenet/inception_resnet_v1.h"
+#include "mien/models/facenet/convert.h"
 #include "mien/models/mobilefacenet/mobilefacenet.h"
 #include "mien/ops/copy.h"
 
@@ -136,7 +136,9 @@ std::unique_ptr<EmbeddingNet> make_embedding_net(const EmbeddingSpec& spec) {
 std::unique_ptr<EmbeddingNet> load_embedding_net(const TensorFile& file, const std::string& name, EmbeddingSpec* spec) {
   const EmbeddingSpec s = EmbeddingSpec::from_metadata(file.metadata, name);
   check_finite(file, name);
-  auto net = make_embedding_net(s);
+  std::unique_ptr<EmbeddingNet> net;
+  if (s.architecture == "inception-resnet-v1") net = std::make_unique<InceptionResnetV1>(inception_resnet_v1_options(file, name));  // the tensors tell its repeats and widths
+  else net = make_embedding_net(s);
   std::vector<NamedTensor> state;
   for (const auto& [tensor, t] : file.tensors) state.push_back({tensor, t});
   if (const LoadReport report = net->check_state_dict(state); !report.ok())
@@ -154,10 +156,9 @@ TensorFile to_model_file(EmbeddingNet& net, const EmbeddingSpec& spec) {
   return file;
 }
 
-TensorFile convert_embedding_net(const std::string& architecture, const TensorFile& input, const std::string& source) {
-  EmbeddingSpec spec;
-  spec.architecture = architecture;
-  if (architecture != "mobilefacenet") throw ValueError("convert", "there is no net called '" + architecture + "'");
+namespace {
+
+TensorFile convert_mobilefacenet(const TensorFile& input, const std::string& source) {
   TensorFile file;
   for (const auto& [name, t] : input.tensors)
     if (!is_counter(name)) file.tensors.emplace_back(name, cast(t, DType::f32));
@@ -165,13 +166,37 @@ TensorFile convert_embedding_net(const std::string& architecture, const TensorFi
   const Tensor *field = file.find("linear7.conv.weight"), *last = file.find("linear1.conv.weight");
   if (!field || !last || field->rank() != 4 || last->rank() != 4)
     throw IoError(IoKind::bad_data, "convert", source, "has no 4-dimensional linear7.conv.weight and linear1.conv.weight", "Give MobileFaceNet weights with the names of Xiaoccer's PyTorch code.");
+  EmbeddingSpec spec;
+  spec.architecture = "mobilefacenet";
   spec.height = field->size(2) * 16;
   spec.width = field->size(3) * 16;
   spec.size = last->size(0);
   spec.points = five_point_template(spec.height, spec.width);
   file.metadata = spec.to_metadata();
-  const auto net = load_embedding_net(file, source);
-  return to_model_file(*net, spec);
+  return to_model_file(*load_embedding_net(file, source), spec);
+}
+
+// facenet-pytorch crops by the box; 14 is the margin of its LFW evaluation.
+TensorFile convert_facenet(const TensorFile& input, const std::string& source) {
+  TensorFile file = facenet_tensors(input);
+  const InceptionResnetV1Options o = inception_resnet_v1_options(file, source);
+  EmbeddingSpec spec;
+  spec.architecture = "inception-resnet-v1";
+  spec.height = spec.width = 160;
+  spec.size = o.embedding;
+  spec.classes = o.classes;
+  spec.alignment = EmbeddingSpec::Alignment::box;
+  spec.margin = 14;
+  file.metadata = spec.to_metadata();
+  return to_model_file(*load_embedding_net(file, source), spec);
+}
+
+}  // namespace
+
+TensorFile convert_embedding_net(const std::string& architecture, const TensorFile& input, const std::string& source) {
+  if (architecture == "mobilefacenet") return convert_mobilefacenet(input, source);
+  if (architecture == "inception-resnet-v1" || architecture == "facenet") return convert_facenet(input, source);
+  throw ValueError("convert", "there is no net called '" + architecture + "'", "Known: mobilefacenet, inception-resnet-v1, facenet.");
 }
 
 }  // namespace mien

@@ -1,5 +1,11 @@
-// Inception-ResNet-v1 beside facenet-pytorch (tools/oracle_facenet.py forward): every module's output, the embeddings, gradients.
+// Inception-ResNet-v1 beside facenet-pytorch (tools/oracle_facenet.py forward, training): every module's output, the embeddings,
+// gradients, 50 training steps with each loss.
 #include "mien/autograd/gradcheck.h"
+#include "mien/layers/metric.h"
+#include "mien/models/facenet/convert.h"
+#include "mien/ops/loss.h"
+#include "mien/ops/metric_loss.h"
+#include "mien/ops/normalize.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/reduce.h"
 #include "mien/ops/shape.h"
@@ -64,13 +70,13 @@ double mean_abs(const std::vector<double>& v) {
 }
 
 // Sums as check_sums(); then the value a third into the tensor and the last one, relative to the larger of itself and the mean absolute value.
-void check_checksum(const Tensor& t, const std::vector<double>& expected, double tolerance) {
+void check_checksum(const Tensor& t, const std::vector<double>& expected, double tolerance, double value_tolerance) {
   check_sums(t, expected, tolerance);
   const auto v = t.to_vector();
   const double size = mean_abs(v);
   for (const auto& [got, want] : {std::pair{v[v.size() / 3], expected[2]}, std::pair{v.back(), expected[3]}}) {
     INFO(got << ", expected " << want);
-    CHECK(std::abs(got - want) <= tolerance * std::max(size, std::abs(want)));
+    CHECK(std::abs(got - want) <= value_tolerance * std::max(size, std::abs(want)));
   }
 }
 
@@ -79,7 +85,7 @@ void check_forward_and_gradients(DType dtype, double tolerance) {
   InceptionResnetV1 net;
   start_hashed(net, dtype);
   net.eval();
-  Tensor x = hashed_faces(2, 160, 1, dtype);
+  Tensor x = hashed_faces(2, 160, 85, dtype);  // chosen by its distance from kinks in f64: tools/oracle_facenet.py clearest
   set_requires_grad(x);
   const Tensor e = net.forward(x);
   REQUIRE(e.shape() == Shape{2, 512});
@@ -94,7 +100,10 @@ void check_forward_and_gradients(DType dtype, double tolerance) {
   for (auto& p : net.parameters()) gradients[p.name] = grad(p.value);
   for (const auto& [name, sums] : expected["gradients"].items()) {
     INFO("gradient of " << name);
-    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance);
+    // In f32 one rectifier of repeat_1.1, whose input is 4e-7, takes the other side. Gradients behind it agree to 1e-6 as a whole, those before it to
+    // 6e-4; of the watched ones that shows in single values of the first convolution.
+    const bool before_the_kink = dtype == DType::f32 && name == "conv2d_1a.conv.weight";
+    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance, before_the_kink ? 5e-3 : tolerance);
   }
   if (!expected.contains("modules")) return;
 
@@ -103,11 +112,51 @@ void check_forward_and_gradients(DType dtype, double tolerance) {
   const Walk walk{[&](const std::string& name, const Tensor& t) {
     INFO(name);
     REQUIRE(expected["modules"].contains(name));
-    check_checksum(t, expected["modules"][name].get<std::vector<double>>(), tolerance);
+    check_checksum(t, expected["modules"][name].get<std::vector<double>>(), tolerance, tolerance);
     ++count;
   }};
   CHECK(walk(net, x.detach()).to_vector() == got);
   CHECK(count == expected["modules"].size());
+}
+
+// A small net with what its losses need beside it.
+struct Pupil : Module {
+  explicit Pupil(std::int64_t classes, bool margin) : net({.embedding = 16, .dropout = 0, .classes = classes, .repeats = {1, 1, 1}, .divisor = 16}) {
+    if (margin) head.emplace(MarginHeadOptions{.in = 16, .classes = 5, .margin = Margin::arcface(.5, 16)});
+  }
+  void visit(Visitor& v) override {
+    net.visit(v);
+    if (head) v("head", *head);
+  }
+  InceptionResnetV1 net;
+  std::optional<MarginHead> head;
+};
+
+using PupilLoss = std::function<Tensor(Pupil&, const Tensor& x, const Tensor& labels)>;
+
+void compare_with_pytorch(const char* key, std::int64_t classes, bool margin, const std::function<PupilLoss(DType)>& loss) {
+  compare_training<Pupil>(
+      read_fixture("facenet_training.json")[key], [&] { return std::make_unique<Pupil>(classes, margin); },
+      [&](Pupil& pupil, DType dtype, double lr) {
+        start_hashed(pupil, dtype);
+        const Tensor labels = Tensor::from(std::vector<std::int64_t>{0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4}, {20});
+        const PupilLoss f = loss(dtype);
+        return sgd_curve(pupil, [&](int step) { return f(pupil, hashed_faces(20, 107, 1000 + static_cast<std::uint64_t>(step) % 5, dtype), labels); }, lr);
+      });
+}
+
+// Every ordered pair of one label with every row of another.
+Triplets all_triplets(const Tensor& labels) {
+  const auto y = labels.to_vector();
+  const auto n = static_cast<std::int64_t>(y.size());
+  const auto at = [&](std::int64_t i) { return y[static_cast<std::size_t>(i)]; };
+  std::array<std::vector<std::int64_t>, 3> rows;
+  for (std::int64_t a = 0; a < n; ++a)
+    for (std::int64_t p = 0; p < n; ++p)
+      for (std::int64_t k = 0; k < n; ++k)
+        if (a != p && at(a) == at(p) && at(a) != at(k)) rows[0].push_back(a), rows[1].push_back(p), rows[2].push_back(k);
+  const auto count = static_cast<std::int64_t>(rows[0].size());
+  return {Tensor::from(rows[0], {count}), Tensor::from(rows[1], {count}), Tensor::from(rows[2], {count})};
 }
 
 InceptionResnetV1Options small_options() { return {.embedding = 16, .dropout = 0, .classes = 0, .repeats = {1, 1, 1}, .divisor = 8}; }
@@ -134,7 +183,7 @@ TEST_CASE("a small Inception-ResNet's derivative in training mode", "[facenet][g
   InceptionResnetV1 net(small_options());
   start_hashed(net, DType::f64);
   net.train();
-  std::vector<Tensor> inputs{hashed_faces(4, 91, 7, DType::f64)};
+  std::vector<Tensor> inputs{hashed_faces(4, 91, 8, DType::f64)};
   for (auto& p : net.parameters()) inputs.push_back(p.value.detach());
   const auto loss = [&](std::span<const Tensor> in) {
     std::size_t k = 1;
@@ -149,9 +198,102 @@ TEST_CASE("a small Inception-ResNet's derivative in training mode", "[facenet][g
     net.visit(put);
     return net.forward(in[0]);
   };
-  const auto report = gradcheck(loss, inputs, {.step = 1e-8, .directions = 16});
+  // The step is small because a direction moves every input at once: with 3e-7 a maximum of the pooling changes place on the way.
+  const auto report = gradcheck(loss, inputs, {.step = 5e-8, .directions = 16});
   INFO(report.message << ", error " << report.worst);
   CHECK(report.ok);
+}
+
+TEST_CASE("50 steps of a small Inception-ResNet with softmax follow PyTorch's", "[facenet][training]") {
+  compare_with_pytorch("softmax", 5, false, [](DType) -> PupilLoss { return [](Pupil& p, const Tensor& x, const Tensor& y) { return cross_entropy(p.net.classify(p.net.forward(x)), y); }; });
+}
+TEST_CASE("50 steps of a small Inception-ResNet with softmax and center loss follow PyTorch's", "[facenet][training]") {
+  compare_with_pytorch("center", 5, false, [](DType dtype) -> PupilLoss {
+    const auto center = std::make_shared<CenterLoss>(CenterLossOptions{.classes = 5, .features = 16});
+    center->to(dtype);
+    return [center](Pupil& p, const Tensor& x, const Tensor& y) {
+      const Tensor e = p.net.forward(x);
+      return cross_entropy(p.net.classify(e), y) + .01 * (*center)(e, y);
+    };
+  });
+}
+TEST_CASE("50 steps of a small Inception-ResNet with FaceNet's triplet loss follow PyTorch's", "[facenet][training]") {
+  compare_with_pytorch("triplet", 0, false, [](DType) -> PupilLoss {
+    return [](Pupil& p, const Tensor& x, const Tensor& y) {
+      const Tensor e = normalize(p.net.forward(x));
+      const Triplets t = all_triplets(y);
+      return facenet_triplet_loss(index_select(e, t.anchor), index_select(e, t.positive), index_select(e, t.negative));
+    };
+  });
+}
+TEST_CASE("50 steps of a small Inception-ResNet with ArcFace follow PyTorch's", "[facenet][training]") {
+  compare_with_pytorch("arcface", 0, true, [](DType) -> PupilLoss { return [](Pupil& p, const Tensor& x, const Tensor& y) { return cross_entropy((*p.head)(p.net.forward(x), y), y); }; });
+}
+
+TEST_CASE("weights of Inception-ResNet-v1 come from PyTorch's and from TensorFlow's names, and go back", "[facenet][io]") {
+  InceptionResnetV1 net({.embedding = 24, .classes = 3, .repeats = {2, 1, 3}, .divisor = 16});
+  start_hashed(net, DType::f32);
+  for (auto& t : net.state_dict())
+    if (t.name.find("bn.weight") != std::string::npos) fill(t.value, 1);  // TensorFlow's batch norm has no other
+  std::map<std::string, std::string> variable;
+  TensorFile torch, tensorflow;
+  tensorflow.tensors.emplace_back("global_step", zeros({1}));
+  const auto names = facenet_names(net);
+  const auto state = net.state_dict();
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const auto& [name, t] = state[i];
+    torch.tensors.emplace_back(name, t);
+    if (name.find("running_var") != std::string::npos) torch.tensors.emplace_back(name.substr(0, name.size() - 11) + "num_batches_tracked", zeros({}, {.dtype = DType::i64}));
+    variable[name] = names[i].variable;
+    if (names[i].variable.empty()) continue;
+    tensorflow.tensors.emplace_back(names[i].variable + ":0", t.rank() == 4 ? permute(t, {2, 3, 1, 0}) : t.rank() == 2 ? transpose(t, 0, 1) : t);
+    tensorflow.tensors.emplace_back(names[i].variable + "/ExponentialMovingAverage:0", zeros({1}));
+  }
+  CHECK(variable["conv2d_1a.conv.weight"] == "InceptionResnetV1/Conv2d_1a_3x3/weights");
+  CHECK(variable["conv2d_3b.bn.running_var"] == "InceptionResnetV1/Conv2d_3b_1x1/BatchNorm/moving_variance");
+  CHECK(variable["conv2d_3b.bn.weight"].empty());
+  CHECK(variable["repeat_1.0.branch0.conv.weight"] == "InceptionResnetV1/Repeat/block35_1/Branch_0/Conv2d_1x1/weights");
+  CHECK(variable["repeat_1.1.branch2.2.bn.bias"] == "InceptionResnetV1/Repeat/block35_2/Branch_2/Conv2d_0c_3x3/BatchNorm/beta");
+  CHECK(variable["repeat_2.0.branch1.2.conv.weight"] == "InceptionResnetV1/Repeat_1/block17_1/Branch_1/Conv2d_0c_7x1/weights");
+  CHECK(variable["repeat_3.2.conv2d.bias"] == "InceptionResnetV1/Repeat_2/block8_3/Conv2d_1x1/biases");
+  CHECK(variable["mixed_6a.branch0.conv.weight"] == "InceptionResnetV1/Mixed_6a/Branch_0/Conv2d_1a_3x3/weights");
+  CHECK(variable["block8.conv2d.weight"] == "InceptionResnetV1/Block8/Conv2d_1x1/weights");
+  CHECK(variable["last_linear.weight"] == "InceptionResnetV1/Bottleneck/weights");
+  CHECK(variable["last_bn.bias"] == "InceptionResnetV1/Bottleneck/BatchNorm/beta");
+  CHECK(variable["logits.bias"] == "Logits/biases");
+
+  EmbeddingSpec spec;
+  spec.architecture = "inception-resnet-v1";
+  spec.height = spec.width = 160;
+  spec.size = 24;
+  spec.classes = 3;
+  const TensorFile mine = to_model_file(net, spec);
+  CHECK(mine.metadata.at("mien.architecture") == "inception-resnet-v1");
+  CHECK(mine.metadata.at("mien.classes") == "3");
+  for (const TensorFile* input : std::initializer_list<const TensorFile*>{&torch, &tensorflow, &mine}) {
+    const TensorFile out = convert_embedding_net("facenet", *input);
+    REQUIRE(out.tensors.size() == state.size());
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      INFO(state[i].name);
+      CHECK(out.tensors[i].first == state[i].name);
+      // last_bn is the one batch norm whose weight the file of TensorFlow lacks and which the loop above did not set.
+      if (input == &tensorflow && state[i].name == "last_bn.weight") CHECK(out.tensors[i].second.to_vector() == ones({24}).to_vector());
+      else CHECK(out.tensors[i].second.to_vector() == state[i].value.to_vector());
+    }
+  }
+
+  TensorFile bad = torch;
+  bad.tensors.erase(bad.tensors.begin());
+  CHECK_THROWS_WITH(convert_embedding_net("facenet", bad, "net.pt"), Catch::Contains("net.pt") && Catch::Contains("conv2d_1a.conv.weight"));
+  bad = torch;
+  bad.tensors[1].first = "unknown";
+  CHECK_THROWS_WITH(convert_embedding_net("facenet", bad, "net.pt"), Catch::Contains("missing: conv2d_1a.bn.weight") && Catch::Contains("unexpected: unknown"));
+  bad = torch;
+  bad.tensors[1].second = full(torch.tensors[1].second.shape(), std::nan(""));
+  CHECK_THROWS_WITH(convert_embedding_net("facenet", bad, "net.pt"), Catch::Contains("not finite"));
+  bad = mine;
+  bad.metadata["mien.architecture"] = "mtcnn";
+  CHECK_THROWS_WITH(load_embedding_net(bad, "net.safetensors"), Catch::Contains("holds weights of mtcnn"));
 }
 
 TEST_CASE("Inception-ResNet-v1 refuses what it cannot take", "[facenet]") {
