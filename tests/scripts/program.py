@@ -12,7 +12,7 @@ checks = 0
 
 
 def mien(*args, env=None, timeout=120):
-    e = {k: v for k, v in os.environ.items() if k != "MIEN_WEIGHTS"}
+    e = {k: v for k, v in os.environ.items() if k not in ("MIEN_WEIGHTS", "MIEN_MODEL")}
     return subprocess.run([MIEN, *args], capture_output=True, text=True, env={**e, **(env or {})}, timeout=timeout)
 
 
@@ -162,12 +162,89 @@ fails(65, ["o.npy", "object"], "convert", write("o.npy", object_array), "--model
 evil = b"\x80\x02cos\nsystem\nq\0X\x04\0\0\0echoq\x01\x85q\x02Rq\x03."
 fails(65, ["evil.pt"], "convert", write("evil.pt", evil), "--model", "mtcnn", "--out", path("x.safetensors"))
 
+# --- embed, align, verify with a net of random weights: the contracts, not the quality
+train = os.path.join(build, "bin", "train_facenet")
+for i, f in enumerate(photos[:6]):
+    os.makedirs(path("people", f"p{i % 3}"), exist_ok=True)
+    shutil.copy(f, path("people", f"p{i % 3}"))
+def train_facenet(*args):
+    return subprocess.run([train, *args, "--progress", "off"], capture_output=True, text=True, timeout=300)
+r = train_facenet("--data", path("people"), "--size", "32,32", "--embedding", "16", "--min-face", "20", "--batch", "4", "--epochs", "1", "--scale", "16", "--out", path("run"))
+expect(r.returncode == 0 and os.path.exists(path("run", "samples.png")) and os.path.exists(path("run", "metrics.csv")), "train_facenet", r)
+MODEL = path("run", "mobilefacenet.safetensors")
+faces = ["--model", MODEL, "--min-face", "20"]
+r = mien("embed", *photos[:3], path("mixed"), *faces)
+rows = [json.loads(l) for l in r.stdout.splitlines()]
+expect(r.returncode == 65 and [x["file"] for x in rows][:3] == photos[:3] and len(rows) == 7, "a line a picture, also for those that can't be read", r)
+expect(all(list(x) == ["schema", "file", "box", "score", "points", "embedding"] and x["schema"] == "mien.embed/1" for x in rows), "embed's schema", r)
+expect(len(rows[0]["embedding"]) == 16 and abs(sum(v * v for v in rows[0]["embedding"]) - 1) < 1e-5, "a unit vector", r)
+expect(all(x["embedding"] is None for x in rows if x["box"] is None) and sum(x["box"] is None for x in rows) >= 2, "no face, no embedding", r)
+r = mien("embed", *photos[:3], path("mixed"), *faces, "--format", "npy", "--out", path("e.npy"))
+raw_npy = open(path("e.npy"), "rb").read()
+expect(r.returncode == 65 and b"(7,16,)" in raw_npy[:128], "one row a picture", r)
+matrix = struct.unpack("<112f", raw_npy[-448:])
+expect(all((matrix[16 * i] != matrix[16 * i]) == (x["embedding"] is None) for i, x in enumerate(rows)), "NaN exactly where there is no embedding")
+expect(all(abs(a - b) < 1e-6 for a, b in zip(matrix[:16], rows[0]["embedding"])), "the same values in both formats")
+r = mien("embed", photos[0], *faces, "--format", "csv")
+lines = r.stdout.splitlines()
+expect(len(lines) == 2 and lines[0].startswith("file,x1") and lines[0].endswith("e15") and len(lines[1].split(",")) == 32, "csv of embeddings", r)
+everyone = mien("embed", PHOTOS, *faces, "--face", "all")
+expect(everyone.returncode == 0 and len(everyone.stdout.splitlines()) > len(photos), "every face of every picture", everyone)
+r = mien("align", path("people"), "--out", path("crops2"), *faces)
+expect(r.returncode == 0 and sorted(os.listdir(path("crops2"))) == ["p0", "p1", "p2"], "align keeps the folders of people", r)
+crop = path("crops2", "p0", sorted(os.listdir(path("crops2", "p0")))[0])
+direct, aligned = (json.loads(mien("embed", f, *faces, *more).stdout)["embedding"] for f, more in ((path("people", "p0", os.path.basename(crop)[:-4] + ".jpg"), []), (crop, ["--aligned"])))
+expect(direct == aligned, "an aligned crop has the embedding of its picture")
+fails(65, ["must have 32x32"], "embed", photos[0], *faces, "--aligned")
+r = mien("verify", photos[0], photos[0], *faces, "--threshold", ".5", "--format", "json")
+j = json.loads(r.stdout)
+expect(r.returncode == 0 and j["verdict"] == "same" and j["distance"] == 0 and j["margin"] == .5 and j["threshold_source"] == "--threshold" and len(j["a"]["box"]) == 4, "verify a picture with itself", r)
+r = mien("verify", photos[0], photos[1], *faces, "--threshold", "1e-9", "--format", "json")
+expect(r.returncode == 1 and json.loads(r.stdout)["verdict"] == "different", "different people", r)
+r = mien("verify", photos[0], photos[1], "--model", MODEL, "--min-face", "900", "--threshold", "1", "--format", "json")
+expect(r.returncode == 3 and json.loads(r.stdout)["verdict"] == "no face" and photos[0] in r.stderr and photos[1] in r.stderr, "no face: which picture", r)
+fails(2, ["threshold"], "verify", photos[0], photos[1], *faces)
+fails(2, ["--threshold", "0 and 4"], "verify", photos[0], photos[1], *faces, "--threshold", "9")
+fails(65, ["mtcnn"], "embed", photos[0], "--model", WEIGHTS)
+fails(65, ["metadata has no mien.architecture"], "embed", photos[0], "--model", write("bare.safetensors", model(lambda h, b: None)))
+fails(66, ["none.safetensors"], "embed", photos[0], "--model", path("none.safetensors"))
+fails(2, ["all", "npy"], "embed", photos[0], *faces, "--face", "all", "--format", "npy", "--out", path("x.npy"))
+fails(2, ["npy", "--out"], "embed", photos[0], *faces, "--format", "npy")
+
+# --- train_facenet's mistakes
+def train_fails(code, words, *args):
+    r = train_facenet(*args)
+    expect(r.returncode == code, f"train_facenet {args} ends with {code}", r)
+    for w in words: expect(w in r.stderr, f"train_facenet {args} says {w!r}", r)
+small = ["--size", "16,16", "--embedding", "8", "--min-face", "20", "--epochs", "1"]
+train_fails(66, ["is no folder"], "--data", path("nobody"), *small, "--out", path("r1"))
+train_fails(65, ["holds pictures but no folder"], "--data", path("mixed"), *small, "--out", path("r2"))
+train_fails(73, ["already holds a run"], "--data", path("people"), *small, "--batch", "4", "--out", path("run"))
+shutil.copytree(path("people"), path("twice"))
+shutil.copytree(path("people", "p0"), path("twice", "P_0"))
+train_fails(2, ["'P_0' and 'p0'", "one person twice"], "--data", path("twice"), *small, "--out", path("r3"))
+shutil.copytree(path("people"), path("spoilt"))
+for i in range(3): shutil.copy(path("bad200", f"{i:03d}.jpg"), path("spoilt", "p0"))
+train_fails(65, ["3 of 9 pictures can't be read", "--max-bad"], "--data", path("spoilt"), *small, "--out", path("r4"))
+os.makedirs(path("alone", "one"))
+shutil.copy(photos[0], path("alone", "one"))
+train_fails(65, ["needs two or more"], "--data", path("alone"), *small, "--out", path("r5"))
+os.makedirs(path("singles", "a")); os.makedirs(path("singles", "b"))
+shutil.copy(photos[0], path("singles", "a")); shutil.copy(photos[1], path("singles", "b"))
+train_fails(2, ["PkSampler"], "--data", path("singles"), *small, "--triplets", "hard", "--pk", "2x2", "--out", path("r6"))
+train_fails(2, ["--embedding", "16"], "--data", path("people"), "--init", MODEL, "--embedding", "32", "--out", path("r7"))
+train_fails(76, ["not finite", "the last batch was", "people/p"], "--data", path("people"), *small, "--batch", "4", "--lr", "1e30", "--warm-up", "0", "--epochs", "60", "--out", path("r8"))
+r = train_facenet("--data", path("people"), *small, "--batch", "4", "--dry-run", "--out", path("r9"))
+expect(r.returncode == 0 and all(w in r.stdout for w in ("parameters", "estimated_minutes", "peak_memory_MiB", "disk_needed_MiB")) and not os.path.exists(path("r9", "checkpoint")), "a dry run trains nothing", r)
+r = train_facenet("--data", path("people"), "--init", MODEL, "--min-face", "20", "--batch", "4", "--epochs", "1", "--lr", "1e-4", "--head-lr", "10", "--out", path("r10"))
+expect(r.returncode == 0, "fine-tuning", r)
+
 # --- about itself
 r = mien("--version")
 for words in ("0.1.0", "cpu levels", "threads", "cuda: no", "decoders"):
     expect(words in r.stdout, f"--version says {words}", r)
 expect(mien("doctor").returncode == 0, "doctor")
-for topic in ("detect", "convert", "inspect", "doctor", "exit-codes"):
+for topic in ("detect", "embed", "verify", "align", "eval", "convert", "inspect", "doctor", "exit-codes"):
     expect(mien("help", topic).returncode == 0, f"help {topic}")
 expect(all(str(c) in mien("help", "exit-codes").stdout for c in (65, 66, 69, 70, 71, 73, 74, 75, 76, 130)), "the table of exit codes")
 piped = subprocess.run(f"'{MIEN}' detect '{PHOTOS}' --format json | head -1", shell=True, capture_output=True, text=True)
