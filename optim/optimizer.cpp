@@ -15,7 +15,7 @@
 namespace mien {
 namespace {
 constinit const KernelList sgd_kernels{&ref::sgd_entry, &CpuTable::sgd};
-constinit const KernelList adam_kernels{&ref::adam_entry};
+constinit const KernelList adam_kernels{&ref::adam_entry, &CpuTable::adam};
 }  // namespace
 
 void Optimizer::add_group(std::vector<NamedTensor> parameters, GroupOptions options) {
