@@ -90,6 +90,7 @@ struct SoftmaxParams {
 };
 // batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance).
 // batch_norm_backward: in g, x, weight, mean, invstd; out gx, gw, gb.
+// channel_affine: in x[N,C,...], scale[C], shift[C]; out y = x * scale[c] + shift[c]. No parameters.
 struct NormParams {
   double eps = 1e-5;
 };

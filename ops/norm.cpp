@@ -6,6 +6,7 @@
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/op.h"
+#include "mien/ops/reduce.h"
 #include "mien/ops/table.h"
 #include "mien/ops/unary.h"
 #include "mien/ops/view.h"
@@ -48,18 +49,34 @@ Tensor per_channel(const Tensor& t, const Tensor& x) {
   return reshape(t, shape);
 }
 
+void vjp_affine(const Vjp& v) {
+  const Tensor& g = v.grads[0];
+  if (!g.defined()) return;
+  std::vector<std::int64_t> others{0};
+  for (int d = 2; d < g.rank(); ++d) others.push_back(d);
+  if (v.needs[0]) v.result[0] = mul(g, per_channel(v.inputs[1], g));
+  if (v.needs[1]) v.result[1] = sum(mul(g, v.inputs[0]), others);
+  if (v.needs[2]) v.result[2] = sum(g, others);
+}
+void infer_affine(Inputs in, const void*, Outputs& out) {
+  check_channels(in);
+  out.push_back(spec_like(in[0]));
+}
+
 }  // namespace
 
 constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .save_outputs = bit(1) | bit(2),
                                  .kernels = {&ref::batch_norm_entry, &CpuTable::batch_norm}};
 constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry, &CpuTable::batch_norm_backward}};
+constinit const Op op_channel_affine{.name = "channel_affine", .infer = infer_affine, .vjp = vjp_affine, .save_inputs = bit(0) | bit(1),
+                                     .kernels = {&ref::channel_affine_entry, &CpuTable::channel_affine}, .fusion = Fusion::elementwise};
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o) {
   const Tensor all[] = {x, weight, bias, running_mean, running_var};
   check_channels(all);
   if (!o.training) {
     const Tensor scale = mul(weight, rsqrt(affine(running_var, 1, o.eps)));
-    return add(mul(x, per_channel(scale, x)), per_channel(sub(bias, mul(running_mean, scale)), x));
+    return apply(op_channel_affine, {x, scale, sub(bias, mul(running_mean, scale))});
   }
   const auto out = apply_all(op_batch_norm, {x, weight, bias}, NormParams{o.eps});
   const NoGrad guard;

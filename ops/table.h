@@ -15,7 +15,7 @@
   /* resize.h */ X(adaptive_avg_pool2d) X(adaptive_avg_pool2d_backward) X(resize_bilinear) X(resize_bilinear_backward) X(crop_resize_area) X(warp_affine) \
   /* prelu.h */ X(prelu) X(prelu_backward)                                                                                              \
   /* softmax.h */ X(softmax) X(softmax_backward)                                                                                        \
-  /* norm.h */ X(batch_norm) X(batch_norm_backward)                                                                                     \
+  /* norm.h */ X(batch_norm) X(batch_norm_backward) X(channel_affine)                                                                   \
   /* loss.h */ X(nll) X(nll_backward) X(topk_mask)                                                                                      \
   /* nms.h */ X(nms)
 

@@ -17,7 +17,7 @@
 namespace mien {
 namespace {
 constinit const KernelList sgd_kernels{&ref::sgd_entry, &CpuTable::sgd};
-constinit const KernelList adam_kernels{&ref::adam_entry};
+constinit const KernelList adam_kernels{&ref::adam_entry, &CpuTable::adam};
 constinit const KernelList adagrad_kernels{&ref::adagrad_entry};
 }  // namespace
 

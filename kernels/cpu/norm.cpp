@@ -196,6 +196,38 @@ void planes_backward(const KernelArgs& a) {
   });
 }
 
+// --- channel_affine ---------------------------------------------------------------------------------------------------------
+void run_affine(const KernelArgs& a) {
+  const View &x = a.in[0], &y = a.out[0];
+  const std::int64_t channels = x.size(1);
+  auto* scale = static_cast<float*>(a.workspace);
+  float* shift = scale + channels;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    scale[c] = a.in[1].ptr<float>()[c * a.in[1].stride(0)];
+    shift[c] = a.in[2].ptr<float>()[c * a.in[2].stride(0)];
+  }
+  if (all_pixel_rows(x, y)) {
+    const PixelRows r = pixel_rows(x);
+    parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t p = begin; p < end; ++p) {
+        const float *__restrict from = x.ptr<float>() + p * channels, *__restrict by = scale, *__restrict plus = shift;
+        float* __restrict to = y.ptr<float>() + p * channels;
+        for (std::int64_t c = 0; c < channels; ++c) to[c] = from[c] * by[c] + plus[c];
+      }
+    });
+    return;
+  }
+  const std::int64_t planes = x.size(0) * channels, size = x.numel() / planes;
+  parallel_for(planes, std::max<std::int64_t>(1, (1 << 15) / size), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      const float* __restrict from = x.ptr<float>() + p * size;
+      float* __restrict to = y.ptr<float>() + p * size;
+      const float by = scale[p % channels], plus = shift[p % channels];
+      for (std::int64_t t = 0; t < size; ++t) to[t] = from[t] * by + plus;
+    }
+  });
+}
+
 // --- entries --------------------------------------------------------------------------------------------------------------
 const char* decline_forward(const KernelArgs& a) { return decline_layout(a, a.in[0], a.out[0]); }
 const char* decline_backward(const KernelArgs& a) {
@@ -204,6 +236,7 @@ const char* decline_backward(const KernelArgs& a) {
 }
 std::int64_t workspace_forward(const KernelArgs& a) { return Scratch::bytes(a.in[0].size(1)); }
 std::int64_t workspace_backward(const KernelArgs& a) { return Scratch::bytes(a.in[1].size(1)); }
+std::int64_t workspace_affine(const KernelArgs& a) { return 8 * a.in[0].size(1); }
 void run_forward(const KernelArgs& a) { all_pixel_rows(a.in[0], a.out[0]) ? rows_forward(a) : planes_forward(a); }
 void run_backward(const KernelArgs& a) { all_pixel_rows(a.in[0], a.in[1], a.out[0]) ? rows_backward(a) : planes_backward(a); }
 
@@ -211,5 +244,6 @@ void run_backward(const KernelArgs& a) { all_pixel_rows(a.in[0], a.in[1], a.out[
 
 extern const KernelEntry batch_norm_entry{run_forward, decline_forward, workspace_forward};
 extern const KernelEntry batch_norm_backward_entry{run_backward, decline_backward, workspace_backward};
+extern const KernelEntry channel_affine_entry{run_affine, decline_forward, workspace_affine};
 
 }  // namespace mien::MIEN_LEVEL

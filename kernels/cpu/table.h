@@ -28,8 +28,12 @@
   X(prelu_backward)          \
   X(batch_norm)              \
   X(batch_norm_backward)     \
+  X(channel_affine)          \
+  X(softmax)                 \
+  X(softmax_backward)        \
   X(reduce)                  \
-  X(sgd)
+  X(sgd)                     \
+  X(adam)
 
 namespace mien {
 struct CpuTable {

@@ -64,6 +64,17 @@ void batch_norm_backward(const KernelArgs& args) {
   }
 }
 
+template <class T>
+void channel_affine(const KernelArgs& args) {
+  const View &vx = args.in[0], &scale = args.in[1], &shift = args.in[2], &vy = args.out[0];
+  for (std::int64_t c = 0; c < vx.size(1); ++c) {
+    const T* x = typed<T>(vx) + c * vx.stride(1);
+    T* y = typed<T>(vy) + c * vy.stride(1);
+    const double a = static_cast<double>(typed<T>(scale)[c * scale.stride(0)]), b = static_cast<double>(typed<T>(shift)[c * shift.stride(0)]);
+    iterate<2>(channel_part(vx), {vx.strides, vy.strides}, [&](const Offsets<2>& o) { y[o[1]] = static_cast<T>(static_cast<double>(x[o[0]]) * a + b); });
+  }
+}
+
 void run_batch_norm(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "batch_norm", [&](auto t) { batch_norm<decltype(t)>(args); });
 }
@@ -71,9 +82,14 @@ void run_batch_norm_backward(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "batch_norm_backward", [&](auto t) { batch_norm_backward<decltype(t)>(args); });
 }
 
+void run_channel_affine(const KernelArgs& args) {
+  dispatch_float(args.out[0].dtype, "channel_affine", [&](auto t) { channel_affine<decltype(t)>(args); });
+}
+
 }  // namespace
 
 const KernelEntry batch_norm_entry = {run_batch_norm};
 const KernelEntry batch_norm_backward_entry = {run_batch_norm_backward};
+const KernelEntry channel_affine_entry = {run_channel_affine};
 
 }  // namespace mien::ref

@@ -460,6 +460,43 @@ Problem make_batch_norm_backward(Dice& dice, int number) {
   return p;
 }
 
+Problem make_channel_affine(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const Shape shape = norm_shape(kind, dice), channels{shape[1]};
+  const Orders orders(dice);
+  const auto value = values_of(kind, dice);
+  Problem p;
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, value));
+  for (int i = 0; i < 2; ++i) p.in.push_back(filled(channels, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  p.out.push_back({shape, DType::f32, orders.next(dice, false), {}});
+  p.exact = kind.whole;
+  p.text = to_string(shape);
+  return p;
+}
+
+Problem softmax_problem(Dice& dice, int number, bool backward) {
+  const Kind kind(number, dice);
+  const std::int64_t n = dice.integer(1, 5), length = kind.big ? 1000 + kind.width : kind.width;
+  const Shape shape = dice.chance(.5) ? Shape{n, length} : Shape{dice.integer(1, 3), n, length};
+  SoftmaxParams q{shape.rank() - 1, dice.chance(.5)};
+  if (dice.chance(.2)) q.dim = 0;
+  const Orders orders(dice);
+  const double wide = dice.one_of({1., 20., 120.});
+  Problem p;
+  if (backward) p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return dice.uniform(-1, 1); }));
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] {
+    if (!backward) return dice.uniform(-wide, wide);
+    return q.log ? dice.uniform(-wide - 8, -std::log(static_cast<double>(length))) : dice.uniform(0, 1) / static_cast<double>(length);
+  }));
+  if (kind.nan && !backward) spoil(p.in.back(), dice);
+  p.out.push_back({shape, DType::f32, orders.next(dice, false), {}});
+  p.set_params(q);
+  p.text = std::string(q.log ? "log " : "") + to_string(shape) + " dim " + std::to_string(q.dim);
+  return p;
+}
+Problem make_softmax(Dice& dice, int number) { return softmax_problem(dice, number, false); }
+Problem make_softmax_backward(Dice& dice, int number) { return softmax_problem(dice, number, true); }
+
 Problem make_reduce(Dice& dice, int number) {
   const Kind kind(number, dice);
   Shape shape = elementwise_shape(kind, dice);
@@ -501,6 +538,26 @@ Problem make_sgd(Dice& dice, int number) {
   }
   p.set_params(q);
   p.exact = kind.whole;
+  return p;
+}
+
+Problem make_adam(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const Shape shape = elementwise_shape(kind, dice);
+  AdamParams q;
+  q.lr = .01;
+  q.weight_decay = dice.one_of({0., 1e-2});
+  q.decoupled = dice.chance(.5);
+  q.step = dice.one_of<std::int64_t>({1, 2, 1000});
+  const Orders orders(dice);
+  Problem p;
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return dice.uniform(-1, 1); }));
+  for (int i = 0; i < 3; ++i) {
+    Output out{shape, DType::f32, orders.next(dice, false), {}};
+    for (std::int64_t k = 0; k < numel(shape); ++k) out.start.push_back(static_cast<double>(static_cast<float>(i == 2 ? dice.uniform(.01, 1) : dice.uniform(-1, 1))));
+    p.out.push_back(out);
+  }
+  p.set_params(q);
   return p;
 }
 

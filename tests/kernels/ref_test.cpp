@@ -391,6 +391,11 @@ TEST_CASE("ref softmax", "[ref]") {
   require_close(run1(ref::softmax_backward_entry, {g, f64({std::log(.25), std::log(.75)}, {2})}, {{2}}, SoftmaxParams{0, true}), {1 - 1, 3 - 3}, 1e-12);
 }
 
+TEST_CASE("ref channel_affine", "[ref]") {
+  require_close(run1(ref::channel_affine_entry, {f64({1, 3, 10, 10, 5, 7, 20, 10}, {2, 2, 2}), f64({2, -1}, {2}), f64({1, 3}, {2})}, {{2, 2, 2}}, NormParams{}),
+                {3, 7, -7, -7, 11, 15, -17, -7}, 1e-12);
+}
+
 TEST_CASE("ref batch_norm", "[ref]") {
   const auto x = f64({1, 3, 10, 10, 5, 7, 10, 10}, {2, 2, 2}), w = f64({2, 1}, {2}), b = f64({1, -1}, {2});
   const auto out = run(ref::batch_norm_entry, {x, w, b}, {{{2, 2, 2}}, {{2}}, {{2}}}, NormParams{0.25});

@@ -100,7 +100,7 @@ std::string train_faces(int workers) {
   FaceObjective objective({.size = 8, .classes = 6, .people = PeopleLoss::cosface, .scale = 16, .margin = .1, .center_weight = .1, .triplets = TripletRule::semi_hard});
   net.require_grad();
   objective.require_grad();
-  Loader loader({.size = 400, .batch = 8, .seed = 3, .workers = workers}, [&](std::span<const std::int64_t> rows, std::uint64_t epoch) {
+  Loader loader({.size = 80, .batch = 8, .seed = 3, .workers = workers}, [&](std::span<const std::int64_t> rows, std::uint64_t epoch) {
     const Tensor x = Tensor::empty({8, 3, 16, 16}), y = Tensor::empty({8}, DType::i64);
     for (std::int64_t k = 0; k < 8; ++k) {
       const std::int64_t row = rows[static_cast<std::size_t>(k)];

@@ -131,6 +131,8 @@ void add_rest(Adder& a) {
     a.row("batch_norm", "training, " + to_string(shape),
           [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3}); },
           {a.in(shape), a.in({c}), a.in({c})});
+    a.row("channel_affine", "as batch_norm in eval mode, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); },
+          {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)});
     a.row("batch_norm", "eval, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); }, {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)}, true);
   }
   const Tensor target = Tensor::from({std::int64_t{1}, std::int64_t{0}, std::int64_t{-100}, std::int64_t{2}}, {4});

@@ -208,7 +208,7 @@ fails(2, ["--threshold", "0 and 4"], "verify", photos[0], photos[1], *faces, "--
 fails(65, ["mtcnn"], "embed", photos[0], "--model", WEIGHTS)
 fails(65, ["metadata has no mien.architecture"], "embed", photos[0], "--model", write("bare.safetensors", model(lambda h, b: None)))
 fails(66, ["none.safetensors"], "embed", photos[0], "--model", path("none.safetensors"))
-fails(2, ["all", "npy"], "embed", photos[0], *faces, "--face", "all", "--format", "npy", "--out", path("x.npy"))
+fails(2, ["--face", "all"], "embed", photos[0], *faces, "--face", "all", "--format", "npy", "--out", path("x.npy"))
 fails(2, ["npy", "--out"], "embed", photos[0], *faces, "--format", "npy")
 
 # --- train_facenet's mistakes

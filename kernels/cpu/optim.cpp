@@ -1,0 +1,57 @@
+// Steps of optimizers in one pass over gradient, state and parameter. Semantics: kernels/ref/optim.cpp.
+#include <cmath>
+
+#include "mien/kernels/cpu/elementwise.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+void run_sgd(const KernelArgs& args) {
+  const auto& p = args.get<SgdParams>();
+  const float lr = static_cast<float>(p.lr), momentum = static_cast<float>(p.momentum), decay = static_cast<float>(p.weight_decay);
+  const float fresh = p.first_step ? 1.f : static_cast<float>(1 - p.dampening), keep = p.first_step ? 0.f : momentum;
+  const float* g = args.in[0].ptr<float>();
+  float *w = args.out[0].ptr<float>(), *m = args.out[1].ptr<float>();
+  parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
+    if (momentum == 0) {
+      for (std::int64_t i = begin; i < end; ++i) w[i] -= lr * (g[i] + decay * w[i]);
+    } else {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const float d = g[i] + decay * w[i], b = keep * m[i] + fresh * d;
+        m[i] = b;
+        w[i] -= lr * (p.nesterov ? d + momentum * b : b);
+      }
+    }
+  });
+}
+
+void run_adam(const KernelArgs& args) {
+  const auto& p = args.get<AdamParams>();
+  const double t = static_cast<double>(p.step), correction1 = 1 - std::pow(p.beta1, t), correction2 = 1 - std::pow(p.beta2, t);
+  const float keep1 = static_cast<float>(p.beta1), fresh1 = static_cast<float>(1 - p.beta1), keep2 = static_cast<float>(p.beta2), fresh2 = static_cast<float>(1 - p.beta2);
+  const float step = static_cast<float>(p.lr / correction1), norm = static_cast<float>(1 / std::sqrt(correction2)), eps = static_cast<float>(p.eps);
+  const float coupled = p.decoupled ? 0 : static_cast<float>(p.weight_decay), shrink = p.decoupled ? static_cast<float>(1 - p.lr * p.weight_decay) : 1;
+  parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
+    const float* __restrict g = args.in[0].ptr<float>();
+    float *__restrict w = args.out[0].ptr<float>(), *__restrict m = args.out[1].ptr<float>(), *__restrict v = args.out[2].ptr<float>();
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float value = w[i] * shrink, d = g[i] + coupled * value, first = keep1 * m[i] + fresh1 * d, second = keep2 * v[i] + fresh2 * d * d;
+      m[i] = first;
+      v[i] = second;
+      w[i] = value - step * first / (std::sqrt(second) * norm + eps);
+    }
+  });
+}
+
+const char* decline(const KernelArgs& args) {
+  if (!all_f32(args)) return "f32 only";
+  const View views[] = {args.out[0], args.in[0], args.out[1], args.out[args.out.size() > 2 ? 2 : 1]};
+  return same_dense(views) ? nullptr : "not dense in one order";
+}
+
+}  // namespace
+
+extern const KernelEntry sgd_entry{run_sgd, decline};
+extern const KernelEntry adam_entry{run_adam, decline};
+
+}  // namespace mien::MIEN_LEVEL
