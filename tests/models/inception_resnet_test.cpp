@@ -100,10 +100,9 @@ void check_forward_and_gradients(DType dtype, double tolerance) {
   for (auto& p : net.parameters()) gradients[p.name] = grad(p.value);
   for (const auto& [name, sums] : expected["gradients"].items()) {
     INFO("gradient of " << name);
-    // In f32 one rectifier of repeat_1.1, whose input is 4e-7, takes the other side. Gradients behind it agree to 1e-6 as a whole, those before it to
-    // 6e-4; of the watched ones that shows in single values of the first convolution.
-    const bool before_the_kink = dtype == DType::f32 && name == "conv2d_1a.conv.weight";
-    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance, before_the_kink ? 5e-3 : tolerance);
+    // In f32 a rectifier whose input is near 0 may take the other side (at AVX-512 one of repeat_1.1, with 4e-7), another one at each level. The sums of the
+    // gradients before it hardly notice; single values of theirs do.
+    check_checksum(gradients.at(name), sums.get<std::vector<double>>(), tolerance, dtype == DType::f32 ? 5e-3 : tolerance);
   }
   if (!expected.contains("modules")) return;
 
