@@ -13,7 +13,6 @@
 
 #include "exit_codes.h"
 #include "mien/autograd/autograd.h"
-#include "mien/data/encode.h"
 #include "mien/data/plot.h"
 #include "mien/io/checkpoint.h"
 #include "mien/tensor/generator.h"
@@ -149,8 +148,8 @@ void write_history(const std::string& out, const std::vector<std::pair<std::int6
     }
     (name.find("loss") != std::string::npos ? losses : rates).push_back(std::move(curve));
   }
-  if (!losses.empty()) write_png(out + "/loss.png", plot_curves("Loss", "epoch", "loss", losses));
-  if (!rates.empty()) write_png(out + "/rates.png", plot_curves("Rates", "epoch", "share", rates));
+  if (!losses.empty()) write_chart(out + "/loss", {.title = "Loss", .x_label = "epoch", .y_label = "loss", .curves = losses});
+  if (!rates.empty()) write_chart(out + "/rates", {.title = "Rates", .x_label = "epoch", .y_label = "share", .curves = rates});
 }
 
 void add(Metrics& sums, const Metrics& m) {

@@ -29,6 +29,7 @@
 #include "mien/io/safetensors.h"
 #include "mien/metrics/verification.h"
 #include "mien/models/facenet/objective.h"
+#include "mien/ops/reduce.h"
 #include "mien/tensor/generator.h"
 
 using namespace mien;
@@ -44,6 +45,7 @@ struct Settings {
   std::int64_t batch = 128, min_pictures = 1, warm_up = 200, embedding = 0, lfw_every = 1;
   int workers = 1, lfw_inner = 0;
   bool dry_run = false;
+  std::string centre = "auto";
   ObjectiveOptions objective;
 };
 
@@ -212,6 +214,20 @@ int dry_run(Trainee& trainee, Loader& loader, const std::function<example::Metri
   return 0;
 }
 
+// Moves the embeddings so that those of the training crops have the mean 0: a softmax leaves a common part in all of them, which makes every cosine larger.
+void centre(EmbeddingNet& net, const AlignedSet& people, const EmbeddingSpec& spec) {
+  const NoGrad guard;
+  std::vector<double> total(static_cast<std::size_t>(spec.size));
+  std::vector<std::int64_t> rows;
+  for (std::int64_t begin = 0; begin < people.count(); begin += 64) {
+    rows.resize(static_cast<std::size_t>(std::min<std::int64_t>(64, people.count() - begin)));
+    std::iota(rows.begin(), rows.end(), begin);
+    const auto sums = sum(net.forward(make_batch(people, spec, rows, Augmentation::none(), 0, 0)[0]), {0}).to_vector();
+    for (std::size_t i = 0; i < sums.size(); ++i) total[i] += sums[i];
+  }
+  for (std::size_t i = 0; i < total.size(); ++i) net.shift().data<float>()[i] -= static_cast<float>(total[i] / static_cast<double>(people.count()));
+}
+
 int train(Settings& s, example::TrainOptions& options) {
   example::Progress progress(example::Progress::parse(options.progress));
   if (s.lfw.empty() != s.pairs.empty()) throw ValueError("--lfw", "needs --pairs, and the other way round");
@@ -300,12 +316,17 @@ int train(Settings& s, example::TrainOptions& options) {
   const example::TrainResult result = example::run_training({trainee, *optimizer, loader, lr, step, evaluate, ema.get(), origin}, options);
   if (ema) ema->swap();
   net->eval();
+  if (s.centre == "on" || (s.centre == "auto" && s.objective.people == PeopleLoss::softmax)) centre(*net, people, spec);
   TensorFile file = to_model_file(*net, spec);
   file.metadata["mien.recipe"] = "train_facenet seed " + std::to_string(options.seed) + ", " + std::to_string(people.count()) + " crops of " + std::to_string(people.names.size()) + " people";
   const std::string model = options.out + "/" + spec.architecture + ".safetensors";
   save_safetensors(model, file);
   if (!result.history.empty())
     for (const auto& [name, value] : result.history.back().second) std::printf("%s %.5f\n", name.c_str(), value);
+  if (judge) {
+    const NoGrad guard;
+    std::printf("final lfw_accuracy %.4f\n", judge->accuracy(*net, spec));
+  }
   std::printf("seconds %.1f\nsaved %s\n", result.seconds, model.c_str());
   return result.end == example::TrainEnd::interrupted ? 128 + example::signal_received() : 0;
 }
@@ -349,6 +370,7 @@ int run(int argc, char** argv) {
   app.add_option("--clip", s.clip, "Largest norm of the gradient (0: no limit)")->capture_default_str();
   app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str();
   app.add_option("--augment", s.augment, "Strength of the random changes (0: mirroring alone)")->capture_default_str()->check(CLI::Range(0.0, 3.0));
+  app.add_option("--centre", s.centre, "Give the finished net's embeddings the mean 0: auto (after a softmax), on or off")->capture_default_str()->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_option("--workers", s.workers, "Threads that make batches ahead")->capture_default_str();
   app.add_option("--lfw", s.lfw, "Folder of LFW: accuracy on its pairs after an epoch");
   app.add_option("--pairs", s.pairs, "Its pairs file");

@@ -57,6 +57,17 @@ void check_finite(const TensorFile& file, const std::string& name) {
         if (!std::isfinite(v)) throw IoError(IoKind::bad_data, "model", name, "tensor " + tensor + " holds a value that is not finite", "Use weights of a training that did not diverge.");
 }
 
+// Checkpoints of other programs often wrap the state dict ("net_state_dict.", "module."): what stands before `first` is taken off every name.
+TensorFile without_wrapping(const TensorFile& input, const std::string& first) {
+  std::string prefix;
+  for (const auto& [name, t] : input.tensors)
+    if (name.size() > first.size() && name.compare(name.size() - first.size(), first.size(), first) == 0 && name[name.size() - first.size() - 1] == '.') prefix = name.substr(0, name.size() - first.size());
+  TensorFile out;
+  for (const auto& [name, t] : input.tensors)
+    if (name.rfind(prefix, 0) == 0) out.tensors.emplace_back(name.substr(prefix.size()), t);
+  return out;
+}
+
 // Other programs' state dicts count the batches that batch norm has seen; nothing here needs it.
 bool is_counter(const std::string& name) {
   static const std::string end = "num_batches_tracked";
@@ -194,8 +205,8 @@ TensorFile convert_facenet(const TensorFile& input, const std::string& source) {
 }  // namespace
 
 TensorFile convert_embedding_net(const std::string& architecture, const TensorFile& input, const std::string& source) {
-  if (architecture == "mobilefacenet") return convert_mobilefacenet(input, source);
-  if (architecture == "inception-resnet-v1" || architecture == "facenet") return convert_facenet(input, source);
+  if (architecture == "mobilefacenet") return convert_mobilefacenet(without_wrapping(input, "conv1.conv.weight"), source);
+  if (architecture == "inception-resnet-v1" || architecture == "facenet") return convert_facenet(without_wrapping(input, "conv2d_1a.conv.weight"), source);
   throw ValueError("convert", "there is no net called '" + architecture + "'", "Known: mobilefacenet, inception-resnet-v1, facenet.");
 }
 

@@ -18,6 +18,8 @@ class EmbeddingNet : public Module {
   // x [N, 3, H, W], RGB, normalised -> embeddings [N, D], before L2 normalisation. Not const: in training mode batch norm updates its statistics.
   virtual Tensor forward(const Tensor& x) = 0;
   virtual std::int64_t embedding_size() const = 0;
+  // What the last layer adds to every embedding, [D]: the bias of its batch norm.
+  virtual Tensor& shift() = 0;
 };
 
 using FivePoints = std::array<std::array<float, 2>, 5>;  // left eye, right eye, nose, left and right corner of the mouth (viewer's sides): x, y in pixels

@@ -95,6 +95,7 @@ class InceptionResnetV1 : public EmbeddingNet {
   // [N, classes], from the embedding as `forward` returns it (not normalised). ValueError without classes.
   Tensor classify(const Tensor& embeddings) const;
   std::int64_t embedding_size() const override { return options.embedding; }
+  Tensor& shift() override { return last_bn.bias; }
   void visit(Visitor& v) override;
 
   const InceptionResnetV1Options options;

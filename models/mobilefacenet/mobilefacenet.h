@@ -23,6 +23,7 @@ class MobileFaceNet : public EmbeddingNet {
   explicit MobileFaceNet(const MobileFaceNetOptions& options = {});  // ValueError for sizes that are no multiples of 16
   Tensor forward(const Tensor& x) override;                          // ShapeError unless [N, 3, height, width]
   std::int64_t embedding_size() const override { return options.size; }
+  Tensor& shift() override { return linear1_.bn.bias; }
   void visit(Visitor& v) override;
 
   // Convolution, batch norm and, unless linear, PReLU.

@@ -113,6 +113,10 @@ TEST_CASE("a model file brings net and facts back, and says what it lacks", "[mo
   CHECK(contains(with("mien.threshold", "nan"), "makes no sense"));
   CHECK(contains(with("mien.architecture", "mtcnn"), "holds weights of mtcnn, expected a face-embedding net"));
   CHECK(contains(with("mien.embedding_size", "17"), "wrong shape: linear1.conv.weight expects [17, 512, 1, 1], got [16, 512, 1, 1]"));
+  TensorFile wrapped;  // as a checkpoint of a training program has it
+  for (const auto& [tensor, t] : file.tensors) wrapped.tensors.emplace_back("net_state_dict.module." + tensor, t);
+  wrapped.tensors.emplace_back("epoch", zeros({}));
+  CHECK(convert_embedding_net("mobilefacenet", wrapped).tensors.size() == file.tensors.size());
   TensorFile broken = file;
   broken.tensors[0].second = full(broken.tensors[0].second.shape(), std::nan(""));
   CHECK(contains(message([&] { load_embedding_net(broken, "f"); }), "conv1.conv.weight holds a value that is not finite"));
