@@ -5,6 +5,7 @@
   oracle-env/bin/python tools/oracle_facenet.py training             tests/fixtures/facenet_training.json
   oracle-env/bin/python tools/oracle_facenet.py roundtrip MIEN       weights through `mien convert` and back
   oracle-env/bin/python tools/oracle_facenet.py step                 times one training step
+  oracle-env/bin/python tools/oracle_facenet.py pca                  LFW accuracy of whitened principal components
 """
 import argparse, json, os, resource, struct, subprocess, sys, tempfile, time
 import numpy as np
@@ -270,6 +271,60 @@ def roundtrip(args):
             print("classes", classes, "from .pt and .npz: loads strictly, the same outputs")
 
 
+def step(args):
+    """CPU time of one training step at full size, of the better memory format; the work of bench_embedding_step."""
+    torch.set_num_threads(args.threads)
+    for layout in ("contiguous_format", "channels_last"):
+        torch.manual_seed(1)
+        memory = getattr(torch, layout)
+        net = Small(512, args.classes if args.loss == "softmax" else 0, (5, 10, 5), 1).train().to(memory_format=memory)
+        weight = None if args.loss == "softmax" else torch.nn.Parameter(torch.randn(args.classes, 512) * .01)
+        opt = torch.optim.SGD([*net.parameters()] + ([] if weight is None else [weight]), lr=.01, momentum=.9, weight_decay=5e-4)
+        x, labels = torch.randn(args.batch, 3, 160, 160).contiguous(memory_format=memory), torch.randint(args.classes, (args.batch,))
+        cpu, wall = [], []
+        for _ in range(args.steps + 2):
+            c, t = time.process_time(), time.perf_counter()
+            if weight is None:
+                loss = F.cross_entropy(net.logits(net(x)), labels)
+            else:
+                cosine = F.linear(F.normalize(net(x)), F.normalize(weight))
+                own = F.one_hot(labels, args.classes).bool()
+                if args.loss == "cosface": harder = cosine - .35
+                else: harder = torch.where(cosine.clamp(-1, 1).acos() + .5 <= np.pi, (cosine.clamp(-1 + 1e-7, 1 - 1e-7).acos() + .5).cos(), cosine - .5 * np.sin(.5))
+                loss = F.cross_entropy(64 * torch.where(own, harder, cosine), labels)
+            opt.zero_grad(); loss.backward(); opt.step()
+            cpu.append(time.process_time() - c); wall.append(time.perf_counter() - t)
+        print(json.dumps({"net": "inception-resnet-v1", "loss": args.loss, "classes": args.classes, "batch": args.batch, "threads": args.threads, "layout": layout, "torch": torch.__version__,
+                          "train_cpu_ms": round(1000 * float(np.median(cpu[2:])), 1), "train_wall_ms": round(1000 * float(np.median(wall[2:])), 1),
+                          "resident_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}), flush=True)
+
+
+def pca(args):
+    """LFW accuracy of 200 whitened principal components of gray aligned crops (folders of `mien align`): what no training at all reaches."""
+    from PIL import Image
+    read = lambda f: np.asarray(Image.open(f).convert("L"), np.float64).ravel()
+    people = [l.split()[0] for l in open(args.people)]
+    x = np.stack([read(os.path.join(args.crops, p, f)) for p in people if os.path.isdir(os.path.join(args.crops, p)) for f in sorted(os.listdir(os.path.join(args.crops, p)))])
+    mean = x.mean(0)
+    _, s, v = np.linalg.svd(x - mean, full_matrices=False)
+    project = v[:200].T / s[:200]
+    rows = [l.split() for l in open(args.pairs) if l.strip()]
+    folds, per = int(rows[0][0]), int(rows[0][1])
+    rows = rows[1:][(args.fold - 1) * 2 * per:args.fold * 2 * per]
+    crop = lambda name, i: os.path.join(args.crops, name, f"{name}_{int(i):04d}.png")
+    seen = {}
+    def embed(f):
+        if f not in seen:
+            e = (read(f) - mean) @ project if os.path.exists(f) else np.full(200, np.nan)
+            seen[f] = e / np.linalg.norm(e)
+        return seen[f]
+    d = np.array([((embed(crop(r[0], r[1])) - embed(crop(r[0], r[2]) if len(r) == 3 else crop(r[2], r[3]))) ** 2).sum() for r in rows])
+    same, part, grid = np.array([len(r) == 3 for r in rows]), np.arange(len(rows)) % 10, np.arange(0, 4, .01)
+    right = lambda sel, t: ((d[sel] < t) == same[sel]) & ~np.isnan(d[sel])
+    best = [grid[int(np.argmax([right(part != k, t).mean() for t in grid]))] for k in range(10)]
+    print(json.dumps({"crops": len(x), "fold": args.fold, "accuracy": round(float(np.mean([right(part == k, best[k]).mean() for k in range(10)])), 4)}))
+
+
 if __name__ == "__main__":
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = ap.add_subparsers(dest="what", required=True)
@@ -277,6 +332,9 @@ if __name__ == "__main__":
         sub.add_parser(f.__name__).set_defaults(run=f)
     p = sub.add_parser("clearest"); p.set_defaults(run=clearest); p.add_argument("--seeds", type=int, default=100)
     p = sub.add_parser("roundtrip"); p.set_defaults(run=roundtrip); p.add_argument("mien")
+    p = sub.add_parser("step"); p.set_defaults(run=step); p.add_argument("--loss", choices=("softmax", "cosface", "arcface"), default="softmax"); p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--threads", type=int, default=1); p.add_argument("--steps", type=int, default=3); p.add_argument("--classes", type=int, default=10575)
+    p = sub.add_parser("pca"); p.set_defaults(run=pca); p.add_argument("--crops", required=True); p.add_argument("--people", required=True); p.add_argument("--pairs", required=True); p.add_argument("--fold", type=int, default=5)
     a = ap.parse_args()
     torch.set_num_threads(1)
     a.run(a)

@@ -1,0 +1,89 @@
+// Time and memory of one training step (forward, loss over the people, backward, SGD) and of one forward pass in eval mode of a face-embedding net; the
+// same work as `tools/oracle_facenet.py step` gives PyTorch.
+//
+//   bench_embedding_step mobilefacenet|inception-resnet-v1 [LOSS=softmax|cosface|arcface] [BATCH=32] [THREADS=1] [STEPS=5] [CLASSES=10575]
+//
+// One JSON line; medians after two steps of warm-up. Peak memory: tensors alive at once, and the process.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <string>
+
+#include "mien/autograd/autograd.h"
+#include "mien/kernels/kernel.h"
+#include "mien/kernels/parallel.h"
+#include "mien/models/facenet/embedding_net.h"
+#include "mien/models/facenet/objective.h"
+#include "mien/ops/factory.h"
+#include "mien/optim/optimizer.h"
+#include "mien/tensor/allocator.h"
+#include "mien/tensor/generator.h"
+
+using namespace mien;
+
+namespace {
+
+struct Times {
+  double wall, cpu;
+};
+template <class F>
+Times median_ms(int steps, const F& f) {
+  std::vector<double> wall, cpu;
+  for (int step = 0; step < steps + 2; ++step) {
+    const auto t = std::chrono::steady_clock::now();
+    const std::clock_t c = std::clock();
+    f();
+    if (step < 2) continue;
+    cpu.push_back(1000.0 * static_cast<double>(std::clock() - c) / CLOCKS_PER_SEC);
+    wall.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - t).count());
+  }
+  std::sort(wall.begin(), wall.end());
+  std::sort(cpu.begin(), cpu.end());
+  return {wall[wall.size() / 2], cpu[cpu.size() / 2]};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
+  const std::string name = argument(1, "mobilefacenet"), loss = argument(2, "softmax");
+  const std::int64_t batch = std::atoll(argument(3, "32").c_str()), classes = std::atoll(argument(6, "10575").c_str());
+  const int threads = std::atoi(argument(4, "1").c_str()), steps = std::atoi(argument(5, "5").c_str());
+  set_num_threads(threads);
+  manual_seed(1);
+  EmbeddingSpec spec;
+  spec.architecture = name;
+  const bool mobile = name == "mobilefacenet";
+  spec.height = mobile ? 112 : 160;
+  spec.width = mobile ? 96 : 160;
+  spec.size = mobile ? 128 : 512;
+  const auto net = make_embedding_net(spec);
+  const PeopleLoss people = loss == "arcface" ? PeopleLoss::arcface : loss == "cosface" ? PeopleLoss::cosface : PeopleLoss::softmax;
+  FaceObjective objective({.size = spec.size, .classes = classes, .people = people, .scale = 64, .margin = people == PeopleLoss::arcface ? .5 : .35});
+  net->require_grad();
+  objective.require_grad();
+  Sgd optimizer({.lr = .01, .momentum = .9, .weight_decay = 5e-4});
+  optimizer.add_group(net->parameters());
+  optimizer.add_group(objective.parameters());
+  const Tensor x = randn({batch, 3, spec.height, spec.width}), labels = randint(0, classes, {batch});
+  net->train();
+  const Times train = median_ms(steps, [&] {
+    backward(objective(net->forward(x), labels, 0).total);
+    optimizer.step();
+    optimizer.zero_grad();
+  });
+  const std::int64_t tensors = cpu_allocator()->stats().peak;
+  net->eval();
+  const NoGrad guard;
+  const Times infer = median_ms(steps, [&] { net->forward(x); });
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  std::printf("{\"schema\": \"mien.embedding_step/1\", \"net\": \"%s\", \"loss\": \"%s\", \"classes\": %ld, \"batch\": %ld, \"threads\": %d, \"level\": \"%s\", \"train_wall_ms\": %.1f, "
+              "\"train_cpu_ms\": %.1f, \"infer_wall_ms\": %.1f, \"infer_cpu_ms\": %.1f, \"tensors_MiB\": %ld, \"resident_MiB\": %ld}\n",
+              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), train.wall, train.cpu, infer.wall, infer.cpu,
+              static_cast<long>(tensors >> 20), usage.ru_maxrss >> 10);
+}
