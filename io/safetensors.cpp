@@ -1,6 +1,7 @@
 #include "mien/io/safetensors.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -228,5 +229,13 @@ std::vector<std::byte> to_safetensors(const TensorFile& file) {
 }
 
 void save_safetensors(const std::string& path, const TensorFile& file) { write_file_atomic(path, to_safetensors(file)); }
+
+void check_finite(const TensorFile& file, const std::string& name) {
+  for (const auto& [tensor, t] : file.tensors) {
+    if (!is_floating(t.dtype())) continue;
+    for (const double v : t.to_vector())
+      if (!std::isfinite(v)) throw IoError(IoKind::bad_data, "weights", name, "tensor " + tensor + " holds a value that is not finite", "Use weights of a training that did not diverge.");
+  }
+}
 
 }  // namespace mien

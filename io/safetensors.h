@@ -26,5 +26,7 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string
 // Atomic: see io/file.h. Tensors are written contiguous in logical order, little-endian.
 void save_safetensors(const std::string& path, const TensorFile& file);
 std::vector<std::byte> to_safetensors(const TensorFile& file);
+// IoError names the tensor that holds a NaN or an infinity: weights of a training that diverged.
+void check_finite(const TensorFile& file, const std::string& name);
 
 }  // namespace mien

@@ -50,13 +50,6 @@ class Reader {
   const std::string& file_;
 };
 
-void check_finite(const TensorFile& file, const std::string& name) {
-  for (const auto& [tensor, t] : file.tensors)
-    if (t.dtype() == DType::f32)
-      for (const float v : contiguous(t).span<float>())
-        if (!std::isfinite(v)) throw IoError(IoKind::bad_data, "model", name, "tensor " + tensor + " holds a value that is not finite", "Use weights of a training that did not diverge.");
-}
-
 // Checkpoints of other programs often wrap the state dict ("net_state_dict.", "module."): what stands before `first` is taken off every name.
 TensorFile without_wrapping(const TensorFile& input, const std::string& first) {
   std::string prefix;

@@ -1,6 +1,5 @@
 #include "mien/models/mtcnn/mtcnn.h"
 
-#include <cmath>
 
 #include "mien/ops/copy.h"
 #include "mien/ops/norm.h"
@@ -109,14 +108,6 @@ std::vector<NamedTensor> with_prefix(const TensorFile& file, const std::string& 
   for (const auto& [name, t] : file.tensors)
     if (name.rfind(prefix, 0) == 0) out.push_back({name.substr(prefix.size()), t});
   return out;
-}
-
-void check_finite(const TensorFile& file, const std::string& name) {
-  for (const auto& [tensor, t] : file.tensors) {
-    if (!is_floating(t.dtype())) continue;
-    for (const double v : t.to_vector())
-      if (!std::isfinite(v)) throw IoError(IoKind::bad_data, "mtcnn", name, "tensor " + tensor + " holds a value that is not finite", "Use weights of a training that did not diverge.");
-  }
 }
 
 }  // namespace
