@@ -21,10 +21,10 @@ constexpr Macs mtcnn_macs[] = {{"pnet.conv1", 100}, {"pnet.conv2", 9}, {"pnet.co
 
 int inspect(const std::string& path) {
   const TensorFile file = load_tensors(path);
-  std::int64_t values = 0;
+  std::int64_t values = 0;  // running statistics of batch norm are no parameters
   for (const auto& [name, t] : file.tensors) {
     std::printf("%-24s %s\n", name.c_str(), describe(t).c_str());
-    values += t.numel();
+    if (name.find(".running_") == std::string::npos) values += t.numel();
   }
   std::printf("tensors: %zu\nparameters: %ld\n", file.tensors.size(), static_cast<long>(values));
   const auto architecture = file.metadata.find("mien.architecture");
