@@ -189,6 +189,7 @@ Json summary(const Settings& s, const Result& r) {
   j["eer"] = c ? Json(equal_error_rate(c->ordered, EerRule::nearest_point)) : Json();
   j["tar@far0.01"] = c ? Json(tpr_at_fpr(c->ordered, 1e-2)) : Json();
   j["tar@far0.001"] = c ? Json(tpr_at_fpr(c->ordered, 1e-3)) : Json();
+  j["tar@far0.0001"] = c ? Json(tpr_at_fpr(c->ordered, 1e-4)) : Json();
   j["auc_ties_half"] = c ? Json(auc(c->roc)) : Json();
   j["eer_interpolated"] = c ? Json(equal_error_rate(c->roc)) : Json();
   j["average_precision"] = c ? Json(c->average_precision) : Json();
@@ -217,7 +218,8 @@ void print_text(const Settings& s, const Result& r) {
   std::printf("  accuracy           %.5f +- %.5f (deviation of %zu folds; standard error %.5f)\n", a.mean, a.deviation, a.accuracy.size(), a.standard_error);
   if (const auto& c = r.curves) {
     std::printf("  AUC                %.5f\n  EER                %.5f\n", auc(c->ordered), equal_error_rate(c->ordered, EerRule::nearest_point));
-    std::printf("  TAR at FAR 1 %%     %.4f\n  TAR at FAR 0.1 %%   %.4f\n", tpr_at_fpr(c->ordered, 1e-2), tpr_at_fpr(c->ordered, 1e-3));
+    std::printf("  TAR at FAR 1 %%     %.4f\n  TAR at FAR 0.1 %%   %.4f\n  TAR at FAR 0.01 %%  %.4f\n", tpr_at_fpr(c->ordered, 1e-2), tpr_at_fpr(c->ordered, 1e-3),
+                tpr_at_fpr(c->ordered, 1e-4));
   }
   std::printf("\n  %s  threshold  accuracy\n", s.inner > 0 ? "part" : "fold");
   for (std::size_t i = 0; i < a.accuracy.size(); ++i) {
