@@ -44,8 +44,7 @@ struct Settings {
   std::vector<std::int64_t> milestones, size;
   std::int64_t batch = 128, min_pictures = 1, warm_up = 200, embedding = 0, lfw_every = 1;
   int workers = 1, lfw_inner = 0;
-  bool dry_run = false;
-  std::string centre = "auto";
+  bool dry_run = false, centre = false;
   ObjectiveOptions objective;
 };
 
@@ -316,7 +315,7 @@ int train(Settings& s, example::TrainOptions& options) {
   const example::TrainResult result = example::run_training({trainee, *optimizer, loader, lr, step, evaluate, ema.get(), origin}, options);
   if (ema) ema->swap();
   net->eval();
-  if (s.centre == "on" || (s.centre == "auto" && s.objective.people == PeopleLoss::softmax)) centre(*net, people, spec);
+  if (s.centre) centre(*net, people, spec);
   TensorFile file = to_model_file(*net, spec);
   file.metadata["mien.recipe"] = "train_facenet seed " + std::to_string(options.seed) + ", " + std::to_string(people.count()) + " crops of " + std::to_string(people.names.size()) + " people";
   const std::string model = options.out + "/" + spec.architecture + ".safetensors";
@@ -370,7 +369,7 @@ int run(int argc, char** argv) {
   app.add_option("--clip", s.clip, "Largest norm of the gradient (0: no limit)")->capture_default_str();
   app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str();
   app.add_option("--augment", s.augment, "Strength of the random changes (0: mirroring alone)")->capture_default_str()->check(CLI::Range(0.0, 3.0));
-  app.add_option("--centre", s.centre, "Give the finished net's embeddings the mean 0: auto (after a softmax), on or off")->capture_default_str()->check(CLI::IsMember({"auto", "on", "off"}));
+  app.add_flag("--centre", s.centre, "Give the finished net's embeddings the mean 0 over the training crops");
   app.add_option("--workers", s.workers, "Threads that make batches ahead")->capture_default_str();
   app.add_option("--lfw", s.lfw, "Folder of LFW: accuracy on its pairs after an epoch");
   app.add_option("--pairs", s.pairs, "Its pairs file");
