@@ -44,7 +44,7 @@ struct Settings {
   std::vector<std::int64_t> milestones, size;
   std::int64_t batch = 128, min_pictures = 1, warm_up = 200, embedding = 0, lfw_every = 1;
   int workers = 1, lfw_inner = 0;
-  bool dry_run = false, centre = false;
+  bool dry_run = false, centre = false, singles = false;
   ObjectiveOptions objective;
 };
 
@@ -259,6 +259,7 @@ int train(Settings& s, example::TrainOptions& options) {
   if (s.objective.triplets != TripletRule::none || !s.pk.empty()) {
     PkOptions pk{.people = 30, .pictures = 4};
     if (!s.pk.empty() && std::sscanf(s.pk.c_str(), "%ldx%ld", &pk.people, &pk.pictures) != 2) throw ValueError("--pk", "expected PEOPLExPICTURES such as 30x4, got '" + s.pk + "'");
+    pk.singles = s.singles;
     pk.batches = std::max<std::int64_t>(1, people.count() / std::max<std::int64_t>(1, pk.people * pk.pictures));
     const PkSampler sampler(people.person, pk);
     order.size = sampler.size();
@@ -357,6 +358,7 @@ int run(int argc, char** argv) {
   app.add_option("--triplet-weight", s.objective.triplet_weight, "Weight of the triplet loss")->capture_default_str();
   app.add_option("--alpha", s.objective.alpha, "Margin of the triplets (squared distances)")->capture_default_str();
   app.add_option("--pk", s.pk, "Batches of P people with K pictures, e.g. 30x4 (the default with triplets)");
+  app.add_flag("--singles", s.singles, "People with one picture take part in such batches: the picture is repeated, changed differently each time");
   app.add_option("--batch", s.batch, "Crops a step")->capture_default_str()->check(CLI::Range(2, 65536));
   app.add_option("--optimizer", s.optimizer, "sgd (with Nesterov's momentum), adam, adamw or adagrad")->capture_default_str()->check(CLI::IsMember({"sgd", "adam", "adamw", "adagrad"}));
   app.add_option("--lr", s.lr, "Highest learning rate")->capture_default_str()->check(CLI::PositiveNumber);
