@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   spec.size = mobile ? 128 : 512;
   const auto net = make_embedding_net(spec);
   const PeopleLoss people = loss == "arcface" ? PeopleLoss::arcface : loss == "cosface" ? PeopleLoss::cosface : PeopleLoss::softmax;
-  FaceObjective objective({.size = spec.size, .classes = classes, .people = people, .scale = 64, .margin = people == PeopleLoss::arcface ? .5 : .35});
+  EmbeddingObjective objective({.size = spec.size, .classes = classes, .people = people, .scale = 64, .margin = people == PeopleLoss::arcface ? .5 : .35});
   net->require_grad();
   objective.require_grad();
   Sgd optimizer({.lr = .01, .momentum = .9, .weight_decay = 5e-4});

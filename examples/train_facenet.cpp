@@ -53,7 +53,7 @@ struct Settings {
 // The net and what it is trained towards, as one module: what checkpoints keep.
 struct Trainee : Module {
   EmbeddingNet& net;
-  FaceObjective objective;
+  EmbeddingObjective objective;
   Trainee(EmbeddingNet& n, const ObjectiveOptions& o) : net(n), objective(o) {}
   void visit(Visitor& v) override {
     v("net", net);

@@ -33,15 +33,15 @@ Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : !b.def
 
 }  // namespace
 
-FaceObjective::FaceObjective(const ObjectiveOptions& o) : options(o) {
-  if (o.people == PeopleLoss::none && o.triplets == TripletRule::none) throw ValueError("FaceObjective", "expects a loss over people, triplets, or both");
-  if (o.center_weight > 0 && o.people == PeopleLoss::none) throw ValueError("FaceObjective", "centers need a loss over people beside them");
+EmbeddingObjective::EmbeddingObjective(const ObjectiveOptions& o) : options(o) {
+  if (o.people == PeopleLoss::none && o.triplets == TripletRule::none) throw ValueError("EmbeddingObjective", "expects a loss over people, triplets, or both");
+  if (o.center_weight > 0 && o.people == PeopleLoss::none) throw ValueError("EmbeddingObjective", "centers need a loss over people beside them");
   if (o.people == PeopleLoss::softmax) softmax_ = std::make_unique<Linear>(LinearOptions{.in = o.size, .out = o.classes});
   else if (o.people != PeopleLoss::none) margin_ = std::make_unique<MarginHead>(MarginHeadOptions{.in = o.size, .classes = o.classes, .margin = margin_of(o)});
   if (o.center_weight > 0) center_ = std::make_unique<CenterLoss>(CenterLossOptions{.classes = o.classes, .features = o.size});
 }
 
-FaceObjective::Result FaceObjective::operator()(const Tensor& embedding, const Tensor& labels, std::uint64_t seed) {
+EmbeddingObjective::Result EmbeddingObjective::operator()(const Tensor& embedding, const Tensor& labels, std::uint64_t seed) {
   Result r;
   r.parts.emplace_back("loss", 0);
   if (options.people != PeopleLoss::none) {
@@ -81,7 +81,7 @@ FaceObjective::Result FaceObjective::operator()(const Tensor& embedding, const T
   return r;
 }
 
-void FaceObjective::visit(Visitor& v) {
+void EmbeddingObjective::visit(Visitor& v) {
   if (softmax_) v("softmax", *softmax_);
   if (margin_) v("margin", *margin_);
   if (center_) v("center", *center_);

@@ -26,9 +26,9 @@ struct ObjectiveOptions {
   double triplet_weight = 1, alpha = .2;  // squared distances of normalised embeddings
 };
 
-class FaceObjective : public Module {
+class EmbeddingObjective : public Module {
  public:
-  explicit FaceObjective(const ObjectiveOptions& options);  // ValueError: neither people nor triplets; a head without classes
+  explicit EmbeddingObjective(const ObjectiveOptions& options);  // ValueError: neither people nor triplets; a head without classes
   struct Result {
     Tensor total;                                          // undefined when there is nothing to learn from (no triplet found)
     std::vector<std::pair<std::string, double>> parts;     // always the same names in the same order: loss, ...

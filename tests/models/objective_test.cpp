@@ -18,7 +18,7 @@ Tensor embeddings(DType dtype = DType::f32) {
   manual_seed(8);
   return randn({6, 5}, {.dtype = dtype});
 }
-double part(const FaceObjective::Result& r, const std::string& name) {
+double part(const EmbeddingObjective::Result& r, const std::string& name) {
   for (const auto& [n, v] : r.parts)
     if (n == name) return v;
   FAIL("no " << name);
@@ -28,7 +28,7 @@ double part(const FaceObjective::Result& r, const std::string& name) {
 }  // namespace
 
 TEST_CASE("a softmax over people is cross-entropy of a dense layer", "[objective]") {
-  FaceObjective o({.size = 5, .classes = 3, .people = PeopleLoss::softmax});
+  EmbeddingObjective o({.size = 5, .classes = 3, .people = PeopleLoss::softmax});
   const Tensor e = embeddings();
   const auto r = o(e, labels, 0);
   const auto p = o.parameters();
@@ -40,7 +40,7 @@ TEST_CASE("a softmax over people is cross-entropy of a dense layer", "[objective
 
 TEST_CASE("people, centers and triplets add up with their weights", "[objective]") {
   const Tensor e = embeddings();
-  FaceObjective o({.size = 5, .classes = 3, .people = PeopleLoss::cosface, .scale = 8, .margin = .1, .center_weight = .5, .triplets = TripletRule::batch_all, .triplet_weight = 2, .alpha = .3});
+  EmbeddingObjective o({.size = 5, .classes = 3, .people = PeopleLoss::cosface, .scale = 8, .margin = .1, .center_weight = .5, .triplets = TripletRule::batch_all, .triplet_weight = 2, .alpha = .3});
   const auto r = o(e, labels, 0);
   CHECK(part(r, "loss") == Approx(part(r, "people_loss") + .5 * part(r, "center_loss") + 2 * part(r, "triplet_loss")));
   CHECK(part(r, "triplet_loss") == Approx(batch_all_triplet_loss(normalize(e), labels, .3, true).loss.item()));
@@ -49,14 +49,14 @@ TEST_CASE("people, centers and triplets add up with their weights", "[objective]
 
 TEST_CASE("every rule of triplets gives a loss or, when none is found, nothing to learn from", "[objective]") {
   for (const TripletRule rule : {TripletRule::batch_all, TripletRule::batch_hard, TripletRule::semi_hard, TripletRule::violating, TripletRule::hard}) {
-    FaceObjective o({.size = 5, .people = PeopleLoss::none, .triplets = rule, .alpha = 1});
+    EmbeddingObjective o({.size = 5, .people = PeopleLoss::none, .triplets = rule, .alpha = 1});
     const auto r = o(embeddings(), labels, 3);
     REQUIRE(r.total.defined());
     CHECK(std::isfinite(r.total.item()));
     CHECK(r.total.item() > 0);
     CHECK(o(embeddings(), labels, 3).total.item() == r.total.item());
   }
-  FaceObjective mined({.size = 5, .people = PeopleLoss::none, .triplets = TripletRule::semi_hard});
+  EmbeddingObjective mined({.size = 5, .people = PeopleLoss::none, .triplets = TripletRule::semi_hard});
   const auto none = mined(embeddings(), Tensor::from<std::int64_t>({0, 1, 2, 3, 4, 5}, {6}), 0);  // nobody twice
   CHECK(!none.total.defined());
   CHECK(part(none, "loss") == 0);
@@ -64,7 +64,7 @@ TEST_CASE("every rule of triplets gives a loss or, when none is found, nothing t
 
 TEST_CASE("the derivative of every objective", "[objective]") {
   for (const PeopleLoss people : {PeopleLoss::softmax, PeopleLoss::arcface, PeopleLoss::cosface, PeopleLoss::sphereface, PeopleLoss::none}) {
-    FaceObjective o({.size = 5, .classes = people == PeopleLoss::none ? 0 : 3, .people = people, .scale = 8, .margin = people == PeopleLoss::sphereface ? 2. : .2, .label_smoothing = .1,
+    EmbeddingObjective o({.size = 5, .classes = people == PeopleLoss::none ? 0 : 3, .people = people, .scale = 8, .margin = people == PeopleLoss::sphereface ? 2. : .2, .label_smoothing = .1,
                      .center_weight = people == PeopleLoss::softmax ? .3 : 0, .triplets = people == PeopleLoss::cosface || people == PeopleLoss::none ? TripletRule::batch_all : TripletRule::none});
     o.to(DType::f64);
     o.eval();  // centers stay
@@ -75,10 +75,10 @@ TEST_CASE("the derivative of every objective", "[objective]") {
 }
 
 TEST_CASE("an objective refuses what makes no sense", "[objective]") {
-  CHECK_THROWS_WITH(FaceObjective({.size = 5, .people = PeopleLoss::none}), Catch::Matchers::Contains("people, triplets, or both"));
-  CHECK_THROWS_WITH(FaceObjective({.size = 5, .people = PeopleLoss::none, .center_weight = 1, .triplets = TripletRule::hard}), Catch::Matchers::Contains("centers need a loss over people"));
-  CHECK_THROWS_AS(FaceObjective({.size = 5, .classes = 0, .people = PeopleLoss::softmax}), ValueError);
-  FaceObjective o({.size = 5, .classes = 3, .people = PeopleLoss::softmax});
+  CHECK_THROWS_WITH(EmbeddingObjective({.size = 5, .people = PeopleLoss::none}), Catch::Matchers::Contains("people, triplets, or both"));
+  CHECK_THROWS_WITH(EmbeddingObjective({.size = 5, .people = PeopleLoss::none, .center_weight = 1, .triplets = TripletRule::hard}), Catch::Matchers::Contains("centers need a loss over people"));
+  CHECK_THROWS_AS(EmbeddingObjective({.size = 5, .classes = 0, .people = PeopleLoss::softmax}), ValueError);
+  EmbeddingObjective o({.size = 5, .classes = 3, .people = PeopleLoss::softmax});
   CHECK_THROWS_AS(o(embeddings(), Tensor::from<std::int64_t>({0, 0, 1, 1, 2, 3}, {6}), 0), ValueError);
 }
 

@@ -97,7 +97,7 @@ std::string train_from_loader(Net& net, int workers, std::int64_t batch, const s
 std::string train_faces(int workers) {
   manual_seed(5);
   MobileFaceNet net({.height = 16, .width = 16, .size = 8, .dropout = .1});
-  FaceObjective objective({.size = 8, .classes = 6, .people = PeopleLoss::cosface, .scale = 16, .margin = .1, .center_weight = .1, .triplets = TripletRule::semi_hard});
+  EmbeddingObjective objective({.size = 8, .classes = 6, .people = PeopleLoss::cosface, .scale = 16, .margin = .1, .center_weight = .1, .triplets = TripletRule::semi_hard});
   net.require_grad();
   objective.require_grad();
   Loader loader({.size = 80, .batch = 8, .seed = 3, .workers = workers}, [&](std::span<const std::int64_t> rows, std::uint64_t epoch) {
