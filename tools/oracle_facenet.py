@@ -184,6 +184,15 @@ def triplet_loss(net, x, labels, state):
     return F.relu(((e[a] - e[p]) ** 2).sum(1) - ((e[a] - e[n]) ** 2).sum(1) + .2).mean()
 
 
+def mined_loss(net, x, labels, state):
+    """The same over mined triplets: every ordered pair of one label with the nearest row of another (the lower index on ties)."""
+    e = F.normalize(net(x))
+    d, same = torch.cdist(e.detach(), e.detach(), compute_mode="donot_use_mm_for_euclid_dist"), labels[:, None] == labels[None]
+    nearest = torch.where(same, torch.full_like(d, 9), d).argmin(1)
+    a, p = [torch.tensor(v) for v in zip(*[(i, j) for i in range(BATCH) for j in range(BATCH) if i != j and same[i, j]])]
+    return F.relu(((e[a] - e[p]) ** 2).sum(1) - ((e[a] - e[nearest[a]]) ** 2).sum(1) + .2).mean()
+
+
 def arcface_loss(net, x, labels, state):
     """InsightFace's additive angle, scale 16, m .5; beyond pi the cosine less m sin m."""
     cosine = F.linear(F.normalize(net(x)), F.normalize(net.head.weight))
@@ -198,8 +207,10 @@ def training(args):
     x, ours, theirs = faces(2, 91, 1, torch.float64), start(Small(512, 0, (5, 10, 5), 1), torch.float64).eval(), start(InceptionResnetV1(pretrained=None), torch.float64).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert (F.normalize(ours(x)) - theirs(x)).abs().max() < 1e-12
-    out = {"torch": torch.__version__}
-    for name, lr, loss_of in (("softmax", 1e-4, softmax_loss), ("center", 1e-4, center_loss), ("triplet", 1e-4, triplet_loss), ("arcface", 1e-5, arcface_loss)):
+    path = os.path.join(FIXTURES, "facenet_training.json")
+    out = json.load(open(path)) if args.only else {"torch": torch.__version__}
+    for name, lr, loss_of in (("softmax", 1e-4, softmax_loss), ("center", 1e-4, center_loss), ("triplet", 1e-4, triplet_loss), ("arcface", 1e-5, arcface_loss), ("mined", 1e-4, mined_loss)):
+        if args.only and name not in args.only: continue
         out[name] = {"lr": lr}
         for dtype in (torch.float64, torch.float32):
             net, state, curve = Small(EMBEDDING, CLASSES if name in ("softmax", "center") else 0, (1, 1, 1), DIVISOR), {}, []
@@ -214,7 +225,7 @@ def training(args):
             if dtype == torch.float64: out[name]["weights"] = {n: checksum(t)[:2] for n, t in net.state_dict().items() if "num_batches" not in n}
             print(name, dtype, curve[0], curve[10], curve[-1])
         print("  f32 from f64", max(abs(a - b) for a, b in zip(out[name]["f64"], out[name]["f32"])))
-    json.dump(out, open(os.path.join(FIXTURES, "facenet_training.json"), "w"), separators=(",", ":"))
+    json.dump(out, open(path, "w"), separators=(",", ":"))
 
 def variables(net):
     """The net's values under the names and in the order of axes of David Sandberg's facenet."""
@@ -328,8 +339,8 @@ def pca(args):
 if __name__ == "__main__":
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = ap.add_subparsers(dest="what", required=True)
-    for f in (forward, training):
-        sub.add_parser(f.__name__).set_defaults(run=f)
+    sub.add_parser("forward").set_defaults(run=forward)
+    p = sub.add_parser("training"); p.set_defaults(run=training); p.add_argument("--only", nargs="+", help="make these losses anew and keep the others")
     p = sub.add_parser("clearest"); p.set_defaults(run=clearest); p.add_argument("--seeds", type=int, default=100)
     p = sub.add_parser("roundtrip"); p.set_defaults(run=roundtrip); p.add_argument("mien")
     p = sub.add_parser("step"); p.set_defaults(run=step); p.add_argument("--loss", choices=("softmax", "cosface", "arcface"), default="softmax"); p.add_argument("--batch", type=int, default=32)

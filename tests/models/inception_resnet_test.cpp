@@ -225,6 +225,15 @@ TEST_CASE("50 steps of a small Inception-ResNet with FaceNet's triplet loss foll
     };
   });
 }
+TEST_CASE("50 steps of a small Inception-ResNet with mined triplets follow PyTorch's", "[facenet][training]") {
+  compare_with_pytorch("mined", 0, false, [](DType) -> PupilLoss {
+    return [](Pupil& p, const Tensor& x, const Tensor& y) {
+      const Tensor e = normalize(p.net.forward(x));
+      const Triplets t = mine_triplets(pairwise_squared_distances(e.detach()), y, MiningRule::hard);
+      return facenet_triplet_loss(index_select(e, t.anchor), index_select(e, t.positive), index_select(e, t.negative));
+    };
+  });
+}
 TEST_CASE("50 steps of a small Inception-ResNet with ArcFace follow PyTorch's", "[facenet][training]") {
   compare_with_pytorch("arcface", 0, true, [](DType) -> PupilLoss { return [](Pupil& p, const Tensor& x, const Tensor& y) { return cross_entropy((*p.head)(p.net.forward(x), y), y); }; });
 }
