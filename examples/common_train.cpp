@@ -265,9 +265,10 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   return result;
 }
 
-void learn(const Tensor& loss, Optimizer& optimizer) {
+void learn(const Tensor& loss, Optimizer& optimizer, double clip, const std::vector<NamedTensor>& parameters) {
   if (!std::isfinite(loss.item())) return;
   backward(loss);
+  if (clip > 0) clip_grad_norm(parameters, clip);
   optimizer.step();
   optimizer.zero_grad();
 }

@@ -49,8 +49,8 @@ struct TrainResult {
 // A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite; what is saved then is the last good state.
 TrainResult run_training(const TrainTask& task, const TrainOptions& options);
 
-// Backward and one optimizer step, unless the loss is not finite: then the weights stay as they are.
-void learn(const Tensor& loss, Optimizer& optimizer);
+// Backward and one optimizer step, unless the loss is not finite: then the weights stay as they are. `clip`: largest norm of all gradients together, 0: no limit.
+void learn(const Tensor& loss, Optimizer& optimizer, double clip = 0, const std::vector<NamedTensor>& parameters = {});
 
 // Ctrl-C and SIGTERM once: finish the step, save, end. Twice: at once.
 void catch_signals();

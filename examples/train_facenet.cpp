@@ -269,18 +269,10 @@ int train(Settings& s, example::TrainOptions& options) {
   const Augmentation augmentation = Augmentation{}.scaled(s.augment);
   Loader loader(order, [&](std::span<const std::int64_t> rows, std::uint64_t epoch) { return make_batch(people, spec, rows, augmentation, options.seed, epoch); });
 
+  const auto parameters = trainee.parameters();
   const auto step = [&](const Batch& b) -> example::Metrics {
     const auto r = trainee.objective(net->forward(b[0]), b[1], options.seed + static_cast<std::uint64_t>(optimizer->steps()));
-    if (r.total.defined()) {
-      if (s.clip > 0 && std::isfinite(r.parts[0].second)) {
-        backward(r.total);
-        clip_grad_norm(trainee.parameters(), s.clip);
-        optimizer->step();
-        optimizer->zero_grad();
-      } else {
-        example::learn(r.total, *optimizer);
-      }
-    }
+    if (r.total.defined()) example::learn(r.total, *optimizer, s.clip, parameters);
     return r.parts;
   };
   trainee.train();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the small fixtures under tests/fixtures with PyTorch and facenet-pytorch, and times PyTorch beside mien.
 
-Set up once:  python3 -m venv oracle-env && oracle-env/bin/pip install numpy torch torchvision pillow && oracle-env/bin/pip install --no-deps facenet-pytorch
+Set up once:  python3 -m venv oracle-env && oracle-env/bin/pip install numpy torch torchvision pillow requests tqdm && oracle-env/bin/pip install --no-deps facenet-pytorch
 Then:         oracle-env/bin/python tools/oracle.py ops|training|mtcnn|boxes|lenet|onet-step [options]
 """
 import argparse, glob, json, os, struct, sys, time
