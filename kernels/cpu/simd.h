@@ -20,8 +20,9 @@ inline void Store(Vec v, float* p) { _mm512_storeu_ps(p, v); }
 inline Vec Set(float x) { return _mm512_set1_ps(x); }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
-inline Vec Max(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // the second where one is NaN
-inline Vec Min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+// The second where one is NaN. All lanes by a mask: g++ 12 warns of the undefined operand in _mm512_max_ps.
+inline Vec Max(Vec a, Vec b) { return _mm512_maskz_max_ps(static_cast<__mmask16>(-1), a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm512_maskz_min_ps(static_cast<__mmask16>(-1), a, b); }
 // The first n lanes, 0 <= n <= lanes; the others are zeros or left alone. Memory past them is not touched.
 inline __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 inline Vec LoadFirst(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
