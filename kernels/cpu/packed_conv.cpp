@@ -206,10 +206,6 @@ PanelOut moved(PanelOut o, std::int64_t pixels) {
   return o;
 }
 
-void prefetch(const float* from, std::int64_t floats) {
-  for (std::int64_t i = 0; i < floats; i += 16) __builtin_prefetch(from + i, 0, 2);
-}
-
 void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source& from, const Segments& segments, std::int64_t first_panel, std::int64_t end_panel) {
   const std::int64_t panel_floats = p.s.depth() * panel_cols, pixels = b.images * b.rows * p.s.ow;
   const std::int64_t first_pixel = (b.image * p.s.oh + b.row) * p.s.ow;
@@ -220,16 +216,12 @@ void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source&
     PanelOut out[2];
     for (std::int64_t i = 0; i < panels; ++i) out[i] = panel_out(a, panel + i, first_pixel);
     const float* mine = weights + panel * panel_floats;
-    const float* next = mine + panels * panel_floats;
-    const std::int64_t next_floats = std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels) * panel_floats;
-    std::int64_t fetched = 0;
+    const auto* next = reinterpret_cast<const char*>(mine + panels * panel_floats);
+    const std::int64_t next_bytes = 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels);
     for_tiles(p, b, from, data, [&](const LeftRows& left, std::int64_t pixel, std::int64_t rows) {
-      const std::int64_t until = next_floats * (pixel + rows) / pixels / 16 * 16;
-      prefetch(next + fetched, until - fetched);
-      fetched = until;
       PanelOut here[2];
       for (std::int64_t i = 0; i < panels; ++i) here[i] = moved(out[i], pixel);
-      tile_kernel_of(rows, panels)(left, segments, mine, panel_floats, here);
+      tile_kernel_of(rows, panels)(left, segments, mine, panel_floats, here, {next + next_bytes * pixel / pixels, next_bytes * rows / pixels / p.s.depth()});
     });
   }
 }
@@ -250,7 +242,10 @@ void run(const KernelArgs& a) {
   fill_offsets(p, p.copied ? source_of_copy(nullptr, p) : picture, offsets);
   const Segments segments{offsets, p.segments, p.segment_length};
   const std::int64_t pairs = divide_up(p.panels, tile_panels);
-  for_shares(p.blocks * p.shares_of_panels, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+  // A block is copied once a share: no more shares than threads then.
+  const std::int64_t items = p.blocks * p.shares_of_panels, shares = p.copied ? std::min<std::int64_t>(shares_of(items), num_threads()) : shares_of(items);
+  parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
+    const std::int64_t begin = items * share / shares, end = items * (share + 1) / shares;
     auto* copy = reinterpret_cast<float*>(scratch + offsets_bytes(p) + share * copy_bytes(p));
     for (std::int64_t item = begin; item < end; ++item) {
       const std::int64_t index = item / p.shares_of_panels, part = item % p.shares_of_panels;

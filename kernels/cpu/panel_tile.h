@@ -56,6 +56,12 @@ struct PanelOut {
   bool relu;
 };
 
+// Memory that is wanted in L2 soon (the next panels): one prefetch for every k, `step` bytes apart. A step of 0 fetches nothing new.
+struct Ahead {
+  const char* data;
+  std::int64_t step;
+};
+
 namespace panel_tile_detail {
 
 inline Vec activated(Vec v, const PanelOut& o, Vec slope) {
@@ -94,7 +100,7 @@ inline void finish(Vec (&acc)[ROWS][PANELS * panel_vecs], const PanelOut* out) {
 
 // b_step: distance of two panels.
 template <int ROWS, int PANELS>
-[[gnu::noinline]] inline void tile(const LeftRows& left, const Segments& segments, const float* b, std::int64_t b_step, const PanelOut* out) {
+[[gnu::noinline]] inline void tile(const LeftRows& left, const Segments& segments, const float* b, std::int64_t b_step, const PanelOut* out, Ahead ahead) {
   constexpr int groups = (ROWS + 2) / 3, vecs = PANELS * panel_vecs;
   Vec acc[ROWS][vecs];
 #pragma GCC unroll 16
@@ -108,6 +114,8 @@ template <int ROWS, int PANELS>
 #pragma GCC unroll 8
     for (int q = 0; q < groups; ++q) a[q] = left.group[q] + *offset;
     for (const float* stop = b + length * panel_cols; b != stop; b += panel_cols) {
+      __builtin_prefetch(ahead.data, 0, 2);
+      ahead.data += ahead.step;
 #if MIEN_LEVEL_IS_avx512 || MIEN_LEVEL_IS_avx2
       Vec y[vecs];
 #pragma GCC unroll 4
@@ -138,7 +146,7 @@ template <int ROWS, int PANELS>
 
 }  // namespace panel_tile_detail
 
-using TileKernel = void (*)(const LeftRows&, const Segments&, const float* b, std::int64_t b_step, const PanelOut*);
+using TileKernel = void (*)(const LeftRows&, const Segments&, const float* b, std::int64_t b_step, const PanelOut*, Ahead);
 
 // The kernel of a tile of `rows` rows (1 to tile_rows) and `panels` panels (1 to tile_panels).
 inline TileKernel tile_kernel_of(std::int64_t rows, std::int64_t panels) {
