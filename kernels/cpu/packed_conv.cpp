@@ -262,7 +262,6 @@ void run(const KernelArgs& a) {
 }
 
 const char* decline(const KernelArgs& a) {
-  if (a.get<PackedConvParams>().groups != 1) return packed_depthwise.decline(a);
   for (const View& v : a.in)
     if (v.dtype != DType::f32) return "f32 only";
   for (const View& v : a.out)
@@ -274,12 +273,13 @@ const char* decline(const KernelArgs& a) {
   const View* residual = packed_extras(a).residual;
   return residual && !pixel_step(*residual) ? "the residual is not channels_last" : nullptr;
 }
-bool depthwise(const KernelArgs& a) { return a.get<PackedConvParams>().groups != 1; }
+bool depthwise(const KernelArgs& a) { return a.in[1].rank() == 2; }
 
 }  // namespace
 
 extern const KernelEntry packed_conv2d_entry{
-    [](const KernelArgs& a) { return depthwise(a) ? packed_depthwise.run(a) : run(a); }, decline,
-    [](const KernelArgs& a) { return depthwise(a) ? packed_depthwise.workspace ? packed_depthwise.workspace(a) : 0 : workspace(a); }};
+    [](const KernelArgs& a) { return depthwise(a) ? packed_depthwise.run(a) : run(a); },
+    [](const KernelArgs& a) { return depthwise(a) ? packed_depthwise.decline(a) : decline(a); },
+    [](const KernelArgs& a) { return depthwise(a) ? 0 : workspace(a); }};
 
 }  // namespace mien::MIEN_LEVEL
