@@ -13,6 +13,7 @@
   X(conv2d)                  \
   X(conv2d_grad_input)       \
   X(conv2d_grad_weight)      \
+  X(packed_conv2d)           \
   X(matmul)                  \
   X(linear)                  \
   X(max_pool2d)              \
