@@ -50,6 +50,9 @@ Level max_cpu_level() noexcept;
 Level machine_cpu_level() noexcept;         // without the cap
 void set_max_cpu_level(Level level);        // for tests; ValueError above machine_cpu_level()
 
+// The first entry that does not decline; what run_kernel runs. `op` is for messages. NotImplemented when every entry declined: the message lists the
+// reasons. The choice depends on dtypes, shapes and strides, not on addresses.
+const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args);
 // Chooses and runs the first entry that does not decline. `op` is for messages. Workspace comes from the process's allocator.
 // NotImplemented when every entry declined: the message lists the reasons.
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params);
