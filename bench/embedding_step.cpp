@@ -54,6 +54,9 @@ int main(int argc, char** argv) {
   const std::int64_t batch = std::atoll(argument(3, "32").c_str()), classes = std::atoll(argument(6, "10575").c_str());
   const int threads = std::atoi(argument(4, "1").c_str()), steps = std::atoi(argument(5, "5").c_str());
   set_num_threads(threads);
+  const std::string products = argument(7, "f32");
+  for (const Precision p : {Precision::f32, Precision::bf16x3, Precision::bf16})
+    if (products == mien::name(p)) set_matmul_precision(p);
   manual_seed(1);
   EmbeddingSpec spec;
   spec.architecture = name;
@@ -82,8 +85,8 @@ int main(int argc, char** argv) {
   const Times infer = median_ms(steps, [&] { net->forward(x); });
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("{\"schema\": \"mien.embedding_step/1\", \"net\": \"%s\", \"loss\": \"%s\", \"classes\": %ld, \"batch\": %ld, \"threads\": %d, \"level\": \"%s\", \"train_wall_ms\": %.1f, "
+  std::printf("{\"schema\": \"mien.embedding_step/1\", \"net\": \"%s\", \"loss\": \"%s\", \"classes\": %ld, \"batch\": %ld, \"threads\": %d, \"level\": \"%s\", \"products\": \"%s\", \"train_wall_ms\": %.1f, "
               "\"train_cpu_ms\": %.1f, \"infer_wall_ms\": %.1f, \"infer_cpu_ms\": %.1f, \"tensors_MiB\": %ld, \"resident_MiB\": %ld}\n",
-              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), train.wall, train.cpu, infer.wall, infer.cpu,
+              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), mien::name(matmul_precision()), train.wall, train.cpu, infer.wall, infer.cpu,
               static_cast<long>(tensors >> 20), usage.ru_maxrss >> 10);
 }
