@@ -1,7 +1,7 @@
 // Time and memory of one training step (forward, loss over the people, backward, SGD) and of one forward pass in eval mode of a face-embedding net; the
 // same work as `tools/oracle_facenet.py step` gives PyTorch.
 //
-//   bench_embedding_step mobilefacenet|inception-resnet-v1 [LOSS=softmax|cosface|arcface] [BATCH=32] [THREADS=1] [STEPS=5] [CLASSES=10575]
+//   bench_embedding_step mobilefacenet|inception-resnet-v1 [LOSS=softmax|cosface|arcface] [BATCH=32] [THREADS=1] [STEPS=5] [CLASSES=10575] [PRODUCTS=f32|bf16x3|bf16]
 //
 // One JSON line; medians after two steps of warm-up. Peak memory: tensors alive at once, and the process.
 #include <sys/resource.h>
@@ -18,6 +18,7 @@
 #include "mien/kernels/parallel.h"
 #include "mien/models/facenet/embedding_net.h"
 #include "mien/models/facenet/objective.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/optim/optimizer.h"
 #include "mien/tensor/allocator.h"
@@ -72,7 +73,7 @@ int main(int argc, char** argv) {
   Sgd optimizer({.lr = .01, .momentum = .9, .weight_decay = 5e-4});
   optimizer.add_group(net->parameters());
   optimizer.add_group(objective.parameters());
-  const Tensor x = randn({batch, 3, spec.height, spec.width}), labels = randint(0, classes, {batch});
+  const Tensor x = channels_last(randn({batch, 3, spec.height, spec.width})), labels = randint(0, classes, {batch});
   net->train();
   const Times train = median_ms(steps, [&] {
     backward(objective(net->forward(x), labels, 0).total);

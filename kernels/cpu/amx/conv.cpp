@@ -4,6 +4,7 @@
 //   grad_input   one lattice for each residue of the position modulo the stride: the taps that reach it are a convolution of stride 1 of their own
 #include "mien/kernels/cpu/amx/pack.h"
 #include "mien/kernels/cpu/conv_paths.h"
+#include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -92,7 +93,7 @@ inline void put_line(const float* from, Bf16* to, const Parts& parts) {
 }
 
 // Rows [first, first + count) as row tiles [row tile][step][16 rows][32]; where each row's output pixel lies goes to `pixels`.
-void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, float* line, std::int64_t* pixels) {
+[[gnu::noinline]] void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, float* line, std::int64_t* pixels) {
   const std::int64_t all = steps(p, l), k_size = l.taps * p.c;
   std::int64_t n = first / (l.rows * l.cols), r = first / l.cols % l.rows, q = first % l.cols;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -133,7 +134,7 @@ void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t
 }
 
 // Output tiles of gathered rows: straight into y where whole tiles lie there densely, else through a buffer.
-void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
+[[gnu::noinline]] void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
   const std::int64_t all = steps(p, l);
   for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
     for (std::int64_t row = 0; row < count; row += 2 * tile_size) {
@@ -165,9 +166,11 @@ void product(const Problem& p, const Lattice& l, void* workspace) {
     std::copy_n(p.bias, p.o, bias);
   }
   const std::int64_t at_once = rows_at_once(p, l);
-  for_shares((l.size() + at_once - 1) / at_once, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+  ScratchSlots slots;
+  for_shares((l.size() + at_once - 1) / at_once, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     configure_tiles();
-    auto* left = reinterpret_cast<Bf16*>(scratch + share * share_bytes(p, l));
+    const auto slot = slots.take();
+    auto* left = reinterpret_cast<Bf16*>(scratch + slot.number() * share_bytes(p, l));
     auto* line = reinterpret_cast<float*>(left + p.parts * left_part(p, l));
     std::int64_t pixels[512];
     for (std::int64_t first = begin * at_once; first < std::min(end * at_once, l.size()); first += at_once) {

@@ -5,6 +5,7 @@
 // sums are rows of gW as they are.
 #include "mien/kernels/cpu/amx/pack.h"
 #include "mien/kernels/cpu/conv_paths.h"
+#include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -175,9 +176,11 @@ void run(const KernelArgs& a) {
   auto* sums = static_cast<float*>(a.workspace);
   auto* scratch = reinterpret_cast<Bf16*>(sums + p.pixel_shares * p.share_sums());
   const std::int64_t items = p.pointwise ? p.s.pixels() : p.s.n;
+  ScratchSlots slots;
   parallel_for(p.shares(), 1, [&](std::int64_t share, std::int64_t) {
     configure_tiles();
-    Bf16* left = scratch + share * p.share_bytes() / 2;
+    const auto slot = slots.take();
+    Bf16* left = scratch + slot.number() * p.share_bytes() / 2;
     Bf16* right = left + p.parts * p.left_part();
     const std::int64_t pixels = share / p.channel_shares, channels = share % p.channel_shares;
     const std::int64_t tile = channels * p.tiles_per_share(), tiles = std::min(p.tiles_per_share(), tiles_of(p.left_c) - tile);
