@@ -15,6 +15,9 @@ inline bool all_f32(const KernelArgs& a) {
   return true;
 }
 
+// An optional third input, the bias.
+inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
+
 // Work split into a fixed number of shares, each with scratch memory of its own.
 inline constexpr std::int64_t max_shares = 16;
 inline std::int64_t shares_of(std::int64_t items) { return items < max_shares ? (items < 1 ? 1 : items) : max_shares; }
