@@ -14,6 +14,7 @@ namespace mien::MIEN_LEVEL {
 #if MIEN_LEVEL_IS_avx512
 using Vec = __m512;
 inline constexpr int lanes = 16;
+inline constexpr std::int64_t cache_floats = 160 * 1024;  // of the second cache, for what a loop comes back to
 inline constexpr int gemm_rows = 12;  // 12 x 2 accumulators, 2 of B, 1 broadcast: 27 of 32 registers
 inline Vec Load(const float* p) { return _mm512_loadu_ps(p); }
 inline void Store(Vec v, float* p) { _mm512_storeu_ps(p, v); }
@@ -30,6 +31,7 @@ inline void StoreFirst(Vec v, float* p, std::int64_t n) { _mm512_mask_storeu_ps(
 #elif MIEN_LEVEL_IS_avx2
 using Vec = __m256;
 inline constexpr int lanes = 8;
+inline constexpr std::int64_t cache_floats = 48 * 1024;
 inline constexpr int gemm_rows = 6;  // 6 x 2 accumulators, 2 of B, 1 broadcast: 15 of 16 registers
 inline Vec Load(const float* p) { return _mm256_loadu_ps(p); }
 inline void Store(Vec v, float* p) { _mm256_storeu_ps(p, v); }
@@ -46,6 +48,7 @@ inline void StoreFirst(Vec v, float* p, std::int64_t n) { _mm256_maskstore_ps(p,
 #else
 using Vec = float __attribute__((vector_size(16)));
 inline constexpr int lanes = 4;
+inline constexpr std::int64_t cache_floats = 32 * 1024;
 inline constexpr int gemm_rows = 4;
 inline Vec Load(const float* p) {
   Vec v;
