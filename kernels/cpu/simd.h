@@ -20,6 +20,9 @@ inline void Store(Vec v, float* p) { _mm512_storeu_ps(p, v); }
 inline Vec Set(float x) { return _mm512_set1_ps(x); }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+// Max and Min: b where one of them is NaN. The masked forms, because g++ 12 warns of its own header with the plain ones; the code is the same.
+inline Vec Max(Vec a, Vec b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm512_maskz_min_ps(0xffff, a, b); }
 #elif MIEN_LEVEL_IS_avx2
 using Vec = __m256;
 inline constexpr int lanes = 8;
@@ -29,6 +32,8 @@ inline void Store(Vec v, float* p) { _mm256_storeu_ps(p, v); }
 inline Vec Set(float x) { return _mm256_set1_ps(x); }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec Max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 #else
 using Vec = float __attribute__((vector_size(16)));
 inline constexpr int lanes = 4;
@@ -42,6 +47,8 @@ inline void Store(Vec v, float* p) { std::memcpy(p, &v, sizeof v); }
 inline Vec Set(float x) { return Vec{x, x, x, x}; }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 inline Vec Add(Vec a, Vec b) { return a + b; }
+inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
 #endif
 inline constexpr int gemm_cols = 2 * lanes;
 
