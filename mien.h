@@ -48,6 +48,7 @@
 #include "mien/ops/nms.h"
 #include "mien/ops/norm.h"
 #include "mien/ops/normalize.h"
+#include "mien/ops/packed_conv.h"
 #include "mien/ops/pick.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/prelu.h"

@@ -24,6 +24,27 @@ struct ConvParams {
   std::int64_t groups = 1;
 };
 
+// The packed convolution of planned inference. Weights have the same packed form at every level; its rank tells which one it is:
+//   [ceil(O/16), kh*kw*C, 16]                      groups 1: panels of 16 outputs, k = (i, j, c), zeros past O
+//   [ceil(O/16), kh*kw, ceil(C/32), 16, 16, 2]     groups 1 for tile units (bf16): 16 pairs of channels, 16 outputs, the pair; zeros past C and O
+//   [kh*kw, C]                                     depthwise: groups == C == O
+// pack_conv_weights:  in w[O,C/g,kh,kw] f32 or f64    out packed (of w's dtype, or bf16)
+// packed_conv2d:      in x[N,C,H,W], packed, bias[O], (slope[O] when prelu), (residual, when `residual`)
+//                     out y_0 .. y_k [N,channels[i],OH,OW]      y = act(conv(x) + bias + residual)
+//   Several outputs are siblings that read the same x: their packed weights lie one after the other (each begins a panel), bias and slope too. A residual
+//   goes with one output. x, residual and y are channels_last or a channel slice of a wider channels_last map (strides 1 along c, ld >= C along w,
+//   W*ld, H*W*ld), which is how a concat is written in place. All f32 (or f64); or x, packed and residual bf16, bias and slope f32, y bf16 or f32.
+enum class Activation : std::uint8_t { none, relu, prelu };
+inline constexpr std::int64_t packed_columns = 16, packed_pairs = 32;
+inline constexpr int max_packed_outputs = 8;
+struct PackedConvParams : ConvParams {
+  Pair kernel{1, 1};
+  Activation activation = Activation::none;
+  bool residual = false;
+  int outputs = 1;
+  std::array<std::int64_t, max_packed_outputs> channels{};
+};
+
 // max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], index i64 of the same shape (h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
 // avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx
