@@ -22,6 +22,7 @@
   X(adaptive_avg_pool2d)     \
   X(crop_resize_area)        \
   X(warp_affine)             \
+  X(pnet_candidates)         \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \
