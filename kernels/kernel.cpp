@@ -48,6 +48,8 @@ Level cap_from_environment() noexcept {
   return Level::avx512;
 }
 
+std::atomic<KernelObserver> kernel_observer{nullptr};
+
 std::atomic<int>& chosen_level() {
   static std::atomic<int> level{static_cast<int>(std::min(machine_cpu_level(), cap_from_environment()))};
   return level;
@@ -124,6 +126,8 @@ void set_max_cpu_level(Level level) {
   chosen_level().store(static_cast<int>(level));
 }
 
+KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return kernel_observer.exchange(observer); }
+
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
   KernelArgs args{in, out, params, nullptr};
   std::string declined;
@@ -138,6 +142,7 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
     if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(in).c_str());
     const Scratch scratch(entry->workspace ? entry->workspace(args) : 0);
     args.workspace = scratch.data();
+    if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
     entry->run(args);
     return;
   }
