@@ -63,6 +63,8 @@ Level cap_from_environment() noexcept {
   return Level::amx;
 }
 
+std::atomic<KernelObserver> kernel_observer{nullptr};
+
 std::atomic<int>& chosen_level() {
   static std::atomic<int> level{static_cast<int>(std::min(machine_cpu_level(), cap_from_environment()))};
   return level;
@@ -140,6 +142,8 @@ void set_max_cpu_level(Level level) {
   chosen_level().store(static_cast<int>(level));
 }
 
+KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return kernel_observer.exchange(observer); }
+
 const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args) {
   std::string declined;
   for (int l = static_cast<int>(max_cpu_level()); l >= 0; --l) {
@@ -161,6 +165,7 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
   const KernelEntry& entry = choose_kernel(op, list, args);
   const Scratch scratch(entry.workspace ? entry.workspace(args) : 0);
   args.workspace = scratch.data();
+  if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
   entry.run(args);
 }
 
