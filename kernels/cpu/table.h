@@ -13,6 +13,8 @@
   X(conv2d)                  \
   X(conv2d_grad_input)       \
   X(conv2d_grad_weight)      \
+  X(conv_block)              \
+  X(conv_block_backward)     \
   X(matmul)                  \
   X(linear)                  \
   X(max_pool2d)              \
