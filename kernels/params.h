@@ -153,6 +153,14 @@ struct NmsParams {
   NmsMode mode = NmsMode::union_;
   int offset = 0;
 };
+// pnet_candidates: in image u8 [3,H,W] (any strides), sizes i64 [S,2] = h, w of every scale (at least 11), then P-Net's parameters in its order: weight [10,3,3,3],
+//   bias, slope; weight [16,10,3,3], bias, slope; weight [32,16,3,3], bias, slope; weight [2,32,1,1], bias; weight [4,32,1,1], bias. K = all cells of all scales;
+//   a scale has ((h-1)/2 - 4) x ((w-1)/2 - 4) of them.
+//   out cells i64 [K] = row * columns + column, values f32 [K,5] = probability of a face, offsets of x1 y1 x2 y2; counts i64 [S]. The first counts[0] rows belong to
+//   scale 0, and so on, row-major, those with probability >= threshold only; the rest of `cells` and `values` is undefined.
+struct PnetParams {
+  float threshold = .6f;
+};
 // pick: in x[N,C], index i64 [N]; out y[N] = x[i, index[i]]. pick_add: in x, index, values[N]; out y[N,C] = x with values[i] added at [i, index[i]].
 // center_update, in place: in features [N,D], labels i64 [N]; out centers [C,D]. Each class of the batch: c -= rate * sum over its rows of (c - f),
 // the sum divided by 1 + its number of rows when `averaged`.

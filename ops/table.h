@@ -18,7 +18,8 @@
   /* softmax.h */ X(softmax) X(softmax_backward)                                                                                        \
   /* norm.h */ X(batch_norm) X(batch_norm_backward) X(channel_affine)                                                                   \
   /* loss.h */ X(nll) X(nll_backward) X(topk_mask)                                                                                      \
-  /* nms.h */ X(nms)
+  /* nms.h */ X(nms)                                                                                                                    \
+  /* pnet.h */ X(pnet_candidates)
 
 namespace mien {
 struct Op;

@@ -197,9 +197,10 @@ Problem make_max_pool2d(Dice& dice, int number) {
   const Kind kind(number, dice);
   const PoolCase c = pool_case(kind, dice);
   Problem p;
-  p.in.push_back(input(c.x, dice, values_of(kind, dice)));
+  const bool last = dice.chance(.4);
+  p.in.push_back(filled(c.x, DType::f32, last ? Order::channels_last : any_order(dice), dice, values_of(kind, dice)));
   if (kind.nan) spoil(p.in[0], dice);
-  const Order order = output_order(dice);
+  const Order order = last ? Order::channels_last : output_order(dice);
   p.out.push_back({c.y, DType::f32, order, {}});
   p.out.push_back({c.y, DType::i64, order, {}});
   p.set_params(c.q);
@@ -210,10 +211,11 @@ Problem make_max_pool2d_backward(Dice& dice, int number) {
   const Kind kind(number, dice);
   const PoolCase c = pool_case(kind, dice);
   Problem p;
-  p.in.push_back(input(c.y, dice, values_of(kind, dice)));
-  p.in.push_back(filled(c.y, DType::i64, dice.chance(.7) ? Order::contiguous : Order::stepped, dice,
+  const bool last = dice.chance(.4);
+  p.in.push_back(filled(c.y, DType::f32, last ? Order::channels_last : any_order(dice), dice, values_of(kind, dice)));
+  p.in.push_back(filled(c.y, DType::i64, last ? Order::channels_last : dice.chance(.7) ? Order::contiguous : Order::stepped, dice,
                         [&] { return static_cast<double>(dice.integer(0, c.x[2] * c.x[3] - 1)); }));
-  p.out.push_back({c.x, DType::f32, output_order(dice), {}});
+  p.out.push_back({c.x, DType::f32, last ? Order::channels_last : output_order(dice), {}});
   p.magnitudes = {true, false};
   p.set_params(c.q);
   p.exact = kind.whole;
