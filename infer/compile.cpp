@@ -5,6 +5,7 @@
 #include "mien/infer/passes_impl.h"
 #include "mien/infer/plan_impl.h"
 #include "mien/infer/trace_impl.h"
+#include "mien/ops/copy.h"
 
 namespace mien::infer {
 namespace {
@@ -18,6 +19,16 @@ std::string list(std::span<const Shape> shapes, const Graph& g) {
   std::string text;
   for (std::size_t i = 0; i < shapes.size(); ++i) text += (i ? ", " : "") + std::string(name(g.value(g.inputs[i]).dtype)) + to_string(shapes[i]);
   return text;
+}
+
+// Forgets the weights that passes replaced, and copies those that the module still holds: training it further must not change the plan.
+void own_constants(Graph& g) {
+  std::vector<bool> read(g.values.size());
+  for (const auto& n : g.nodes)
+    for (const int v : n.in) read[static_cast<std::size_t>(v)] = true;
+  for (std::size_t v = 0; v < read.size(); ++v)
+    if (Tensor& t = g.values[v].constant; !read[v]) t = Tensor();
+    else if (t.defined() && t.storage().use_count() > 1) t = clone(t);
 }
 
 }  // namespace
@@ -34,10 +45,12 @@ std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Te
   for (const Pass& pass : all_passes()) {
     const std::string before = show ? dump(g) : "";
     pass.run(g, options);
+    refresh(g);
     if (!show) continue;
     const std::string after = dump(g);
     std::fprintf(stderr, "mien plan: after %s%s\n%s", pass.name, before == after ? ": no change" : "", before == after ? "" : after.c_str());
   }
+  own_constants(g);
   impl->by_image = by_image(g);
   const auto shapes = impl->shapes();
   if (impl->by_image) impl->cut = choose_cut(g, *impl->size(with_batch(shapes, 1)));

@@ -54,7 +54,7 @@ struct ConvBlockParams {
   bool input_gradient = true;       // backward only
 };
 
-// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], index i64 of the same shape (h*W + w of the winner; first on ties)
+// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
 // avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx
 // ceil_mode as PyTorch: a last window that would start in the right padding is dropped. Max pads with -inf and lets NaN through.

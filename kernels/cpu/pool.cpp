@@ -30,7 +30,7 @@ void inside(const float* x, const Plane& p, std::int64_t y, std::int64_t from, s
         }
       }
     out[ox] = best;
-    index[ox] = at;
+    if (index) index[ox] = at;
   }
 }
 
@@ -48,7 +48,7 @@ void edge(const float* x, const Plane& p, std::int64_t y, std::int64_t ox, const
       }
     }
   out[ox] = best;
-  index[ox] = at;
+  if (index) index[ox] = at;
 }
 
 void run(const KernelArgs& args) {
@@ -66,7 +66,7 @@ void run(const KernelArgs& args) {
       const float* from = x.ptr<float>() + plane * p.h * p.w;
       for (std::int64_t r = 0; r < p.oh; ++r) {
         float* out = y.ptr<float>() + (plane * p.oh + r) * p.ow;
-        std::int64_t* index = args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow;
+        std::int64_t* index = args.out.size() > 1 ? args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow : nullptr;
         const std::int64_t top = r * q.stride[0] - q.padding[0];
         const bool whole = top >= 0 && top + reach_h < p.h;
         const std::int64_t a = whole ? first : p.ow, b = whole ? last : p.ow;

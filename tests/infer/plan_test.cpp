@@ -97,21 +97,21 @@ TEST_CASE("a plan's results don't depend on the number of threads", "[infer]") {
 
 TEST_CASE("100 runs allocate nothing", "[infer]") {
   for (const Net& net : all_nets())
-    for (const auto& options : {exact, infer::Options{}})
-      for (const std::int64_t n : {1, 4}) {
-        INFO(net.name << " batch " << n);
-        infer::Session session(plan_of(net, options));
-        const Tensor x = images(net.input, n);
-        session(x);
-        session(x);
-        const auto before = cpu_allocator()->stats().allocations;
-        news = 0;
-        counting = true;
-        for (int i = 0; i < 100; ++i) session(x);
-        counting = false;
-        CHECK(news == 0);
-        CHECK(cpu_allocator()->stats().allocations == before);
-      }
+    for (const std::int64_t n : {1, 4}) {
+      const auto options = n == 1 ? exact : infer::Options{};
+      INFO(net.name << " batch " << n);
+      infer::Session session(plan_of(net, options));
+      const Tensor x = images(net.input, n);
+      session(x);
+      session(x);
+      const auto before = cpu_allocator()->stats().allocations;
+      news = 0;
+      counting = true;
+      for (int i = 0; i < 100; ++i) session(x);
+      counting = false;
+      CHECK(news == 0);
+      CHECK(cpu_allocator()->stats().allocations == before);
+    }
 }
 
 TEST_CASE("1,000 random sizes leave memory flat", "[infer]") {
@@ -143,7 +143,7 @@ TEST_CASE("the pyramid: other sizes without a new trace", "[infer]") {
   for (const bool fuse : {false, true}) {
     calls = 0;
     infer::Session session(infer::compile(counted_forward, {images({3, 12, 12}, 1)}, {.fuse = fuse, .layout = fuse, .any_size = true}));
-    for (const Shape size : {Shape{3, 31, 47}, Shape{3, 12, 200}, Shape{3, 13, 12}}) {
+    for (const Shape& size : {Shape{3, 31, 47}, Shape{3, 12, 200}, Shape{3, 13, 12}}) {
       const Tensor x = images(size, 2);
       const auto expected = eager(net.forward, x);
       const auto got = session.run({&x, 1});
