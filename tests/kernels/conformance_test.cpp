@@ -22,6 +22,13 @@ Strides strides_of(const Shape& shape, Order order, Dice& dice) {
     case Order::channels_last:
       if (rank == 4) return channels_last_strides(shape);
       break;
+    case Order::channel_slice:  // of a wider channels_last map
+      if (rank == 4) {
+        Shape wider = shape;
+        wider[1] += dice.integer(1, 20);
+        return channels_last_strides(wider);
+      }
+      break;
     case Order::stepped: {  // every second element, with a gap after each row
       Strides s = shape;
       std::int64_t step = 2;
