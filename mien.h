@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mien/autograd/autograd.h"
+#include "mien/autograd/checkpoint.h"
 #include "mien/autograd/gradcheck.h"
 #include "mien/data/augment.h"
 #include "mien/data/draw.h"

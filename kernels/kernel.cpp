@@ -63,6 +63,8 @@ Level cap_from_environment() noexcept {
   return Level::amx;
 }
 
+std::atomic<KernelObserver> kernel_observer{nullptr};
+
 std::atomic<int>& chosen_level() {
   static std::atomic<int> level{static_cast<int>(std::min(machine_cpu_level(), cap_from_environment()))};
   return level;
@@ -140,8 +142,9 @@ void set_max_cpu_level(Level level) {
   chosen_level().store(static_cast<int>(level));
 }
 
-void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
-  KernelArgs args{in, out, params, nullptr, matmul_precision()};
+KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return kernel_observer.exchange(observer); }
+
+const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args) {
   std::string declined;
   for (int l = static_cast<int>(max_cpu_level()); l >= 0; --l) {
     const KernelEntry* entry = list.at(static_cast<Level>(l));
@@ -151,13 +154,19 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
       declined += std::string(declined.empty() ? "" : "; ") + name(static_cast<Level>(l)) + ": " + reason;
       continue;
     }
-    if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(in).c_str());
-    const Scratch scratch(entry->workspace ? entry->workspace(args) : 0);
-    args.workspace = scratch.data();
-    entry->run(args);
-    return;
+    if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(args.in).c_str());
+    return *entry;
   }
-  throw NotImplemented(op, "no kernel takes (" + describe(in) + ")" + (declined.empty() ? "" : ": " + declined));
+  throw NotImplemented(op, "no kernel takes (" + describe(args.in) + ")" + (declined.empty() ? "" : ": " + declined));
+}
+
+void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
+  KernelArgs args{in, out, params, nullptr, matmul_precision()};
+  const KernelEntry& entry = choose_kernel(op, list, args);
+  const Scratch scratch(entry.workspace ? entry.workspace(args) : 0);
+  args.workspace = scratch.data();
+  if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
+  entry.run(args);
 }
 
 }  // namespace mien

@@ -53,8 +53,16 @@ Level max_cpu_level() noexcept;
 Level machine_cpu_level() noexcept;         // without the cap
 void set_max_cpu_level(Level level);        // for tests; ValueError above machine_cpu_level()
 
+// The first entry that does not decline; what run_kernel runs. `op` is for messages. NotImplemented when every entry declined: the message lists the
+// reasons. The choice depends on dtypes, shapes and strides, not on addresses.
+const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args);
 // Chooses and runs the first entry that does not decline. `op` is for messages. Workspace comes from the process's allocator.
 // NotImplemented when every entry declined: the message lists the reasons.
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params);
+
+// Called before every kernel that run_kernel runs: how benchmarks count the arithmetic of what really ran. One for the process, null for none; returns the
+// one before. It may be called from several threads at once.
+using KernelObserver = void (*)(const char* op, std::span<const View> in, std::span<const View> out);
+KernelObserver set_kernel_observer(KernelObserver observer) noexcept;
 
 }  // namespace mien

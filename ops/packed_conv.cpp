@@ -13,11 +13,6 @@ struct PackParams {  // the kernel needs none: shape and dtype of its output say
   std::int64_t groups = 1;
   DType dtype = DType::f32;
 };
-// The kernel reads PackedConvParams; the outputs' dtype can't be derived from the inputs, so it travels along.
-struct PackedConvOpParams : PackedConvParams {
-  DType y_dtype = DType::f32;
-};
-
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void infer_pack(Inputs in, const void* params, Outputs& out) {

@@ -7,6 +7,8 @@
 
 namespace mien::MIEN_LEVEL {
 
+inline std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+
 inline bool all_f32(const KernelArgs& a) {
   for (const auto& v : a.in)
     if (v.dtype != DType::f32) return false;

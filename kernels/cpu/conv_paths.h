@@ -1,6 +1,6 @@
 // Convolution has three ways; each kernel takes the first that does not decline.
 //   depthwise   groups == C == O, channels_last: lanes along channels (conv_depthwise.cpp)
-//   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp)
+//   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp, conv_rows_weight.cpp)
 //   planes      everything else: lanes along the pixels of a plane (conv.cpp)
 #pragma once
 

@@ -14,6 +14,9 @@
   X(conv2d)                  \
   X(conv2d_grad_input)       \
   X(conv2d_grad_weight)      \
+  X(packed_conv2d)           \
+  X(conv_block)              \
+  X(conv_block_backward)     \
   X(matmul)                  \
   X(linear)                  \
   X(max_pool2d)              \
@@ -21,6 +24,7 @@
   X(adaptive_avg_pool2d)     \
   X(crop_resize_area)        \
   X(warp_affine)             \
+  X(pnet_candidates)         \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \

@@ -1,6 +1,7 @@
 #include "mien/models/facenet/inception_resnet_v1.h"
 
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/unary.h"
@@ -158,7 +159,7 @@ InceptionResnetV1::InceptionResnetV1(const InceptionResnetV1Options& o)
 Tensor InceptionResnetV1::forward(const Tensor& x) {
   if (x.rank() != 4 || x.size(1) != 3 || x.size(2) < 75 || x.size(3) < 75)
     throw ShapeError("InceptionResnetV1", "expects [N, 3, H, W] with H and W of at least 75, got " + describe(x), "Faces are usually 160x160.");
-  Tensor h = conv2d_2b(conv2d_2a(conv2d_1a(x)));        // 160 -> 79 -> 77 -> 77
+  Tensor h = conv2d_2b(conv2d_2a(conv2d_1a(channels_last(x))));  // 160 -> 79 -> 77 -> 77
   h = conv2d_3b(max_pool2d(h, inception::pool));        // 38
   h = conv2d_4b(conv2d_4a(h));                          // 36 -> 17
   h = mixed_6a(repeat_1(h));                            // 8
