@@ -29,6 +29,7 @@ if args.form == "openvino":
             super().__init__()
             shape = [1, 3, -1, -1] if side == 12 else [-1, 3, side, side]
             model = ov.convert_model(net, example_input=torch.zeros(1, 3, max(side, 24), max(side, 24)), input=shape)
+            self.dtype_of_inputs = torch.nn.Parameter(torch.zeros(1))  # facenet-pytorch asks a parameter for its dtype
             self.request = core.compile_model(model, "CPU").create_infer_request()
 
         def forward(self, x): return tuple(torch.from_numpy(v.copy()) for v in self.request.infer([x.numpy()]).values())

@@ -8,11 +8,11 @@ namespace mien::MIEN_LEVEL {
 using Ints = std::int32_t __attribute__((vector_size(4 * lanes)));
 inline Ints SetInt(std::int32_t x) { return Ints{} + x; }
 
+inline Vec Load(const float* p, std::int64_t n) { return LoadFirst(p, n); }
+inline void Store(Vec v, float* p, std::int64_t n) { StoreFirst(v, p, n); }
+
 #if MIEN_LEVEL_IS_avx512
 using Mask = __mmask16;
-inline __mmask16 first(std::int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-inline Vec Load(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
-inline void Store(Vec v, float* p, std::int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
 inline Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 inline Vec Select(Mask m, Vec yes, Vec no) { return _mm512_mask_mov_ps(no, m, yes); }
 inline Ints Select(Mask m, Ints yes, Ints no) {
@@ -25,25 +25,6 @@ inline Mask Equal(Ints a, Ints b) { return _mm512_cmpeq_epi32_mask(reinterpret_c
 inline Mask Beats(Vec v, Vec best) { return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(best, best, _CMP_ORD_Q), v, best, _CMP_NLE_UQ); }
 #else
 using Mask = Ints;
-#if MIEN_LEVEL_IS_avx2
-alignas(64) constexpr std::int32_t first_lanes[2 * lanes] = {-1, -1, -1, -1, -1, -1, -1, -1};
-inline __m256i first(std::int64_t n) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first_lanes + lanes - n)); }
-inline Vec Load(const float* p, std::int64_t n) { return _mm256_maskload_ps(p, first(n)); }
-inline void Store(Vec v, float* p, std::int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
-#else
-inline Vec Load(const float* p, std::int64_t n) {
-  if (n == lanes) return Load(p);
-  float some[lanes] = {};
-  for (std::int64_t i = 0; i < n; ++i) some[i] = p[i];
-  return Load(some);
-}
-inline void Store(Vec v, float* p, std::int64_t n) {
-  if (n == lanes) return Store(v, p);
-  float some[lanes];
-  Store(v, some);
-  for (std::int64_t i = 0; i < n; ++i) p[i] = some[i];
-}
-#endif
 inline Vec Mul(Vec a, Vec b) { return a * b; }
 #if MIEN_LEVEL_IS_avx2
 inline Vec Select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, reinterpret_cast<__m256>(m)); }

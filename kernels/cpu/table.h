@@ -15,6 +15,8 @@
   X(conv2d_grad_input)       \
   X(conv2d_grad_weight)      \
   X(packed_conv2d)           \
+  X(conv_block)              \
+  X(conv_block_backward)     \
   X(matmul)                  \
   X(linear)                  \
   X(max_pool2d)              \

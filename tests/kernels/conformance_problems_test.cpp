@@ -221,6 +221,77 @@ Problem make_max_pool2d_backward(Dice& dice, int number) {
   p.exact = kind.whole;
   return p;
 }
+// --- convolution, PReLU and pooling in one --------------------------------------------------------------------------------
+struct BlockCase {
+  Shape x, w, slope, map, y;
+  ConvBlockParams q;
+};
+BlockCase block_case(const Kind& kind, Dice& dice) {
+  BlockCase c;
+  const std::int64_t n = kind.empty ? 0 : dice.one_of<std::int64_t>({1, 2, 5, 30}), channels = dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
+  const std::int64_t outputs = dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48}), kh = dice.integer(1, 4), kw = dice.integer(1, 4);
+  c.map = {n, outputs, kind.big ? 17 : dice.integer(1, 6), kind.big ? 20 : kind.width};
+  c.x = {n, channels, c.map[2] + kh - 1, c.map[3] + kw - 1};
+  c.w = {outputs, channels, kh, kw};
+  c.slope = {dice.chance(.3) ? 1 : outputs};
+  PoolParams pool{.stride = {1, 1}};
+  for (std::size_t i = 0; i < 2; ++i) {
+    c.q.kernel[i] = pool.kernel[i] = dice.chance(.4) ? 1 : std::min(dice.integer(1, 3), c.map[static_cast<int>(i) + 2]);
+    c.q.stride[i] = pool.stride[i] = c.q.kernel[i] == 1 ? 1 : dice.integer(1, 3);
+  }
+  c.q.ceil_mode = pool.ceil_mode = dice.chance(.5);
+  c.q.input_gradient = dice.chance(.7);
+  c.y = {n, outputs, pool_size(c.map[2], pool, 0), pool_size(c.map[3], pool, 1)};
+  return c;
+}
+Order block_picture(Dice& dice) { return dice.one_of({Order::contiguous, Order::channels_last, Order::channels_last, Order::stepped}); }
+std::string block_text(const BlockCase& c) {
+  return "x" + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
+}
+// Whole numbers only: a rounding error may choose another winner.
+Problem make_conv_block(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const BlockCase c = block_case(kind, dice);
+  const Values value = [&dice] { return static_cast<double>(dice.integer(-3, 3)); };
+  Problem p;
+  p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
+  if (kind.nan) spoil(p.in[0], dice);
+  p.in.push_back(input(c.w, dice, value));
+  p.in.push_back(filled({c.w[0]}, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  const Order order = dice.chance(.85) ? Order::channels_last : Order::stepped;
+  for (const DType dtype : {DType::f32, DType::f32, DType::u8}) p.out.push_back({c.y, dtype, order, {}});
+  p.set_params(c.q);
+  p.exact = true;
+  p.text = block_text(c);
+  return p;
+}
+Problem make_conv_block_backward(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const BlockCase c = block_case(kind, dice);
+  const auto value = values_of(kind, dice);
+  Problem p;
+  p.in.push_back(filled(c.y, DType::f32, block_picture(dice), dice, value));
+  p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
+  p.in.push_back(input(c.w, dice, value));
+  p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  p.in.push_back(filled(c.y, DType::f32, Order::channels_last, dice, value));
+  std::int64_t next = 0;  // winners anywhere in the part of the window that lies on the map
+  p.in.push_back(filled(c.y, DType::u8, Order::channels_last, dice, [&] {
+    const std::int64_t h = next / c.y[3] % c.y[2], w = next++ % c.y[3];
+    const std::int64_t i = dice.integer(0, std::min(c.q.kernel[0], c.map[2] - h * c.q.stride[0]) - 1), j = dice.integer(0, std::min(c.q.kernel[1], c.map[3] - w * c.q.stride[1]) - 1);
+    return static_cast<double>(i * c.q.kernel[1] + j);
+  }));
+  p.out.push_back({c.q.input_gradient ? c.x : Shape{0}, DType::f32, c.q.input_gradient && dice.chance(.85) ? Order::channels_last : Order::contiguous, {}});
+  p.out.push_back({c.w, DType::f32, output_order(dice), {}});
+  p.out.push_back({{c.w[0]}, DType::f32, Order::contiguous, {}});
+  p.out.push_back({c.slope, DType::f32, Order::contiguous, {}});
+  p.magnitudes = {true, true, true, true, false, false};
+  p.set_params(c.q);
+  p.exact = kind.whole;
+  p.text = block_text(c);
+  return p;
+}
 // Whole sums come out exact where the averages are over 1, 2, 4, ... cells.
 Problem make_adaptive_avg_pool2d(Dice& dice, int number) {
   const Kind kind(number, dice);

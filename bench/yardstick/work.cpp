@@ -11,6 +11,7 @@
 #include "mien/models/mobilefacenet/mobilefacenet.h"
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"
 #include "mien/ops/view.h"
@@ -28,13 +29,6 @@ struct Net {
   std::function<std::vector<Tensor>(const Tensor&)> forward{};
   std::unique_ptr<Linear> head{};  // embeddings to people
   std::int64_t height = 0, width = 0, channels = 3, classes = 0;
-
-  std::vector<NamedTensor> state() {
-    std::vector<NamedTensor> all = module->state_dict();
-    if (head)
-      for (auto& [n, t] : head->state_dict()) all.push_back({"head." + n, t});
-    return all;
-  }
 };
 
 std::vector<Tensor> defined(const MtcnnOutput& o) { return o.points.defined() ? std::vector{o.logits, o.boxes, o.points} : std::vector{o.logits, o.boxes}; }
@@ -154,14 +148,16 @@ void make_targets(State& s, std::int64_t batch) {
 }
 
 void save_all(const std::string& folder, const std::string& stem, const std::vector<Tensor>& tensors) {
-  for (std::size_t i = 0; i < tensors.size(); ++i) save_npy(folder + "/" + stem + "-" + std::to_string(i) + ".npy", tensors[i].detach());
+  for (std::size_t i = 0; i < tensors.size(); ++i) save_npy(folder + "/" + stem + "-" + std::to_string(i) + ".npy", contiguous(tensors[i].detach()));
 }
 
 void dump_start(const std::string& folder, State& s) {
   std::error_code error;
   if (!std::filesystem::create_directories(folder, error) && error) throw IoError(IoKind::cannot_create, "bench", folder, "can't be made: " + error.message());
   TensorFile file;
-  for (auto& [n, t] : s.net.state()) file.tensors.emplace_back(n, t.detach());
+  for (auto& [n, t] : s.net.module->state_dict()) file.tensors.emplace_back(n, t.detach());
+  if (s.net.head && s.labels.defined())
+    for (auto& [n, t] : s.net.head->state_dict()) file.tensors.emplace_back("head." + n, t.detach());
   save_safetensors(folder + "/weights.safetensors", file);
   save_all(folder, "input", s.inputs);
   std::vector<Tensor> targets;
