@@ -107,7 +107,7 @@ Taps taps_inside(std::int64_t start, std::int64_t kernel, std::int64_t dilation,
 void run_last(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const auto& q = args.get<PoolParams>();
-  const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3), oh = y.size(2), ow = y.size(3);
+  const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3), oh = y.size(2), ow = y.size(3), x_step = pixel_step(x), y_step = pixel_step(y);
   parallel_for(x.size(0) * oh, std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(1, ow * channels)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t line = begin; line < end; ++line) {
       const std::int64_t n = line / oh, top = line % oh * q.stride[0] - q.padding[0];
@@ -115,17 +115,18 @@ void run_last(const KernelArgs& args) {
       for (std::int64_t ox = 0; ox < ow; ++ox) {
         const std::int64_t left = ox * q.stride[1] - q.padding[1];
         const Taps cols = taps_inside(left, q.kernel[1], q.dilation[1], w);
-        const Window window{rows.count, cols.count, q.dilation[0] * w * channels, q.dilation[1] * channels, static_cast<std::int32_t>(q.dilation[0] * w),
+        const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(q.dilation[0] * w),
                             static_cast<std::int32_t>(q.dilation[1])};
-        const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = (line * ow + ox) * channels;
+        const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = line * ow + ox;
         for (std::int64_t c = 0; c < channels; c += lanes) {
           const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
-          const float* from = x.ptr<float>() + (n * h * w + corner) * channels + c;
+          const float* from = x.ptr<float>() + (n * h * w + corner) * x_step + c;
           const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });
-          Store(best.value, y.ptr<float>() + to + c, some);
+          Store(best.value, y.ptr<float>() + to * y_step + c, some);
+          if (args.out.size() < 2) continue;
           std::int32_t at[lanes];
           std::memcpy(at, &best.at, sizeof at);
-          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to + c;
+          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to * channels + c;
           for (std::int64_t k = 0; k < some; ++k) index[k] = at[k];
         }
       }
@@ -163,12 +164,18 @@ const char* decline(const KernelArgs& args) {
   if (!all_views<&View::is_channels_last>(args)) return "neither all contiguous nor all channels_last";
   return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
 }
+// Pictures may be channel slices of wider ones; an index is dense.
+const char* decline_forward(const KernelArgs& args) {
+  const bool slices = args.in[0].dtype == DType::f32 && pixel_step(args.in[0]) && pixel_step(args.out[0]) && (args.out.size() < 2 || args.out[1].is_channels_last());
+  if (!slices || planes(args)) return decline(args);
+  return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
+}
 void run_either(const KernelArgs& args) { planes(args) ? run(args) : run_last(args); }
 void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
 
 }  // namespace
 
-extern const KernelEntry max_pool2d_entry{run_either, decline};
+extern const KernelEntry max_pool2d_entry{run_either, decline_forward};
 extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline};
 
 }  // namespace mien::MIEN_LEVEL
