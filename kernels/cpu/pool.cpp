@@ -1,7 +1,7 @@
-// Max pooling of contiguous planes, one plane at a time.
+// Max pooling: contiguous planes, one plane at a time, or channels_last with lanes along the channels.
 #include <limits>
 
-#include "mien/kernels/cpu/common.h"
+#include "mien/kernels/cpu/channels.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -49,7 +49,7 @@ void edge(const float* x, const Plane& p, std::int64_t y, std::int64_t ox, const
   index[ox] = at;
 }
 
-void run(const KernelArgs& args) {
+void planes_forward(const KernelArgs& args) {
   const auto& q = args.get<PoolParams>();
   const View &x = args.in[0], &y = args.out[0];
   const Plane p{x.size(2), x.size(3), y.size(2), y.size(3)};
@@ -78,7 +78,7 @@ void run(const KernelArgs& args) {
   });
 }
 
-void run_backward(const KernelArgs& args) {
+void planes_backward(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
   const std::int64_t in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
   parallel_for(g.size(0) * g.size(1), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out)), [&](std::int64_t begin, std::int64_t end) {
@@ -91,18 +91,82 @@ void run_backward(const KernelArgs& args) {
   });
 }
 
+// --- channels_last ------------------------------------------------------------------------------------------------------------
+constexpr std::int64_t some_channels = 64;  // best values and winners of so many stay in the first cache
+
+void rows_forward(const KernelArgs& args) {
+  const auto& q = args.get<PoolParams>();
+  const View &vx = args.in[0], &vy = args.out[0];
+  const std::int64_t channels = vx.size(1), h = vx.size(2), w = vx.size(3), oh = vy.size(2), ow = vy.size(3);
+  parallel_for(vx.size(0) * oh, 4, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t pixel = begin * ow; pixel < end * ow; ++pixel) {
+      const float* picture = vx.ptr<float>() + pixel / (oh * ow) * h * w * channels;
+      const std::int64_t top = pixel / ow % oh * q.stride[0] - q.padding[0], left = pixel % ow * q.stride[1] - q.padding[1];
+      for (std::int64_t c0 = 0; c0 < channels; c0 += some_channels) {
+        const std::int64_t count = std::min(some_channels, channels - c0);
+        float best[some_channels];
+        std::int32_t at[some_channels];
+        std::fill_n(best, count, -std::numeric_limits<float>::infinity());
+        std::fill_n(at, count, -1);
+        for (std::int64_t i = 0; i < q.kernel[0]; ++i)
+          for (std::int64_t j = 0; j < q.kernel[1]; ++j) {
+            const std::int64_t y = top + i * q.dilation[0], x = left + j * q.dilation[1];
+            if (y < 0 || y >= h || x < 0 || x >= w) continue;
+            const float* from = picture + (y * w + x) * channels + c0;
+            const auto here = static_cast<std::int32_t>(y * w + x);
+            for (std::int64_t c = 0; c < count; ++c) {  // the first of equals wins, the first NaN wins over numbers
+              const float v = from[c], b = best[c];
+              const bool wins = (at[c] < 0) | (v > b) | ((v != v) & (b == b));
+              best[c] = wins ? v : b;
+              at[c] = wins ? here : at[c];
+            }
+          }
+        std::copy_n(best, count, vy.ptr<float>() + pixel * channels + c0);
+        std::int64_t* index = args.out[1].ptr<std::int64_t>() + pixel * channels + c0;
+        for (std::int64_t c = 0; c < count; ++c) index[c] = at[c];
+      }
+    }
+  });
+}
+
+// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
+void rows_backward(const KernelArgs& args) {
+  const View &g = args.in[0], &gx = args.out[0];
+  const std::int64_t channels = gx.size(1), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3), step = pixel_step(g);
+  parallel_for(gx.size(0), 1, [&](std::int64_t n, std::int64_t) {
+    float* to = gx.ptr<float>() + n * out * channels;
+    std::fill_n(to, out * channels, 0.f);
+    for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
+      const float* from = g.ptr<float>() + p * step;
+      const std::int64_t* index = args.in[1].ptr<std::int64_t>() + p * channels;
+      for (std::int64_t c = 0; c < channels; ++c)
+        if (index[c] >= 0) to[index[c] * channels + c] += from[c];
+    }
+  });
+}
+
+// --- entries ------------------------------------------------------------------------------------------------------------------
+bool all_contiguous(const KernelArgs& args) {
+  const auto contiguous = [](const View& v) { return v.is_contiguous(); };
+  return std::all_of(args.in.begin(), args.in.end(), contiguous) && std::all_of(args.out.begin(), args.out.end(), contiguous);
+}
+void run(const KernelArgs& args) { all_contiguous(args) ? planes_forward(args) : rows_forward(args); }
+void run_backward(const KernelArgs& args) { all_contiguous(args) ? planes_backward(args) : rows_backward(args); }
 const char* decline(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
-  for (const auto& v : args.in)
-    if (!v.is_contiguous()) return "not contiguous";
-  for (const auto& v : args.out)
-    if (!v.is_contiguous()) return "not contiguous";
-  return nullptr;
+  if (all_contiguous(args)) return nullptr;
+  if (args.in[0].size(2) * args.in[0].size(3) > std::numeric_limits<std::int32_t>::max()) return "a picture of more than 2^31 pixels";
+  return args.in[0].numel() > 0 && args.in[0].is_channels_last() && args.out[0].is_channels_last() && args.out[1].is_channels_last() ? nullptr : "neither contiguous nor channels_last";
+}
+const char* decline_backward(const KernelArgs& args) {
+  if (args.in[0].dtype != DType::f32) return "f32 only";
+  if (all_contiguous(args)) return nullptr;
+  return args.in[0].numel() > 0 && pixel_step(args.in[0]) > 0 && args.in[1].is_channels_last() && args.out[0].is_channels_last() ? nullptr : "neither contiguous nor channels_last";
 }
 
 }  // namespace
 
 extern const KernelEntry max_pool2d_entry{run, decline};
-extern const KernelEntry max_pool2d_backward_entry{run_backward, decline};
+extern const KernelEntry max_pool2d_backward_entry{run_backward, decline_backward};
 
 }  // namespace mien::MIEN_LEVEL
