@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mien/autograd/autograd.h"
+#include "mien/autograd/checkpoint.h"
 #include "mien/autograd/gradcheck.h"
 #include "mien/data/augment.h"
 #include "mien/data/draw.h"
@@ -48,6 +49,7 @@
 #include "mien/ops/nms.h"
 #include "mien/ops/norm.h"
 #include "mien/ops/normalize.h"
+#include "mien/ops/packed_conv.h"
 #include "mien/ops/pick.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/prelu.h"

@@ -8,6 +8,7 @@
 #include "mien/models/mtcnn/mtcnn.h"
 #include "mien/models/mtcnn/samples.h"
 #include "mien/ops/nms.h"
+#include "mien/ops/pnet.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/unary.h"
 
@@ -77,6 +78,11 @@ float face_probability(float no, float yes) {
   return b / (a + b);
 }
 
+PnetWeights pnet_weights(const PNet& p) {
+  return {p.conv1.weight, p.conv1.bias, p.prelu1.weight, p.conv2.weight,   p.conv2.bias,   p.prelu2.weight, p.conv3.weight,
+          p.conv3.bias,   p.prelu3.weight, p.conv4_1.weight, p.conv4_1.bias, p.conv4_2.weight, p.conv4_2.bias};
+}
+
 class Cascade {
  public:
   Cascade(const Mtcnn& nets, const DetectorOptions& options, const Image& image)
@@ -84,11 +90,22 @@ class Cascade {
         bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})) {}
 
   Boxes stage1() const {
+    const std::vector<Scale> scales = pyramid();
     Boxes all;
-    const double smallest = 12.0 / options_.min_face;
-    double side = static_cast<double>(std::min(width_, height_)) * smallest;
-    for (double scale = smallest; side >= 12; scale *= options_.factor, side *= options_.factor)
-      all.append(suppress(candidates(scale), .5));
+    if (!scales.empty()) {
+      const Tensor sizes = Tensor::empty({static_cast<std::int64_t>(scales.size()), 2}, DType::i64);
+      for (std::size_t s = 0; s < scales.size(); ++s) {
+        sizes.data<std::int64_t>()[2 * s] = scales[s].height;
+        sizes.data<std::int64_t>()[2 * s + 1] = scales[s].width;
+      }
+      const PnetCandidates found = pnet_candidates(picture(), sizes, pnet_weights(nets_.pnet), options_.thresholds[0]);
+      std::int64_t first = 0;
+      for (std::size_t s = 0; s < scales.size(); ++s) {
+        const std::int64_t count = found.counts.data<std::int64_t>()[s];
+        all.append(suppress(boxes_of(found, first, count, scales[s]), .5));
+        first += count;
+      }
+    }
     Boxes b = suppress(all, .7);
     regress(b, 0);
     make_square(b);
@@ -126,22 +143,31 @@ class Cascade {
  private:
   Tensor picture() const { return bytes_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0); }  // the same bytes as planes
 
-  // P-Net over one scale of the pyramid.
-  Boxes candidates(double scale) const {
-    const auto h = static_cast<std::int64_t>(static_cast<double>(height_) * scale + 1), w = static_cast<std::int64_t>(static_cast<double>(width_) * scale + 1);
-    const Tensor whole = Tensor::from({std::int64_t{0}, std::int64_t{0}, width_, height_}, {1, 4});
-    const MtcnnOutput out = nets_.pnet.maps(crop_resize_area(picture(), whole, {h, w}, 127.5f, 1.f / 128));
-    const std::int64_t rows = out.logits.size(2), cols = out.logits.size(3), plane = rows * cols;
-    const float *logits = out.logits.data<float>(), *r = out.boxes.data<float>();
-    const auto s = static_cast<float>(scale);
+  struct Scale {
+    double scale;
+    std::int64_t height, width;
+  };
+  std::vector<Scale> pyramid() const {
+    std::vector<Scale> out;
+    const double smallest = 12.0 / options_.min_face;
+    double side = static_cast<double>(std::min(width_, height_)) * smallest;
+    for (double scale = smallest; side >= 12; scale *= options_.factor, side *= options_.factor)
+      out.push_back({scale, static_cast<std::int64_t>(static_cast<double>(height_) * scale + 1), static_cast<std::int64_t>(static_cast<double>(width_) * scale + 1)});
+    return out;
+  }
+
+  // The windows of `count` cells of one scale, in pixels of the picture.
+  static Boxes boxes_of(const PnetCandidates& found, std::int64_t first, std::int64_t count, const Scale& scale) {
+    const std::int64_t columns = (scale.width - 1) / 2 - 4;
+    const auto s = static_cast<float>(scale.scale);
     Boxes b;
-    for (std::int64_t i = 0; i < plane; ++i) {
-      const float p = face_probability(logits[i], logits[plane + i]);
-      if (!(p >= options_.thresholds[0])) continue;
-      const auto x = static_cast<float>(2 * (i % cols)), y = static_cast<float>(2 * (i / cols));
+    for (std::int64_t i = first; i < first + count; ++i) {
+      const std::int64_t cell = found.cells.data<std::int64_t>()[i];
+      const float* v = found.values.data<float>() + 5 * i;
+      const auto x = static_cast<float>(2 * (cell % columns)), y = static_cast<float>(2 * (cell / columns));
       b.box.push_back({std::floor((x + 1) / s), std::floor((y + 1) / s), std::floor((x + 12) / s), std::floor((y + 12) / s)});
-      b.score.push_back(p);
-      b.offset.push_back({r[i], r[plane + i], r[2 * plane + i], r[3 * plane + i]});
+      b.score.push_back(v[0]);
+      b.offset.push_back({v[1], v[2], v[3], v[4]});
     }
     return b;
   }

@@ -24,7 +24,37 @@ struct ConvParams {
   std::int64_t groups = 1;
 };
 
-// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], index i64 of the same shape (h*W + w of the winner; first on ties)
+// The packed convolution of planned inference. Weights have the same packed form at every level; its rank tells which one it is:
+//   [ceil(O/16), kh*kw*C, 16]                      groups 1: panels of 16 outputs, k = (i, j, c), zeros past O
+//   [ceil(O/16), kh*kw, ceil(C/32), 16, 16, 2]     groups 1 for tile units (bf16): 16 pairs of channels, 16 outputs, the pair; zeros past C and O
+//   [kh*kw, C]                                     depthwise: groups == C == O
+// pack_conv_weights:  in w[O,C/g,kh,kw] f32 or f64    out packed (of w's dtype, or bf16)
+// packed_conv2d:      in x[N,C,H,W], packed, bias[O], (slope[O] when prelu), (residual, when `residual`)
+//                     out y_0 .. y_k [N,channels[i],OH,OW]      y = act(conv(x) + bias + residual)
+//   Several outputs are siblings that read the same x: their packed weights lie one after the other (each begins a panel), bias and slope too. A residual
+//   goes with one output. x, residual and y are channels_last or a channel slice of a wider channels_last map (strides 1 along c, ld >= C along w,
+//   W*ld, H*W*ld), which is how a concat is written in place. All f32 (or f64); or x, packed and residual bf16, bias and slope f32, y bf16 or f32.
+enum class Activation : std::uint8_t { none, relu, prelu };
+inline constexpr std::int64_t packed_columns = 16, packed_pairs = 32;
+inline constexpr int max_packed_outputs = 8;
+struct PackedConvParams : ConvParams {
+  Pair kernel{1, 1};
+  Activation activation = Activation::none;
+  bool residual = false;
+  int outputs = 1;
+  std::array<std::int64_t, max_packed_outputs> channels{};
+};
+
+// conv_block: in x[N,C,H,W], w[O,C,kh,kw], bias[O], a[O] or a[1]; out y[N,O,PH,PW] = max_pool2d(prelu(conv2d(x, w, bias), a)), raw and index of y's shape:
+//   what the activation saw at each winner, and u8 i * kernel width + j of the winner inside its window. The convolution has stride 1 and no padding;
+//   a window of {1, 1} with stride {1, 1} does not pool. _backward: in gy, x, w, a, raw, index; out gx (left alone unless input_gradient), gw, gb, ga.
+struct ConvBlockParams {
+  Pair kernel{1, 1}, stride{1, 1};  // of the pooling
+  bool ceil_mode = false;
+  bool input_gradient = true;       // backward only
+};
+
+// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
 // avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx
 // ceil_mode as PyTorch: a last window that would start in the right padding is dropped. Max pads with -inf and lets NaN through.
@@ -137,6 +167,14 @@ struct NmsParams {
   double threshold = .5;
   NmsMode mode = NmsMode::union_;
   int offset = 0;
+};
+// pnet_candidates: in image u8 [3,H,W] (any strides), sizes i64 [S,2] = h, w of every scale (at least 11), then P-Net's parameters in its order: weight [10,3,3,3],
+//   bias, slope; weight [16,10,3,3], bias, slope; weight [32,16,3,3], bias, slope; weight [2,32,1,1], bias; weight [4,32,1,1], bias. K = all cells of all scales;
+//   a scale has ((h-1)/2 - 4) x ((w-1)/2 - 4) of them.
+//   out cells i64 [K] = row * columns + column, values f32 [K,5] = probability of a face, offsets of x1 y1 x2 y2; counts i64 [S]. The first counts[0] rows belong to
+//   scale 0, and so on, row-major, those with probability >= threshold only; the rest of `cells` and `values` is undefined.
+struct PnetParams {
+  float threshold = .6f;
 };
 // pick: in x[N,C], index i64 [N]; out y[N] = x[i, index[i]]. pick_add: in x, index, values[N]; out y[N,C] = x with values[i] added at [i, index[i]].
 // center_update, in place: in features [N,D], labels i64 [N]; out centers [C,D]. Each class of the batch: c -= rate * sum over its rows of (c - f),

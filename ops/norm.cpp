@@ -1,5 +1,6 @@
 #include "mien/ops/norm.h"
 
+#include "mien/autograd/checkpoint.h"
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/binary.h"
@@ -83,6 +84,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
     return o.relu ? relu(y) : y;
   }
   const auto out = apply_all(op_batch_norm, {x, weight, bias}, NormParams{o.eps, o.relu});
+  if (recomputing()) return out[0];  // the statistics have seen this batch
   const NoGrad guard;
   const double n = static_cast<double>(x.numel() / x.size(1));
   const Tensor variance = affine(reciprocal(square(out[2].detach())), n / (n - 1), -o.eps * n / (n - 1));  // unbiased

@@ -7,6 +7,8 @@
 
 namespace mien::MIEN_LEVEL {
 
+inline std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+
 inline bool all_f32(const KernelArgs& a) {
   for (const auto& v : a.in)
     if (v.dtype != DType::f32) return false;
@@ -14,6 +16,9 @@ inline bool all_f32(const KernelArgs& a) {
     if (v.dtype == DType::f64 || v.dtype == DType::f16 || v.dtype == DType::bf16) return false;
   return true;
 }
+
+// An optional third input, the bias.
+inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
 
 // Work split into a fixed number of shares, each with scratch memory of its own.
 inline constexpr std::int64_t max_shares = 16;

@@ -31,7 +31,6 @@ inline ConvSizes turned_sizes(const View& gy, const View& weight, const View& gx
   return {gy.size(0), gy.size(2), gy.size(3), gy.size(1), gx.size(2), gx.size(3), gx.size(1), weight.size(2), weight.size(3), 1, 1,
           p.dilation[0] * (weight.size(2) - 1) - p.padding[0], p.dilation[1] * (weight.size(3) - 1) - p.padding[2], p.dilation[0], p.dilation[1]};
 }
-inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
 inline bool unit_stride(const ConvParams& p) { return p.stride[0] == 1 && p.stride[1] == 1; }
 
 }  // namespace mien::MIEN_LEVEL

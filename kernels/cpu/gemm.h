@@ -21,7 +21,6 @@ struct Tile {
   const float* bias = nullptr;  // of the tile's first row or column
 };
 
-inline std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 // Full tile. The accumulators must stay in registers: constant bounds, no calls.
 template <int ROWS>

@@ -1,7 +1,9 @@
-// Max pooling: contiguous planes, one plane at a time, or channels_last with lanes along the channels.
+// Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures, lanes along channels.
+#include <algorithm>
 #include <limits>
 
 #include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/pool_window.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -28,7 +30,7 @@ void inside(const float* x, const Plane& p, std::int64_t y, std::int64_t from, s
         }
       }
     out[ox] = best;
-    index[ox] = at;
+    if (index) index[ox] = at;
   }
 }
 
@@ -46,10 +48,10 @@ void edge(const float* x, const Plane& p, std::int64_t y, std::int64_t ox, const
       }
     }
   out[ox] = best;
-  index[ox] = at;
+  if (index) index[ox] = at;
 }
 
-void planes_forward(const KernelArgs& args) {
+void run(const KernelArgs& args) {
   const auto& q = args.get<PoolParams>();
   const View &x = args.in[0], &y = args.out[0];
   const Plane p{x.size(2), x.size(3), y.size(2), y.size(3)};
@@ -64,7 +66,7 @@ void planes_forward(const KernelArgs& args) {
       const float* from = x.ptr<float>() + plane * p.h * p.w;
       for (std::int64_t r = 0; r < p.oh; ++r) {
         float* out = y.ptr<float>() + (plane * p.oh + r) * p.ow;
-        std::int64_t* index = args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow;
+        std::int64_t* index = args.out.size() > 1 ? args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow : nullptr;
         const std::int64_t top = r * q.stride[0] - q.padding[0];
         const bool whole = top >= 0 && top + reach_h < p.h;
         const std::int64_t a = whole ? first : p.ow, b = whole ? last : p.ow;
@@ -78,7 +80,7 @@ void planes_forward(const KernelArgs& args) {
   });
 }
 
-void planes_backward(const KernelArgs& args) {
+void run_backward(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
   const std::int64_t in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
   parallel_for(g.size(0) * g.size(1), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out)), [&](std::int64_t begin, std::int64_t end) {
@@ -91,82 +93,88 @@ void planes_backward(const KernelArgs& args) {
   });
 }
 
-// --- channels_last ------------------------------------------------------------------------------------------------------------
-constexpr std::int64_t some_channels = 64;  // best values and winners of so many stay in the first cache
+// --- channels_last ----------------------------------------------------------------------------------------------------
+// The part of a window that starts at `start` which lies in [0, size): the first tap and the number of taps.
+struct Taps {
+  std::int64_t first, count;
+};
+Taps taps_inside(std::int64_t start, std::int64_t kernel, std::int64_t dilation, std::int64_t size) {
+  const std::int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
+  const std::int64_t end = std::min(kernel, start < size ? (size - 1 - start) / dilation + 1 : 0);
+  return {first, end - first};
+}
 
-void rows_forward(const KernelArgs& args) {
+void run_last(const KernelArgs& args) {
+  const View &x = args.in[0], &y = args.out[0];
   const auto& q = args.get<PoolParams>();
-  const View &vx = args.in[0], &vy = args.out[0];
-  const std::int64_t channels = vx.size(1), h = vx.size(2), w = vx.size(3), oh = vy.size(2), ow = vy.size(3);
-  parallel_for(vx.size(0) * oh, 4, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t pixel = begin * ow; pixel < end * ow; ++pixel) {
-      const float* picture = vx.ptr<float>() + pixel / (oh * ow) * h * w * channels;
-      const std::int64_t top = pixel / ow % oh * q.stride[0] - q.padding[0], left = pixel % ow * q.stride[1] - q.padding[1];
-      for (std::int64_t c0 = 0; c0 < channels; c0 += some_channels) {
-        const std::int64_t count = std::min(some_channels, channels - c0);
-        float best[some_channels];
-        std::int32_t at[some_channels];
-        std::fill_n(best, count, -std::numeric_limits<float>::infinity());
-        std::fill_n(at, count, -1);
-        for (std::int64_t i = 0; i < q.kernel[0]; ++i)
-          for (std::int64_t j = 0; j < q.kernel[1]; ++j) {
-            const std::int64_t y = top + i * q.dilation[0], x = left + j * q.dilation[1];
-            if (y < 0 || y >= h || x < 0 || x >= w) continue;
-            const float* from = picture + (y * w + x) * channels + c0;
-            const auto here = static_cast<std::int32_t>(y * w + x);
-            for (std::int64_t c = 0; c < count; ++c) {  // the first of equals wins, the first NaN wins over numbers
-              const float v = from[c], b = best[c];
-              const bool wins = (at[c] < 0) | (v > b) | ((v != v) & (b == b));
-              best[c] = wins ? v : b;
-              at[c] = wins ? here : at[c];
-            }
-          }
-        std::copy_n(best, count, vy.ptr<float>() + pixel * channels + c0);
-        std::int64_t* index = args.out[1].ptr<std::int64_t>() + pixel * channels + c0;
-        for (std::int64_t c = 0; c < count; ++c) index[c] = at[c];
+  const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3), oh = y.size(2), ow = y.size(3);
+  parallel_for(x.size(0) * oh, std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(1, ow * channels)), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t line = begin; line < end; ++line) {
+      const std::int64_t n = line / oh, top = line % oh * q.stride[0] - q.padding[0];
+      const Taps rows = taps_inside(top, q.kernel[0], q.dilation[0], h);
+      for (std::int64_t ox = 0; ox < ow; ++ox) {
+        const std::int64_t left = ox * q.stride[1] - q.padding[1];
+        const Taps cols = taps_inside(left, q.kernel[1], q.dilation[1], w);
+        const Window window{rows.count, cols.count, q.dilation[0] * w * channels, q.dilation[1] * channels, static_cast<std::int32_t>(q.dilation[0] * w),
+                            static_cast<std::int32_t>(q.dilation[1])};
+        const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = (line * ow + ox) * channels;
+        for (std::int64_t c = 0; c < channels; c += lanes) {
+          const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
+          const float* from = x.ptr<float>() + (n * h * w + corner) * channels + c;
+          const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });
+          Store(best.value, y.ptr<float>() + to + c, some);
+          std::int32_t at[lanes];
+          std::memcpy(at, &best.at, sizeof at);
+          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to + c;
+          for (std::int64_t k = 0; k < some; ++k) index[k] = at[k];
+        }
       }
     }
   });
 }
 
 // The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
-void rows_backward(const KernelArgs& args) {
-  const View &g = args.in[0], &gx = args.out[0];
-  const std::int64_t channels = gx.size(1), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3), step = pixel_step(g);
-  parallel_for(gx.size(0), 1, [&](std::int64_t n, std::int64_t) {
-    float* to = gx.ptr<float>() + n * out * channels;
-    std::fill_n(to, out * channels, 0.f);
-    for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
-      const float* from = g.ptr<float>() + p * step;
-      const std::int64_t* index = args.in[1].ptr<std::int64_t>() + p * channels;
-      for (std::int64_t c = 0; c < channels; ++c)
-        if (index[c] >= 0) to[index[c] * channels + c] += from[c];
+void run_backward_last(const KernelArgs& args) {
+  const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
+  const std::int64_t channels = g.size(1), step = pixel_step(g), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
+  parallel_for(g.size(0), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out * channels)), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n) {
+      float* to = gx.ptr<float>() + n * out * channels;
+      std::fill_n(to, out * channels, 0.f);
+      for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
+        const float* from = g.ptr<float>() + p * step;
+        const std::int64_t* at = index.ptr<std::int64_t>() + p * channels;
+        for (std::int64_t c = 0; c < channels; ++c)
+          if (at[c] >= 0) to[at[c] * channels + c] += from[c];
+      }
     }
   });
 }
 
-// --- entries ------------------------------------------------------------------------------------------------------------------
-bool all_contiguous(const KernelArgs& args) {
-  const auto contiguous = [](const View& v) { return v.is_contiguous(); };
-  return std::all_of(args.in.begin(), args.in.end(), contiguous) && std::all_of(args.out.begin(), args.out.end(), contiguous);
+// --- entries ------------------------------------------------------------------------------------------------------------
+template <bool (View::*ORDER)() const noexcept>
+bool all_views(const KernelArgs& args) {
+  const auto fits = [](const View& v) { return (v.*ORDER)(); };
+  return std::all_of(args.in.begin(), args.in.end(), fits) && std::all_of(args.out.begin(), args.out.end(), fits);
 }
-void run(const KernelArgs& args) { all_contiguous(args) ? planes_forward(args) : rows_forward(args); }
-void run_backward(const KernelArgs& args) { all_contiguous(args) ? planes_backward(args) : rows_backward(args); }
+bool planes(const KernelArgs& args) { return all_views<&View::is_contiguous>(args); }
 const char* decline(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
-  if (all_contiguous(args)) return nullptr;
-  if (args.in[0].size(2) * args.in[0].size(3) > std::numeric_limits<std::int32_t>::max()) return "a picture of more than 2^31 pixels";
-  return args.in[0].numel() > 0 && args.in[0].is_channels_last() && args.out[0].is_channels_last() && args.out[1].is_channels_last() ? nullptr : "neither contiguous nor channels_last";
+  if (planes(args)) return nullptr;
+  if (!all_views<&View::is_channels_last>(args)) return "neither all contiguous nor all channels_last";
+  return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
 }
 const char* decline_backward(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
-  if (all_contiguous(args)) return nullptr;
-  return args.in[0].numel() > 0 && pixel_step(args.in[0]) > 0 && args.in[1].is_channels_last() && args.out[0].is_channels_last() ? nullptr : "neither contiguous nor channels_last";
+  if (planes(args)) return nullptr;
+  return pixel_step(args.in[0]) > 0 && args.in[1].is_channels_last() && args.out[0].is_channels_last() ? nullptr : "neither all contiguous nor all channels_last";
 }
+void run_either(const KernelArgs& args) { planes(args) ? run(args) : run_last(args); }
+void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
 
 }  // namespace
 
-extern const KernelEntry max_pool2d_entry{run, decline};
-extern const KernelEntry max_pool2d_backward_entry{run_backward, decline_backward};
+extern const KernelEntry max_pool2d_entry{run_either, decline};
+extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline_backward};
 
 }  // namespace mien::MIEN_LEVEL

@@ -1,0 +1,292 @@
+// A block of a small network at once: convolution, PReLU and max pooling, and its gradients. A few images at a time: their map, the largest thing of all
+// passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map.
+#include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/direct.h"
+#include "mien/kernels/cpu/pool_window.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+struct Sizes {
+  std::int64_t n, c, h, w;       // picture
+  std::int64_t o, kh, kw;        // kernel
+  std::int64_t oh, ow;           // map of the convolution
+  std::int64_t ph, pw;           // pooled
+  std::int64_t padded;           // channels of the map in scratch memory
+  std::int64_t run() const { return kw * c; }
+  std::int64_t picture() const { return h * w * c; }
+  std::int64_t map() const { return oh * ow * padded; }
+  std::int64_t edge() const { return kw - 1; }                               // zeros beside each line of the map's gradient
+  std::int64_t gradient() const { return oh * (ow + 2 * edge()) * padded; }
+  // Images whose maps stay in the second cache; enough of the small ones that they can be the rows of a product.
+  std::int64_t images() const { return std::clamp<std::int64_t>((std::int64_t{1} << 16) / map(), 1, 24); }
+  std::int64_t chunks() const { return (n + images() - 1) / images(); }
+  std::int64_t weights() const { return kh * run() * padded; }
+};
+Sizes sizes_of(const View& x, const View& w, const View& pooled) {
+  return {x.size(0), x.size(1), x.size(2), x.size(3), w.size(0), w.size(2), w.size(3), x.size(2) - w.size(2) + 1, x.size(3) - w.size(3) + 1,
+          pooled.size(2), pooled.size(3), padded_channels(w.size(0))};
+}
+
+// Images [first, first + count) as channels_last: where they lie, or copied to `room`.
+const float* as_pixels(const View& x, const Sizes& s, std::int64_t first, std::int64_t count, float* room) {
+  const float* from = x.ptr<float>() + first * s.picture();
+  if (x.is_channels_last()) return from;
+  const std::int64_t plane = s.h * s.w;
+  for (std::int64_t i = 0; i < count * s.c; ++i, from += plane) {
+    float* to = room + i / s.c * s.picture() + i % s.c;
+    for (std::int64_t p = 0; p < plane; ++p) to[p * s.c] = from[p];
+  }
+  return room;
+}
+
+// Maps of a few images: steps in floats to the next image, line and pixel.
+struct Maps {
+  std::int64_t image, line, pixel;
+};
+// y[images, lines, pixels] of x, which begins `above` lines of zeros below y (they are not in memory) and has `height` lines.
+struct Convolution {
+  std::int64_t images, lines, pixels, cols, kernel_rows, run, above, height;
+};
+void convolve(const Convolution& c, const float* x, const Maps& xs, const float* packed, const float* bias, float* y, const Maps& ys) {
+  const bool along_images = c.pixels < 4 && c.images > c.pixels;
+  for (std::int64_t line = 0; line < c.lines; ++line) {
+    const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
+    const float* from = x + (line - c.above + first) * xs.line;
+    DirectRows d{from, along_images ? xs.image : xs.pixel, xs.line, end - first, c.run, y + line * ys.line, along_images ? ys.image : ys.pixel};
+    const std::int64_t others = along_images ? c.pixels : c.images, x_other = along_images ? xs.pixel : xs.image, y_other = along_images ? ys.pixel : ys.image;
+    for (std::int64_t k = 0; k < others; ++k, d.x += x_other, d.y += y_other)
+      direct_product(d, along_images ? c.images : c.pixels, c.cols, packed, c.kernel_rows, first, bias);
+  }
+}
+
+// --- forward ------------------------------------------------------------------------------------------------------------
+using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
+struct Pooled {
+  float *y, *raw;
+  std::uint8_t* index;
+};
+
+// Activation and pooling of one image's map.
+void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& q, const float* slopes, Pooled to) {
+  const std::int64_t line_step = s.ow * s.padded;
+  for (std::int64_t py = 0; py < s.ph; ++py)
+    for (std::int64_t px = 0; px < s.pw; ++px) {
+      const std::int64_t top = py * q.stride[0], left = px * q.stride[1];
+      const Window window{std::min(q.kernel[0], s.oh - top), std::min(q.kernel[1], s.ow - left), line_step, s.padded, static_cast<std::int32_t>(q.kernel[1]), 1};
+      const float* corner = map + top * line_step + left * s.padded;
+      for (std::int64_t c = 0; c < s.o; c += lanes) {
+        const Vec slope = Load(slopes + c);
+        const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
+        const Winner best = pool_window(corner + c, window, 0, lanes, [slope](Vec v) { return Select(Positive(v), v, Mul(slope, v)); });
+        Store(best.value, to.y + c, some);
+        Store(best.raw, to.raw + c, some);
+        const Bytes at = __builtin_convertvector(best.at, Bytes);
+        std::memcpy(to.index + c, &at, static_cast<std::size_t>(some));
+      }
+      to.y += s.o;
+      to.raw += s.o;
+      to.index += s.o;
+    }
+}
+
+// A value per channel, laid out with zeros behind them; one for all is repeated.
+void lay_out(const View& v, const Sizes& s, float* out) {
+  for (std::int64_t c = 0; c < s.padded; ++c) out[c] = c < s.o ? v.ptr<float>()[v.size(0) == 1 ? 0 : c * v.stride(0)] : 0;
+}
+
+// Workspace: weights, bias, slopes; for each share a copy of the pictures and their maps.
+struct ForwardPlan {
+  Sizes s;
+  std::int64_t pictures, share;
+};
+ForwardPlan forward_plan(const KernelArgs& a) {
+  ForwardPlan p{sizes_of(a.in[0], a.in[1], a.out[0]), 0, 0};
+  if (!a.in[0].is_channels_last()) p.pictures = round_up(p.s.images() * p.s.picture(), 16);
+  p.share = p.pictures + p.s.images() * p.s.map();
+  return p;
+}
+std::int64_t forward_workspace(const KernelArgs& a) {
+  const ForwardPlan p = forward_plan(a);
+  return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.share);
+}
+void run_forward(const KernelArgs& a) {
+  const View &x = a.in[0], &w = a.in[1];
+  const ForwardPlan plan = forward_plan(a);
+  const Sizes& s = plan.s;
+  auto* packed = static_cast<float*>(a.workspace);
+  float *bias = packed + s.weights(), *slopes = bias + s.padded, *shares = slopes + s.padded;
+  pack_direct({w.ptr<float>(), s.o, s.kh, s.kw, s.c, w.stride(0), w.stride(2), w.stride(3), w.stride(1)}, packed);
+  lay_out(a.in[2], s, bias);
+  lay_out(a.in[3], s, slopes);
+  for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    float *room = shares + share * plan.share, *maps = room + plan.pictures;
+    for (std::int64_t chunk = begin; chunk < end; ++chunk) {
+      const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first);
+      convolve({images, s.oh, s.ow, s.padded, s.kh, s.run(), 0, s.h}, as_pixels(x, s, first, images, room), {s.picture(), s.w * s.c, s.c}, packed, bias, maps,
+               {s.map(), s.ow * s.padded, s.padded});
+      for (std::int64_t i = 0; i < images; ++i) {
+        const std::int64_t at = (first + i) * s.ph * s.pw * s.o;
+        activate_and_pool(maps + i * s.map(), s, a.get<ConvBlockParams>(), slopes, {a.out[0].ptr<float>() + at, a.out[1].ptr<float>() + at, a.out[2].ptr<std::uint8_t>() + at});
+      }
+    }
+  });
+}
+const char* decline_picture(const View& x) { return x.is_channels_last() || x.is_contiguous() ? nullptr : "the input is neither channels_last nor contiguous"; }
+const char* decline_forward(const KernelArgs& a) {
+  if (!all_f32(a)) return "f32 only";
+  for (const auto& v : a.out)
+    if (!v.is_channels_last()) return "the output is not channels_last";
+  return decline_picture(a.in[0]);
+}
+
+// --- gradient -----------------------------------------------------------------------------------------------------------
+void add_to(double* sums, Vec v) {
+  float values[lanes];
+  Store(v, values);
+  for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(values[i]);
+}
+
+struct Kept {
+  const float *gy, *raw;
+  const std::uint8_t* index;
+  Maps gy_steps;
+};
+// The map's gradient of one image, added to zeros; sums of it and of the slope's.
+void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float* slopes, float* map, double* bias_sums, double* slope_sums) {
+  const std::int64_t line_step = (s.ow + 2 * s.edge()) * s.padded;
+  for (std::int64_t py = 0; py < s.ph; ++py) {
+    const std::int64_t rows = std::min(q.kernel[0], s.oh - py * q.stride[0]);
+    for (std::int64_t c = 0; c < s.o; c += lanes) {
+      const Vec slope = Load(slopes + c);
+      const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
+      Vec bias_sum = Set(0), slope_sum = Set(0);
+      for (std::int64_t px = 0; px < s.pw; ++px) {
+        const std::int64_t pooled = (py * s.pw + px) * s.o + c, cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
+        const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
+        const Mask on = Positive(raw);
+        const Vec d = Select(on, g, Mul(slope, g));
+        bias_sum = Add(bias_sum, d);
+        slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
+        Bytes bytes{};
+        std::memcpy(&bytes, k.index + pooled, static_cast<std::size_t>(some));
+        const Ints at = __builtin_convertvector(bytes, Ints);
+        float* corner = map + py * q.stride[0] * line_step + (px * q.stride[1] + s.edge()) * s.padded + c;
+        for (std::int64_t i = 0; i < rows; ++i)
+          for (std::int64_t j = 0; j < cols; ++j) {
+            float* to = corner + i * line_step + j * s.padded;
+            Store(AddWhere(Equal(at, SetInt(static_cast<std::int32_t>(i * q.kernel[1] + j))), Load(to), d), to);
+          }
+      }
+      add_to(bias_sums + c, bias_sum);
+      add_to(slope_sums + c, slope_sum);
+    }
+  }
+}
+
+// Workspace: turned weights, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
+struct BackwardPlan {
+  Sizes s;
+  bool input;  // gx is wanted
+  std::int64_t turned, pictures, share;
+};
+BackwardPlan backward_plan(const KernelArgs& a) {
+  BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
+  const Sizes& s = p.s;
+  if (p.input) p.turned = round_up(s.kh * s.kw * s.padded * padded_channels(s.c), 16);
+  if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
+  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded, 16);
+  return p;
+}
+std::int64_t backward_workspace(const KernelArgs& a) {
+  const BackwardPlan p = backward_plan(a);
+  return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * p.share);
+}
+
+void run_backward(const KernelArgs& a) {
+  const View &gy = a.in[0], &x = a.in[1], &w = a.in[2], &slope = a.in[3];
+  const auto& q = a.get<ConvBlockParams>();
+  const BackwardPlan plan = backward_plan(a);
+  const Sizes& s = plan.s;
+  auto* turned = static_cast<float*>(a.workspace);
+  float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
+  // The gradient's channels in scratch memory end with zeros, and so do their weights.
+  if (plan.input) {
+    std::fill_n(turned, plan.turned, 0.f);
+    const float* last = w.ptr<float>() + (s.kh - 1) * w.stride(2) + (s.kw - 1) * w.stride(3);
+    for (std::int64_t first = 0; first < s.c; first += gemm_cols) {
+      const std::int64_t width = std::min<std::int64_t>(gemm_cols, padded_channels(s.c) - first);
+      float* panel = turned + first * s.kh * s.kw * s.padded;
+      for (std::int64_t tap = 0; tap < s.kh * s.kw; ++tap)
+        for (std::int64_t o = 0; o < s.o; ++o)
+          for (std::int64_t k = 0; k < std::min(width, s.c - first); ++k)
+            panel[(tap * s.padded + o) * width + k] = last[o * w.stride(0) + (first + k) * w.stride(1) - tap / s.kw * w.stride(2) - tap % s.kw * w.stride(3)];
+    }
+  }
+  lay_out(slope, s, slopes);
+  const std::int64_t wide = (s.ow + 2 * s.edge()) * s.padded, maps_floats = s.images() * s.gradient();
+  for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    float *room = shares + share * plan.share, *maps = room + plan.pictures, *sums = maps + maps_floats;
+    auto* small = reinterpret_cast<double*>(sums + s.weights());
+    std::fill_n(sums, s.weights(), 0.f);
+    std::fill_n(small, 2 * s.padded, 0.0);
+    for (std::int64_t chunk = begin; chunk < end; ++chunk) {
+      const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first), pooled = s.ph * s.pw * s.o;
+      std::fill_n(maps, images * s.gradient(), 0.f);
+      for (std::int64_t i = 0; i < images; ++i)
+        spread({gy.ptr<float>() + (first + i) * gy.stride(0), a.in[4].ptr<float>() + (first + i) * pooled, a.in[5].ptr<std::uint8_t>() + (first + i) * pooled,
+                {gy.stride(0), gy.stride(2), gy.stride(3)}},
+               s, q, slopes, maps + i * s.gradient(), small, small + s.padded);
+      const float* from = as_pixels(x, s, first, images, room);
+      DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), wide, s.padded};
+      if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
+      direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge() * s.padded, sums);
+      if (plan.input)
+        convolve({images, s.h, s.w, s.c, s.kh, s.kw * s.padded, s.kh - 1, s.oh}, maps, {s.gradient(), wide, s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(),
+                 {s.picture(), s.w * s.c, s.c});
+    }
+  });
+  // The shares are added in order: the same bits for any number of threads.
+  const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0, sums_at = plan.pictures + maps_floats;
+  const View &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
+  parallel_for(s.kh * s.run(), std::max<std::int64_t>(1, 1024 / s.padded), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      const std::int64_t c = k % s.c, j = k / s.c % s.kw, i = k / s.run();
+      for (std::int64_t o = 0; o < s.o; o += lanes) {
+        Vec sum = Set(0);
+        for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(shares + share * plan.share + sums_at + k * s.padded + o));
+        float values[lanes];
+        Store(sum, values);
+        for (std::int64_t v = 0; v < std::min<std::int64_t>(lanes, s.o - o); ++v)
+          gw.ptr<float>()[(o + v) * gw.stride(0) + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3)] = values[v];
+      }
+    }
+  });
+  double all_slopes = 0;
+  for (std::int64_t o = 0; o < s.o; ++o) {
+    double bias_sum = 0, slope_sum = 0;
+    for (std::int64_t share = 0; share < number; ++share) {
+      const auto* small = reinterpret_cast<const double*>(shares + share * plan.share + sums_at + s.weights());
+      bias_sum += small[o];
+      slope_sum += small[s.padded + o];
+    }
+    gb.ptr<float>()[o * gb.stride(0)] = static_cast<float>(bias_sum);
+    all_slopes += slope_sum;
+    if (ga.size(0) > 1 || s.o == 1) ga.ptr<float>()[o * ga.stride(0)] = static_cast<float>(slope_sum);
+  }
+  if (ga.size(0) == 1) *ga.ptr<float>() = static_cast<float>(all_slopes);
+}
+const char* decline_backward(const KernelArgs& a) {
+  if (!all_f32({a.in.first(5), a.out})) return "f32 only";
+  if (a.in[0].stride(1) != 1 && a.in[0].size(1) != 1) return "channels of the gradient do not lie side by side";
+  if (!a.in[4].is_channels_last() || !a.in[5].is_channels_last()) return "what was kept is not channels_last";
+  if (a.get<ConvBlockParams>().input_gradient && !a.out[0].is_channels_last()) return "the output is not channels_last";
+  return decline_picture(a.in[1]);
+}
+
+}  // namespace
+
+extern const KernelEntry conv_block_entry{run_forward, decline_forward, forward_workspace};
+extern const KernelEntry conv_block_backward_entry{run_backward, decline_backward, backward_workspace};
+
+}  // namespace mien::MIEN_LEVEL
