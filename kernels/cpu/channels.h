@@ -16,6 +16,18 @@ template <class... V>
 bool all_pixel_rows(const V&... views) {
   return (has_pixel_rows(views) && ...);
 }
+// Distance of pixels where channels lie side by side and pixels follow each other evenly: channels_last, or a slice of its channels. 0 where they don't.
+inline std::int64_t pixel_step(const View& v) {
+  if ((v.rank() != 2 && v.rank() != 4) || (v.size(1) != 1 && v.stride(1) != 1)) return 0;
+  std::int64_t step = 0, pixels = 1;
+  for (const int d : {3, 2, 0}) {
+    if (d >= v.rank() || v.size(d) == 1) continue;
+    if (step == 0) step = v.stride(d);
+    if (v.stride(d) != step * pixels) return 0;
+    pixels *= v.size(d);
+  }
+  return step == 0 ? v.size(1) : step < v.size(1) ? 0 : step;
+}
 // Kernels that work per channel take two layouts, the same for all operands.
 inline const char* decline_layout(const KernelArgs& a, const View& x, const View& y) {
   if (!all_f32(a)) return "f32 only";
@@ -26,18 +38,15 @@ inline const char* decline_layout(const KernelArgs& a, const View& x, const View
 // Pixels that a thread takes at a time in passes that write every pixel on its own.
 inline std::int64_t pixel_grain(const PixelRows& r) { return std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(r.channels, 1)); }
 
-// sum[c] = sum of f(row * channels + c, c) over the rows, four rows at a time.
+// sum[c] = sum of f(row, c) over the rows, four rows at a time.
 template <class F>
 inline void sum_rows(std::int64_t rows, std::int64_t channels, float* __restrict sum, const F& f) {
   for (std::int64_t c = 0; c < channels; ++c) sum[c] = 0;
   std::int64_t r = 0;
   for (; r + 4 <= rows; r += 4)
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const std::int64_t at = r * channels + c;
-      sum[c] += (f(at, c) + f(at + channels, c)) + (f(at + 2 * channels, c) + f(at + 3 * channels, c));
-    }
+    for (std::int64_t c = 0; c < channels; ++c) sum[c] += (f(r, c) + f(r + 1, c)) + (f(r + 2, c) + f(r + 3, c));
   for (; r < rows; ++r)
-    for (std::int64_t c = 0; c < channels; ++c) sum[c] += f(r * channels + c, c);
+    for (std::int64_t c = 0; c < channels; ++c) sum[c] += f(r, c);
 }
 
 // Sum of f(i) over [0, n): sixteen sums side by side, which are vectors and a fixed order.
