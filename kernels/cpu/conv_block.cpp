@@ -1,7 +1,7 @@
 // A block of a small network at once: convolution, PReLU and max pooling, and its gradients. A few images at a time: their map, the largest thing of all
 // passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map.
 #include "mien/kernels/cpu/channels.h"
-#include "mien/kernels/cpu/direct.h"
+#include "mien/kernels/cpu/direct_maps.h"
 #include "mien/kernels/cpu/pool_window.h"
 
 namespace mien::MIEN_LEVEL {
@@ -19,8 +19,7 @@ struct Sizes {
   std::int64_t map() const { return oh * ow * padded; }
   std::int64_t wide() const { return (ow + 2 * edge) * padded; }
   std::int64_t gradient() const { return oh * wide(); }
-  // Images whose maps stay in the second cache; enough of the small ones that they can be the rows of a product.
-  std::int64_t images() const { return std::clamp<std::int64_t>((std::int64_t{1} << 16) / map(), 1, 24); }
+  std::int64_t images() const { return images_at_once(map()); }
   std::int64_t chunks() const { return (n + images() - 1) / images(); }
   std::int64_t weights() const { return kh * run() * padded; }
 };
@@ -49,61 +48,6 @@ const float* as_pixels(const View& x, const Sizes& s, std::int64_t first, std::i
       for (std::int64_t p = 0; p < plane; ++p) to[p * s.c + c] = from[c * plane + p];
   }
   return room;
-}
-
-// Maps of a few images: steps in floats to the next image, line and pixel.
-struct Maps {
-  std::int64_t image, line, pixel;
-};
-// y[images, lines, pixels, cols] of maps of height x width pixels of `channels`. `above` lines of zeros come first, and `left` pixels.
-struct Convolution {
-  std::int64_t images, lines, pixels, cols;
-  std::int64_t kernel_rows, kernel_cols, channels;
-  std::int64_t height, width, above, left;
-  std::int64_t run() const { return kernel_cols * channels; }
-  std::int64_t depth() const { return kernel_rows * run(); }
-};
-// Lines of few pixels would make tiles of few rows: then what each pixel sees is gathered, and all pixels are rows of one product.
-constexpr std::int64_t narrow = 5, gathered_rows = 4 * gemm_rows;
-std::int64_t gathered_step(const Convolution& c) { return round_up(c.depth(), 16) + 16; }  // no power of two
-std::int64_t gathered_floats(const Convolution& c) { return c.pixels <= narrow ? gathered_rows * gathered_step(c) : 0; }
-
-void gather(const Convolution& c, const float* image, const Maps& xs, std::int64_t line, std::int64_t pixel, float* to) {
-  for (std::int64_t i = 0; i < c.kernel_rows; ++i, to += c.run()) {
-    const std::int64_t y = line - c.above + i, x = pixel - c.left;
-    const float* from = image + y * xs.line + x * xs.pixel;
-    if (y < 0 || y >= c.height) {
-      std::fill_n(to, c.run(), 0.f);
-    } else if (x >= 0 && x + c.kernel_cols <= c.width) {
-      std::copy_n(from, c.run(), to);
-    } else {
-      for (std::int64_t j = 0; j < c.kernel_cols; ++j) {
-        if (x + j >= 0 && x + j < c.width) std::copy_n(from + j * xs.pixel, c.channels, to + j * c.channels);
-        else std::fill_n(to + j * c.channels, c.channels, 0.f);
-      }
-    }
-  }
-}
-
-// y lies densely. Zeros at the left must lie in memory unless the lines are narrow; those above never do.
-void convolve(const Convolution& c, const float* x, const Maps& xs, const float* packed, const float* bias, float* y, std::int64_t y_pixel, float* room) {
-  if (c.pixels > narrow) {
-    for (std::int64_t n = 0; n < c.images; ++n)
-      for (std::int64_t line = 0; line < c.lines; ++line, y += c.pixels * y_pixel) {
-        const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
-        direct_product({x + n * xs.image + (line - c.above + first) * xs.line, xs.pixel, xs.line, end - first, c.run(), y, y_pixel}, c.pixels, c.cols, packed, c.kernel_rows, first, bias);
-      }
-    return;
-  }
-  const std::int64_t pixels = c.images * c.lines * c.pixels, step = gathered_step(c);
-  for (std::int64_t first = 0; first < pixels; first += gathered_rows) {
-    const std::int64_t rows = std::min(gathered_rows, pixels - first);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t p = first + r;
-      gather(c, x + p / (c.lines * c.pixels) * xs.image, xs, p / c.pixels % c.lines, p % c.pixels, room + r * step);
-    }
-    direct_product({room, step, 0, 1, c.depth(), y + first * y_pixel, y_pixel}, rows, c.cols, packed, 1, 0, bias);
-  }
 }
 
 // --- forward ------------------------------------------------------------------------------------------------------------
@@ -174,7 +118,7 @@ void run_forward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* packed = static_cast<float*>(a.workspace);
   float *bias = packed + s.weights(), *slopes = bias + s.padded, *shares = slopes + s.padded;
-  pack_direct({w.ptr<float>(), s.o, s.kh, s.kw, s.c, w.stride(0), w.stride(2), w.stride(3), w.stride(1)}, packed);
+  pack_direct(straight(w), packed);
   lay_out(a.in[2], s, bias);
   lay_out(a.in[3], s, slopes);
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
@@ -267,7 +211,7 @@ BackwardPlan backward_plan(const KernelArgs& a) {
   BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
   if (p.input && p.s.w > narrow) p.s.edge = p.s.kw - 1;
   const Sizes& s = p.s;
-  if (p.input) p.turned = round_up(s.kh * s.kw * s.padded * padded_channels(s.c), 16);
+  if (p.input) p.turned = turned_floats(a.in[2]);
   if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
   p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.input ? gathered_floats(input_convolution(s, 1)) : 0), 16);
   return p;
@@ -284,19 +228,7 @@ void run_backward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
-  // The gradient's channels in scratch memory end with zeros, and so do their weights.
-  if (plan.input) {
-    std::fill_n(turned, plan.turned, 0.f);
-    const float* last = w.ptr<float>() + (s.kh - 1) * w.stride(2) + (s.kw - 1) * w.stride(3);
-    for (std::int64_t first = 0; first < s.c; first += gemm_cols) {
-      const std::int64_t width = std::min<std::int64_t>(gemm_cols, padded_channels(s.c) - first);
-      float* panel = turned + first * s.kh * s.kw * s.padded;
-      for (std::int64_t tap = 0; tap < s.kh * s.kw; ++tap)
-        for (std::int64_t o = 0; o < s.o; ++o)
-          for (std::int64_t k = 0; k < std::min(width, s.c - first); ++k)
-            panel[(tap * s.padded + o) * width + k] = last[o * w.stride(0) + (first + k) * w.stride(1) - tap / s.kw * w.stride(2) - tap % s.kw * w.stride(3)];
-    }
-  }
+  if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
@@ -324,19 +256,7 @@ void run_backward(const KernelArgs& a) {
   // The shares are added in order: the same bits for any number of threads.
   const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0, sums_at = plan.pictures + maps_floats;
   const View &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
-  parallel_for(s.kh * s.run(), std::max<std::int64_t>(1, 1024 / s.padded), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) {
-      const std::int64_t c = k % s.c, j = k / s.c % s.kw, i = k / s.run();
-      for (std::int64_t o = 0; o < s.o; o += lanes) {
-        Vec sum = Set(0);
-        for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(shares + share * plan.share + sums_at + k * s.padded + o));
-        float values[lanes];
-        Store(sum, values);
-        for (std::int64_t v = 0; v < std::min<std::int64_t>(lanes, s.o - o); ++v)
-          gw.ptr<float>()[(o + v) * gw.stride(0) + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3)] = values[v];
-      }
-    }
-  });
+  add_weight_sums(shares + sums_at, number, plan.share, s.padded, gw);
   double all_slopes = 0;
   for (std::int64_t o = 0; o < s.o; ++o) {
     double bias_sum = 0, slope_sum = 0;
