@@ -13,16 +13,6 @@ const SizedValue& sized(const Sizes& s, int v) { return s.values[static_cast<std
 // Kernels that read element i before they write element i and nothing else: their output may take the memory of an input that dies there.
 bool works_in_place(const Op& op) { return &op == &op_unary || &op == &op_binary; }
 
-// packed_conv2d reads the distance of two pixels from the strides; those of sizes of 1 say nothing yet.
-View with_pixel_strides(View v) {
-  if (v.rank() != 4) return v;
-  if (v.shape[1] == 1) v.strides[1] = 1;
-  if (v.shape[3] == 1) v.strides[3] = v.shape[2] > 1 ? v.strides[2] : v.shape[0] > 1 ? v.strides[0] : v.shape[1];
-  if (v.shape[2] == 1) v.strides[2] = v.shape[3] * v.strides[3];
-  if (v.shape[0] == 1) v.strides[0] = v.shape[2] * v.strides[2];
-  return v;
-}
-
 }  // namespace
 
 Program::Program(const Graph& g, std::shared_ptr<const Sizes> sizes, int first, int last) : g_(&g), sizes_(std::move(sizes)), first_(first), last_(last) {
@@ -41,8 +31,7 @@ void Program::add_step(int n) {
   if (is_view(node) && !copies) return;
   const auto view_of = [&](int v) {
     const SizedValue& s = sized(*sizes_, v);
-    const View view{nullptr, s.dtype, s.shape, s.strides};
-    return node.op == &op_packed_conv2d ? with_pixel_strides(view) : view;
+    return View{nullptr, s.dtype, s.shape, s.strides};
   };
   Step step{n, nullptr, sizes_->params[static_cast<std::size_t>(n)].data(), static_cast<std::int32_t>(views_.size()), 0, 0, -1};
   const Shape& whole = sized(*sizes_, node.out[0]).shape;

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "mien/autograd/autograd.h"
+#include "mien/infer/infer.h"
 #include "mien/io/torch_file.h"
 #include "mien/models/facenet/embedding_net.h"
 #include "mien/models/facenet/inception_resnet_v1.h"
@@ -13,6 +14,7 @@
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"
+#include "mien/ops/view.h"
 #include "mien/optim/optimizer.h"
 
 namespace mien::bench {
@@ -86,13 +88,19 @@ Net make_net(const std::string& model) {
   return embedding(spec.architecture, std::move(loaded), spec.height, spec.width);
 }
 
-// What the library has for inference. To measure plans instead: compile here, run the session in the closure.
-std::function<std::vector<Tensor>(const Tensor&)> inference(const Net& net) {
-  return [forward = net.forward](const Tensor& x) {
-    const NoGrad guard;
-    return forward(x);
-  };
-}
+// What the library has for inference: one plan, a session for each input (the scales of a pyramid keep their sizes).
+class Planned {
+ public:
+  Planned(const Net& net, const std::vector<Tensor>& inputs, DType dtype) {
+    const auto forward = [&](std::span<const Tensor> x) { return net.forward(x[0]); };
+    const auto plan = infer::compile(forward, {slice(inputs[0], 0, 0, 1)}, {.dtype = dtype, .any_size = inputs.size() > 1});
+    for (std::size_t i = 0; i < inputs.size(); ++i) sessions_.emplace_back(plan);
+  }
+  std::span<const Tensor> run(std::size_t i, const Tensor& input) { return sessions_[i].run({&input, 1}); }
+
+ private:
+  std::vector<infer::Session> sessions_;
+};
 
 // Everything a model's closures need.
 struct State {
@@ -117,12 +125,11 @@ struct State {
 };
 
 // As a detector scales: the sizes of its pyramid.
-std::vector<Shape> pyramid(std::int64_t width, std::int64_t height, double min_face) {
+std::vector<Shape> pyramid(std::int64_t width, std::int64_t height, const DetectorOptions& o) {
   std::vector<Shape> shapes;
-  double scale = 12 / min_face, side = static_cast<double>(std::min(width, height)) * scale;
-  for (; side >= 12; scale *= DetectorOptions{}.factor, side *= DetectorOptions{}.factor)
+  double scale = 12 / o.min_face, side = static_cast<double>(std::min(width, height)) * scale;
+  for (; side >= 12; scale *= o.factor, side *= o.factor)
     shapes.push_back({1, 3, static_cast<std::int64_t>(static_cast<double>(height) * scale + 1), static_cast<std::int64_t>(static_cast<double>(width) * scale + 1)});
-  if (shapes.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
   return shapes;
 }
 
@@ -194,7 +201,7 @@ std::vector<std::string> model_names() {
 }
 
 Work model_work(const ModelOptions& o) {
-  if (o.dtype != DType::f32) throw ValueError("--dtype", std::string("this build computes in f32, not in ") + name(o.dtype));
+  if (o.dtype != DType::f32 && o.mode != Mode::inference) throw ValueError("--dtype", std::string("this build computes in f32, not in ") + name(o.dtype));
   const bool scales = o.pyramid_width > 0;
   if (scales && (o.model != "pnet" || o.mode != Mode::inference || o.batch != 1)) throw ValueError("--pyramid", "is for inference of pnet with --batch 1");
   manual_seed(1);
@@ -203,7 +210,8 @@ Work model_work(const ModelOptions& o) {
   if (scales) {
     auto* pnet = dynamic_cast<PNet*>(s->net.module.get());
     s->net.forward = [pnet](const Tensor& x) { return defined(pnet->maps(x)); };
-    for (const Shape& shape : pyramid(o.pyramid_width, o.pyramid_height, o.min_face)) s->inputs.push_back(randn(shape, {.layout = Layout::channels_last}));
+    for (const Shape& shape : pyramid(o.pyramid_width, o.pyramid_height, {.min_face = o.min_face})) s->inputs.push_back(randn(shape, {.layout = Layout::channels_last}));
+    if (s->inputs.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
   } else {
     s->inputs.push_back(randn({o.batch, s->net.channels, s->net.height, s->net.width}, {.layout = Layout::channels_last}));
   }
@@ -212,15 +220,18 @@ Work model_work(const ModelOptions& o) {
   Work w;
   if (o.mode == Mode::inference) {
     s->net.module->eval();
-    const auto run = inference(s->net);
-    w.run = [s, run] {
-      for (const Tensor& x : s->inputs) run(x);
+    const auto planned = std::make_shared<Planned>(s->net, s->inputs, o.dtype);
+    w.run = [s, planned] {
+      for (std::size_t i = 0; i < s->inputs.size(); ++i) planned->run(i, s->inputs[i]);
     };
     w.eager = [s] {
       const NoGrad guard;
       for (const Tensor& x : s->inputs) s->net.forward(x);
     };
-    if (!o.dump.empty()) save_all(o.dump, "output", run(s->inputs[0]));
+    if (!o.dump.empty()) {
+      const auto out = planned->run(0, s->inputs[0]);
+      save_all(o.dump, "output", {out.begin(), out.end()});
+    }
   } else {
     w = training(s, o);
   }
@@ -236,7 +247,16 @@ Work detect_work(const Detector& detector, const Image& image) {
   Work w;
   w.net = "mtcnn";
   w.inputs = {Shape{image.height, image.width, 3}};
-  w.run = w.eager = [&detector, &image] { detector.detect(image); };
+  w.run = [&detector, &image] { detector.detect(image); };
+  // P-Net over the pyramid, R- and O-Net on as many windows as the stages before them leave; the values don't matter.
+  const std::array<std::size_t, 2> windows{detector.propose(image, 1).size(), detector.propose(image, 2).size()};
+  w.eager = [&detector, &image, windows] {
+    const NoGrad guard;
+    const Mtcnn nets;
+    for (const Shape& shape : pyramid(image.width, image.height, detector.options())) nets.pnet.maps(zeros(shape));
+    for (std::size_t i = 0; i < windows[0]; ++i) nets.rnet.forward(zeros({1, 3, 24, 24}));
+    for (std::size_t i = 0; i < windows[1]; ++i) nets.onet.forward(zeros({1, 3, 48, 48}));
+  };
   return w;
 }
 

@@ -1,5 +1,5 @@
-// A concat of channels without a copy: its parts are written where they belong in the wide map. Packed convolutions write and read channel slices; what
-// another op makes is copied into its slice.
+// A concat of channels without a copy: its parts are written where they belong in the wide map. Packed convolutions and max_pool2d write and read channel
+// slices; what another op makes is copied into its slice.
 #include <algorithm>
 
 #include "mien/infer/passes_impl.h"
@@ -9,13 +9,15 @@
 namespace mien::infer {
 namespace {
 
-// Packed convolutions make and read it, so that it may be a slice.
+bool takes_slices(const Node& n) { return n.op == &op_packed_conv2d || (n.op == &op_max_pool2d && n.out.size() == 1); }
+
+// Only such calls make and read it, so that it may be a slice.
 bool may_be_slice(const Graph& g, int v, int concat) {
   const int p = g.producer(v);
-  if (p < 0 || g.node(p).op != &op_packed_conv2d || g.is_output(v) || g.value(v).inside >= 0) return false;
+  if (p < 0 || !takes_slices(g.node(p)) || g.is_output(v) || g.value(v).inside >= 0) return false;
   if (std::count(g.node(concat).in.begin(), g.node(concat).in.end(), v) != 1) return false;
   const auto readers = g.users(v);
-  return std::all_of(readers.begin(), readers.end(), [&](int n) { return n == concat || g.node(n).op == &op_packed_conv2d; });
+  return std::all_of(readers.begin(), readers.end(), [&](int n) { return n == concat || takes_slices(g.node(n)); });
 }
 
 }  // namespace

@@ -20,6 +20,15 @@ bool can_pack(const Graph& g, const Node& n) {
   return groups == 1 || (groups == w[0] && w[1] == 1);
 }
 
+// The picture of few channels in the usual order that `v` is a copy of, -1 for none: packed_conv2d reads it as it is.
+int plain_picture(const Graph& g, int v) {
+  const int copy = g.producer(v);
+  if (copy < 0 || g.node(copy).op != &op_copy) return -1;
+  const Value& x = g.value(g.node(copy).in[0]);
+  const bool plain = x.dtype == DType::f32 && x.shape.rank() == 4 && x.shape[1] <= 4 && View{nullptr, x.dtype, x.shape, x.strides}.is_contiguous();
+  return plain ? g.node(copy).in[0] : -1;
+}
+
 }  // namespace
 
 void pack_convs(Graph& g, DType dtype) {
@@ -36,7 +45,9 @@ void pack_convs(Graph& g, DType dtype) {
     packed.channels[0] = w.size(0);
     int x = conv.in[0];
     const Value& v = g.value(x);
-    if (half || !View{nullptr, v.dtype, v.shape, v.strides}.is_channels_last()) {
+    if (const int plain = plain_picture(g, x); plain >= 0 && !half && p.groups == 1) {
+      x = plain;
+    } else if (half || !View{nullptr, v.dtype, v.shape, v.strides}.is_channels_last()) {
       g.nodes.insert(g.nodes.begin() + k, g.make_node(op_copy, CopyParams{half ? DType::bf16 : DType::f32, Layout::channels_last}, {x}));
       x = g.node(k++).out[0];
     }

@@ -5,16 +5,6 @@
 
 namespace mien::MIEN_LEVEL {
 
-// Distance of neighbouring pixels of a channels_last map or of a channel slice of a wider one; 0 when the view is neither. Dimensions of size 1
-// never step, so their strides do not count.
-inline std::int64_t pixel_step(const View& v) {
-  if (v.rank() != 4 || (v.size(1) != 1 && v.stride(1) != 1)) return 0;
-  const std::int64_t n = v.size(0), h = v.size(2), w = v.size(3);
-  const std::int64_t step = w > 1 ? v.stride(3) : h > 1 ? v.stride(2) : n > 1 ? v.stride(0) : v.size(1);
-  if (step < v.size(1) || (h > 1 && v.stride(2) != w * step) || (n > 1 && v.stride(0) != h * w * step)) return 0;
-  return step;
-}
-
 struct PackedSizes {
   std::int64_t n, c, h, w, oh, ow;
   std::int64_t kh, kw, sh, sw, top, left, dh, dw;

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "mien/kernels/cpu/common.h"
+#include "mien/kernels/cpu/channels.h"
 #include "mien/kernels/cpu/pool_window.h"
 
 namespace mien::MIEN_LEVEL {
@@ -107,7 +107,7 @@ Taps taps_inside(std::int64_t start, std::int64_t kernel, std::int64_t dilation,
 void run_last(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const auto& q = args.get<PoolParams>();
-  const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3), oh = y.size(2), ow = y.size(3);
+  const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3), oh = y.size(2), ow = y.size(3), x_step = pixel_step(x), y_step = pixel_step(y);
   parallel_for(x.size(0) * oh, std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(1, ow * channels)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t line = begin; line < end; ++line) {
       const std::int64_t n = line / oh, top = line % oh * q.stride[0] - q.padding[0];
@@ -115,17 +115,18 @@ void run_last(const KernelArgs& args) {
       for (std::int64_t ox = 0; ox < ow; ++ox) {
         const std::int64_t left = ox * q.stride[1] - q.padding[1];
         const Taps cols = taps_inside(left, q.kernel[1], q.dilation[1], w);
-        const Window window{rows.count, cols.count, q.dilation[0] * w * channels, q.dilation[1] * channels, static_cast<std::int32_t>(q.dilation[0] * w),
+        const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(q.dilation[0] * w),
                             static_cast<std::int32_t>(q.dilation[1])};
-        const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = (line * ow + ox) * channels;
+        const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = line * ow + ox;
         for (std::int64_t c = 0; c < channels; c += lanes) {
           const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
-          const float* from = x.ptr<float>() + (n * h * w + corner) * channels + c;
+          const float* from = x.ptr<float>() + (n * h * w + corner) * x_step + c;
           const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });
-          Store(best.value, y.ptr<float>() + to + c, some);
+          Store(best.value, y.ptr<float>() + to * y_step + c, some);
+          if (args.out.size() < 2) continue;
           std::int32_t at[lanes];
           std::memcpy(at, &best.at, sizeof at);
-          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to + c;
+          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to * channels + c;
           for (std::int64_t k = 0; k < some; ++k) index[k] = at[k];
         }
       }
@@ -133,15 +134,16 @@ void run_last(const KernelArgs& args) {
   });
 }
 
+// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
 void run_backward_last(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
-  const std::int64_t channels = g.size(1), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
+  const std::int64_t channels = g.size(1), step = pixel_step(g), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
   parallel_for(g.size(0), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out * channels)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       float* to = gx.ptr<float>() + n * out * channels;
       std::fill_n(to, out * channels, 0.f);
       for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
-        const float* from = g.ptr<float>() + p * channels;
+        const float* from = g.ptr<float>() + p * step;
         const std::int64_t* at = index.ptr<std::int64_t>() + p * channels;
         for (std::int64_t c = 0; c < channels; ++c)
           if (at[c] >= 0) to[at[c] * channels + c] += from[c];
@@ -151,17 +153,21 @@ void run_backward_last(const KernelArgs& args) {
 }
 
 // --- entries ------------------------------------------------------------------------------------------------------------
-template <bool (View::*ORDER)() const noexcept>
-bool all_views(const KernelArgs& args) {
-  const auto fits = [](const View& v) { return (v.*ORDER)(); };
-  return std::all_of(args.in.begin(), args.in.end(), fits) && std::all_of(args.out.begin(), args.out.end(), fits);
+// All dense planes, or channels_last throughout; there the values (not the index) may be channel slices of wider pictures.
+bool planes(const KernelArgs& args) {
+  const auto dense = [](const View& v) { return v.is_contiguous(); };
+  return std::all_of(args.in.begin(), args.in.end(), dense) && std::all_of(args.out.begin(), args.out.end(), dense);
 }
-bool planes(const KernelArgs& args) { return all_views<&View::is_contiguous>(args); }
+constexpr const char* other_order = "neither all contiguous nor all channels_last";
 const char* decline(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
   if (planes(args)) return nullptr;
-  if (!all_views<&View::is_channels_last>(args)) return "neither all contiguous nor all channels_last";
+  if (!pixel_step(args.in[0]) || !pixel_step(args.out[0]) || (args.out.size() > 1 && !args.out[1].is_channels_last())) return other_order;
   return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
+}
+const char* decline_backward(const KernelArgs& args) {
+  if (args.in[0].dtype != DType::f32) return "f32 only";
+  return planes(args) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
 }
 void run_either(const KernelArgs& args) { planes(args) ? run(args) : run_last(args); }
 void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
@@ -169,6 +175,6 @@ void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(a
 }  // namespace
 
 extern const KernelEntry max_pool2d_entry{run_either, decline};
-extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline};
+extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline_backward};
 
 }  // namespace mien::MIEN_LEVEL
