@@ -17,7 +17,6 @@ inline constexpr std::int64_t tile_size = 16;       // rows of A and C, columns 
 inline constexpr std::int64_t tile_depth = 32;      // values of k in one step
 inline constexpr std::int64_t tile_values = 512;    // of A or B
 
-inline std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 inline std::int64_t tiles_of(std::int64_t n) { return (n + tile_size - 1) / tile_size; }
 inline std::int64_t steps_of(std::int64_t k) { return (k + tile_depth - 1) / tile_depth; }
 
