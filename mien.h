@@ -54,6 +54,7 @@
 #include "mien/ops/pool.h"
 #include "mien/ops/prelu.h"
 #include "mien/ops/reduce.h"
+#include "mien/ops/residual.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/softmax.h"

@@ -75,9 +75,9 @@ void print_table(const Json& j) {
 int report(const Settings& s, const char* command, const bench::Work& work) {
   const int threads = num_threads();
   const bench::Peak before = bench::f32_peak(max_cpu_level(), threads);
-  const double flop = 2.0 * static_cast<double>(bench::count_macs(work.eager));
   const bench::Figures f = bench::measure(work.run, s.runs);
-  const std::int64_t resident = bench::peak_resident_bytes();
+  const std::int64_t resident = bench::peak_resident_bytes(), tensors = cpu_allocator()->stats().peak;
+  const double flop = 2.0 * static_cast<double>(bench::count_macs(work.eager));
   const bench::Peak after = bench::f32_peak(max_cpu_level(), threads), tiles = bench::bf16_tile_peak(threads);
   const double peak = std::max(before.gflops, after.gflops);
   const bool one = threads == 1;
@@ -92,7 +92,7 @@ int report(const Settings& s, const char* command, const bench::Work& work) {
          {"gflops", or_null(flop > 0, gflops)}, {"share_of_peak", or_null(flop > 0, gflops / peak)},
          {"loss", work.loss ? number(static_cast<float>(work.loss())) : Json(nullptr)},
          {"peak", {{"f32_gflops", rounded(peak)}, {"f32_gflops_one_thread", rounded(std::max(before.gflops_one, after.gflops_one))}, {"bf16_tiles_gflops", or_null(tiles.gflops > 0, tiles.gflops)}}},
-         {"memory", {{"resident_peak_MiB", MiB(resident)}, {"tensors_peak_MiB", MiB(cpu_allocator()->stats().peak)}}},
+         {"memory", {{"resident_peak_MiB", MiB(resident)}, {"tensors_peak_MiB", MiB(tensors)}}},
          {"foreign_cpus", rounded(f.foreign_cpus)},
          {"machine", {{"model", machine.model}, {"cpus", machine.cpus}, {"features", machine.features}}},
          {"mien", {{"version", MIEN_VERSION}, {"optimised", optimised()}}}};
@@ -131,7 +131,7 @@ Run add_bench(CLI::App& app) {
   const auto common = [&](CLI::App& c) {
     c.add_option("--min-face", s->detector.min_face, "Smallest face in pixels")->check(CLI::Range(12., 16384.))->capture_default_str();
     c.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(CLI::PositiveNumber);
-    c.add_option("--runs", s->runs, "Measured runs after two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(CLI::Range(1, 1000000));
+    c.add_option("--runs", s->runs, "Measured runs, after one or two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(CLI::Range(1, 1000000));
   };
   CLI::App* m = app.add_subcommand("model", "A net on random pictures: inference, or a training step with --train");
   CLI::App* d = app.add_subcommand("detect", "The detector on a picture, decoding left out");

@@ -118,11 +118,17 @@ struct SoftmaxParams {
   int dim = 0;
   bool log = false;
 };
-// batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance).
-// batch_norm_backward: in g, x, weight, mean, invstd; out gx, gw, gb.
+// batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance). `relu`: y = max(y, 0) in the same pass.
+// batch_norm_backward: in g, x, weight, mean, invstd, (bias[C] with `relu`, whose mask is made anew from x); out gx, gw, gb.
 // channel_affine: in x[N,C,...], scale[C], shift[C]; out y = x * scale[c] + shift[c]. No parameters.
 struct NormParams {
   double eps = 1e-5;
+  bool relu = false;
+};
+// residual: in x, h; out y = x + scale * h, and max(y, 0) with `relu`.
+struct ResidualParams {
+  double scale = 1;
+  bool relu = false;
 };
 // nll: in log-probabilities [N,C], target i64 [N], (class weight [C]); out loss[N] = -w[t] * logp[t] (0 where t == ignore_index), weight[N].
 // nll_backward: in g[N], target, (class weight); out gx[N,C].

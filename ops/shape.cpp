@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
@@ -85,7 +86,7 @@ void vjp_add(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_concat{.name = "concat", .infer = infer_concat, .vjp = vjp_concat, .kernels = {&ref::concat_entry}};
+constinit const Op op_concat{.name = "concat", .infer = infer_concat, .vjp = vjp_concat, .kernels = {&ref::concat_entry, &CpuTable::concat}};
 constinit const Op op_pad{.name = "pad", .infer = infer_pad, .vjp = vjp_pad, .kernels = {&ref::pad_entry}};
 constinit const Op op_index_select{.name = "index_select", .infer = infer_select, .vjp = vjp_select, .save_inputs = bit(1), .kernels = {&ref::index_select_entry}, .reads = bit(1)};
 constinit const Op op_index_add{.name = "index_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(1), .kernels = {&ref::index_add_entry}, .reads = bit(1)};

@@ -70,7 +70,9 @@ std::int64_t count_macs(const std::function<void()>& work) {
 
 Figures measure(const std::function<void()>& work, int runs) {
   Figures f;
+  const Clock cold = Clock::now();
   work();
+  if (Clock::now().wall_ms - cold.wall_ms < 1000) work();
   const double everyone = all_cpu_ms();
   const Clock start = Clock::now();
   std::vector<double> wall, cpu;

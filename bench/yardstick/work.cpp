@@ -125,12 +125,11 @@ struct State {
 };
 
 // As a detector scales: the sizes of its pyramid.
-std::vector<Shape> pyramid(std::int64_t width, std::int64_t height, double min_face) {
+std::vector<Shape> pyramid(std::int64_t width, std::int64_t height, const DetectorOptions& o) {
   std::vector<Shape> shapes;
-  double scale = 12 / min_face, side = static_cast<double>(std::min(width, height)) * scale;
-  for (; side >= 12; scale *= DetectorOptions{}.factor, side *= DetectorOptions{}.factor)
+  double scale = 12 / o.min_face, side = static_cast<double>(std::min(width, height)) * scale;
+  for (; side >= 12; scale *= o.factor, side *= o.factor)
     shapes.push_back({1, 3, static_cast<std::int64_t>(static_cast<double>(height) * scale + 1), static_cast<std::int64_t>(static_cast<double>(width) * scale + 1)});
-  if (shapes.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
   return shapes;
 }
 
@@ -211,7 +210,8 @@ Work model_work(const ModelOptions& o) {
   if (scales) {
     auto* pnet = dynamic_cast<PNet*>(s->net.module.get());
     s->net.forward = [pnet](const Tensor& x) { return defined(pnet->maps(x)); };
-    for (const Shape& shape : pyramid(o.pyramid_width, o.pyramid_height, o.min_face)) s->inputs.push_back(randn(shape, {.layout = Layout::channels_last}));
+    for (const Shape& shape : pyramid(o.pyramid_width, o.pyramid_height, {.min_face = o.min_face})) s->inputs.push_back(randn(shape, {.layout = Layout::channels_last}));
+    if (s->inputs.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
   } else {
     s->inputs.push_back(randn({o.batch, s->net.channels, s->net.height, s->net.width}, {.layout = Layout::channels_last}));
   }
@@ -247,7 +247,16 @@ Work detect_work(const Detector& detector, const Image& image) {
   Work w;
   w.net = "mtcnn";
   w.inputs = {Shape{image.height, image.width, 3}};
-  w.run = w.eager = [&detector, &image] { detector.detect(image); };
+  w.run = [&detector, &image] { detector.detect(image); };
+  // P-Net over the pyramid, R- and O-Net on as many windows as the stages before them leave; the values don't matter.
+  const std::array<std::size_t, 2> windows{detector.propose(image, 1).size(), detector.propose(image, 2).size()};
+  w.eager = [&detector, &image, windows] {
+    const NoGrad guard;
+    const Mtcnn nets;
+    for (const Shape& shape : pyramid(image.width, image.height, detector.options())) nets.pnet.maps(zeros(shape));
+    for (std::size_t i = 0; i < windows[0]; ++i) nets.rnet.forward(zeros({1, 3, 24, 24}));
+    for (std::size_t i = 0; i < windows[1]; ++i) nets.onet.forward(zeros({1, 3, 48, 48}));
+  };
   return w;
 }
 

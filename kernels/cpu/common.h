@@ -31,14 +31,17 @@ void for_shares(std::int64_t items, const F& f) {
   parallel_for(shares, 1, [&](std::int64_t s, std::int64_t) { f(s, items * s / shares, items * (s + 1) / shares); });
 }
 
-// Distance of neighbouring pixels of a channels_last map or of a channel slice of a wider one; 0 when the view is neither. Dimensions of size 1
-// never step, so their strides do not count.
+// Distance of pixels where channels lie side by side and pixels follow each other evenly: channels_last, or a slice of its channels. 0 where they don't.
 inline std::int64_t pixel_step(const View& v) {
-  if (v.rank() != 4 || (v.size(1) != 1 && v.stride(1) != 1)) return 0;
-  const std::int64_t n = v.size(0), h = v.size(2), w = v.size(3);
-  const std::int64_t step = w > 1 ? v.stride(3) : h > 1 ? v.stride(2) : n > 1 ? v.stride(0) : v.size(1);
-  if (step < v.size(1) || (h > 1 && v.stride(2) != w * step) || (n > 1 && v.stride(0) != h * w * step)) return 0;
-  return step;
+  if ((v.rank() != 2 && v.rank() != 4) || (v.size(1) != 1 && v.stride(1) != 1)) return 0;
+  std::int64_t step = 0, pixels = 1;
+  for (const int d : {3, 2, 0}) {
+    if (d >= v.rank() || v.size(d) == 1) continue;
+    if (step == 0) step = v.stride(d);
+    if (v.stride(d) != step * pixels) return 0;
+    pixels *= v.size(d);
+  }
+  return step == 0 ? v.size(1) : step < v.size(1) ? 0 : step;
 }
 
 }  // namespace mien::MIEN_LEVEL

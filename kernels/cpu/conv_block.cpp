@@ -1,7 +1,7 @@
 // A block of a small network at once: convolution, PReLU and max pooling, and its gradients. A few images at a time: their map, the largest thing of all
 // passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map.
 #include "mien/kernels/cpu/channels.h"
-#include "mien/kernels/cpu/direct.h"
+#include "mien/kernels/cpu/direct_maps.h"
 #include "mien/kernels/cpu/pool_window.h"
 
 namespace mien::MIEN_LEVEL {
@@ -13,51 +13,41 @@ struct Sizes {
   std::int64_t oh, ow;           // map of the convolution
   std::int64_t ph, pw;           // pooled
   std::int64_t padded;           // channels of the map in scratch memory
+  std::int64_t edge = 0;         // zeros beside each line of the map's gradient
   std::int64_t run() const { return kw * c; }
   std::int64_t picture() const { return h * w * c; }
   std::int64_t map() const { return oh * ow * padded; }
-  std::int64_t edge() const { return kw - 1; }                               // zeros beside each line of the map's gradient
-  std::int64_t gradient() const { return oh * (ow + 2 * edge()) * padded; }
-  // Images whose maps stay in the second cache; enough of the small ones that they can be the rows of a product.
-  std::int64_t images() const { return std::clamp<std::int64_t>((std::int64_t{1} << 16) / map(), 1, 24); }
+  std::int64_t wide() const { return (ow + 2 * edge) * padded; }
+  std::int64_t gradient() const { return oh * wide(); }
+  std::int64_t images() const { return images_at_once(map()); }
   std::int64_t chunks() const { return (n + images() - 1) / images(); }
   std::int64_t weights() const { return kh * run() * padded; }
 };
 Sizes sizes_of(const View& x, const View& w, const View& pooled) {
   return {x.size(0), x.size(1), x.size(2), x.size(3), w.size(0), w.size(2), w.size(3), x.size(2) - w.size(2) + 1, x.size(3) - w.size(3) + 1,
-          pooled.size(2), pooled.size(3), padded_channels(w.size(0))};
+          pooled.size(2), pooled.size(3), padded_channels(w.size(0)), 0};
 }
 
 // Images [first, first + count) as channels_last: where they lie, or copied to `room`.
+template <int C>
+void interleave(const float* planes, std::int64_t plane, float* to) {
+  for (std::int64_t p = 0; p < plane; ++p)
+    for (int c = 0; c < C; ++c) to[p * C + c] = planes[c * plane + p];
+}
 const float* as_pixels(const View& x, const Sizes& s, std::int64_t first, std::int64_t count, float* room) {
   const float* from = x.ptr<float>() + first * s.picture();
   if (x.is_channels_last()) return from;
   const std::int64_t plane = s.h * s.w;
-  for (std::int64_t i = 0; i < count * s.c; ++i, from += plane) {
-    float* to = room + i / s.c * s.picture() + i % s.c;
-    for (std::int64_t p = 0; p < plane; ++p) to[p * s.c] = from[p];
+  for (std::int64_t n = 0; n < count; ++n, from += s.picture()) {
+    float* to = room + n * s.picture();
+    if (s.c == 3) {
+      interleave<3>(from, plane, to);
+      continue;
+    }
+    for (std::int64_t c = 0; c < s.c; ++c)
+      for (std::int64_t p = 0; p < plane; ++p) to[p * s.c + c] = from[c * plane + p];
   }
   return room;
-}
-
-// Maps of a few images: steps in floats to the next image, line and pixel.
-struct Maps {
-  std::int64_t image, line, pixel;
-};
-// y[images, lines, pixels] of x, which begins `above` lines of zeros below y (they are not in memory) and has `height` lines.
-struct Convolution {
-  std::int64_t images, lines, pixels, cols, kernel_rows, run, above, height;
-};
-void convolve(const Convolution& c, const float* x, const Maps& xs, const float* packed, const float* bias, float* y, const Maps& ys) {
-  const bool along_images = c.pixels < 4 && c.images > c.pixels;
-  for (std::int64_t line = 0; line < c.lines; ++line) {
-    const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
-    const float* from = x + (line - c.above + first) * xs.line;
-    DirectRows d{from, along_images ? xs.image : xs.pixel, xs.line, end - first, c.run, y + line * ys.line, along_images ? ys.image : ys.pixel};
-    const std::int64_t others = along_images ? c.pixels : c.images, x_other = along_images ? xs.pixel : xs.image, y_other = along_images ? ys.pixel : ys.image;
-    for (std::int64_t k = 0; k < others; ++k, d.x += x_other, d.y += y_other)
-      direct_product(d, along_images ? c.images : c.pixels, c.cols, packed, c.kernel_rows, first, bias);
-  }
 }
 
 // --- forward ------------------------------------------------------------------------------------------------------------
@@ -67,7 +57,8 @@ struct Pooled {
   std::uint8_t* index;
 };
 
-// Activation and pooling of one image's map.
+// Activation and pooling of one image's map. SIZE: of a square window, 0 for any other.
+template <int SIZE>
 void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& q, const float* slopes, Pooled to) {
   const std::int64_t line_step = s.ow * s.padded;
   for (std::int64_t py = 0; py < s.ph; ++py)
@@ -78,7 +69,10 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
       for (std::int64_t c = 0; c < s.o; c += lanes) {
         const Vec slope = Load(slopes + c);
         const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
-        const Winner best = pool_window(corner + c, window, 0, lanes, [slope](Vec v) { return Select(Positive(v), v, Mul(slope, v)); });
+        const auto activate = [slope](Vec v) { return Select(Positive(v), v, Mul(slope, v)); };
+        Winner best;
+        if (SIZE > 0 && window.rows == SIZE && window.cols == SIZE) best = square_window<SIZE>(corner + c, line_step, s.padded, activate);
+        else best = pool_window(corner + c, window, 0, lanes, activate);
         Store(best.value, to.y + c, some);
         Store(best.raw, to.raw + c, some);
         const Bytes at = __builtin_convertvector(best.at, Bytes);
@@ -88,6 +82,13 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
       to.raw += s.o;
       to.index += s.o;
     }
+}
+
+using PoolFunction = void (*)(const float*, const Sizes&, const ConvBlockParams&, const float*, Pooled);
+PoolFunction pool_function(const Pair& window) {
+  if (window == Pair{1, 1}) return activate_and_pool<1>;
+  if (window == Pair{2, 2}) return activate_and_pool<2>;
+  return window == Pair{3, 3} ? activate_and_pool<3> : activate_and_pool<0>;
 }
 
 // A value per channel, laid out with zeros behind them; one for all is repeated.
@@ -100,10 +101,11 @@ struct ForwardPlan {
   Sizes s;
   std::int64_t pictures, share;
 };
+Convolution forward_convolution(const Sizes& s, std::int64_t images) { return {images, s.oh, s.ow, s.padded, s.kh, s.kw, s.c, s.h, s.w, 0, 0}; }
 ForwardPlan forward_plan(const KernelArgs& a) {
   ForwardPlan p{sizes_of(a.in[0], a.in[1], a.out[0]), 0, 0};
   if (!a.in[0].is_channels_last()) p.pictures = round_up(p.s.images() * p.s.picture(), 16);
-  p.share = p.pictures + p.s.images() * p.s.map();
+  p.share = p.pictures + p.s.images() * p.s.map() + gathered_floats(forward_convolution(p.s, 1));
   return p;
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
@@ -116,18 +118,18 @@ void run_forward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* packed = static_cast<float*>(a.workspace);
   float *bias = packed + s.weights(), *slopes = bias + s.padded, *shares = slopes + s.padded;
-  pack_direct({w.ptr<float>(), s.o, s.kh, s.kw, s.c, w.stride(0), w.stride(2), w.stride(3), w.stride(1)}, packed);
+  pack_direct(straight(w), packed);
   lay_out(a.in[2], s, bias);
   lay_out(a.in[3], s, slopes);
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
-    float *room = shares + share * plan.share, *maps = room + plan.pictures;
+    float *room = shares + share * plan.share, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
+    const PoolFunction pool = pool_function(a.get<ConvBlockParams>().kernel);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first);
-      convolve({images, s.oh, s.ow, s.padded, s.kh, s.run(), 0, s.h}, as_pixels(x, s, first, images, room), {s.picture(), s.w * s.c, s.c}, packed, bias, maps,
-               {s.map(), s.ow * s.padded, s.padded});
+      convolve(forward_convolution(s, images), as_pixels(x, s, first, images, room), {s.picture(), s.w * s.c, s.c}, packed, bias, maps, s.padded, gathered);
       for (std::int64_t i = 0; i < images; ++i) {
         const std::int64_t at = (first + i) * s.ph * s.pw * s.o;
-        activate_and_pool(maps + i * s.map(), s, a.get<ConvBlockParams>(), slopes, {a.out[0].ptr<float>() + at, a.out[1].ptr<float>() + at, a.out[2].ptr<std::uint8_t>() + at});
+        pool(maps + i * s.map(), s, a.get<ConvBlockParams>(), slopes, {a.out[0].ptr<float>() + at, a.out[1].ptr<float>() + at, a.out[2].ptr<std::uint8_t>() + at});
       }
     }
   });
@@ -152,9 +154,10 @@ struct Kept {
   const std::uint8_t* index;
   Maps gy_steps;
 };
-// The map's gradient of one image, added to zeros; sums of it and of the slope's.
+// The map's gradient of one image, added to zeros; sums of it and of the slope's. SIZE: of a square window, 0 for any other.
+template <int SIZE>
 void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float* slopes, float* map, double* bias_sums, double* slope_sums) {
-  const std::int64_t line_step = (s.ow + 2 * s.edge()) * s.padded;
+  const std::int64_t line_step = s.wide();
   for (std::int64_t py = 0; py < s.ph; ++py) {
     const std::int64_t rows = std::min(q.kernel[0], s.oh - py * q.stride[0]);
     for (std::int64_t c = 0; c < s.o; c += lanes) {
@@ -171,17 +174,30 @@ void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float
         Bytes bytes{};
         std::memcpy(&bytes, k.index + pooled, static_cast<std::size_t>(some));
         const Ints at = __builtin_convertvector(bytes, Ints);
-        float* corner = map + py * q.stride[0] * line_step + (px * q.stride[1] + s.edge()) * s.padded + c;
-        for (std::int64_t i = 0; i < rows; ++i)
-          for (std::int64_t j = 0; j < cols; ++j) {
-            float* to = corner + i * line_step + j * s.padded;
-            Store(AddWhere(Equal(at, SetInt(static_cast<std::int32_t>(i * q.kernel[1] + j))), Load(to), d), to);
-          }
+        float* corner = map + py * q.stride[0] * line_step + (px * q.stride[1] + s.edge) * s.padded + c;
+        const auto add = [=](std::int64_t i, std::int64_t j, std::int32_t number) {
+          float* to = corner + i * line_step + j * s.padded;
+          Store(AddWhere(Equal(at, SetInt(number)), Load(to), d), to);
+        };
+        if (SIZE > 0 && rows == SIZE && cols == SIZE) {
+#pragma GCC unroll 9
+          for (int number = 0; number < SIZE * SIZE; ++number) add(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
+        } else {
+          for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < cols; ++j) add(i, j, static_cast<std::int32_t>(i * q.kernel[1] + j));
+        }
       }
       add_to(bias_sums + c, bias_sum);
       add_to(slope_sums + c, slope_sum);
     }
   }
+}
+
+using SpreadFunction = void (*)(const Kept&, const Sizes&, const ConvBlockParams&, const float*, float*, double*, double*);
+SpreadFunction spread_function(const Pair& window) {
+  if (window == Pair{1, 1}) return spread<1>;
+  if (window == Pair{2, 2}) return spread<2>;
+  return window == Pair{3, 3} ? spread<3> : spread<0>;
 }
 
 // Workspace: turned weights, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
@@ -190,12 +206,14 @@ struct BackwardPlan {
   bool input;  // gx is wanted
   std::int64_t turned, pictures, share;
 };
+Convolution input_convolution(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.kh, s.kw, s.padded, s.oh, s.ow, s.kh - 1, s.kw - 1}; }
 BackwardPlan backward_plan(const KernelArgs& a) {
   BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
+  if (p.input && p.s.w > narrow) p.s.edge = p.s.kw - 1;
   const Sizes& s = p.s;
-  if (p.input) p.turned = round_up(s.kh * s.kw * s.padded * padded_channels(s.c), 16);
+  if (p.input) p.turned = turned_floats(a.in[2]);
   if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
-  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded, 16);
+  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.input ? gathered_floats(input_convolution(s, 1)) : 0), 16);
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
@@ -210,58 +228,35 @@ void run_backward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
-  // The gradient's channels in scratch memory end with zeros, and so do their weights.
-  if (plan.input) {
-    std::fill_n(turned, plan.turned, 0.f);
-    const float* last = w.ptr<float>() + (s.kh - 1) * w.stride(2) + (s.kw - 1) * w.stride(3);
-    for (std::int64_t first = 0; first < s.c; first += gemm_cols) {
-      const std::int64_t width = std::min<std::int64_t>(gemm_cols, padded_channels(s.c) - first);
-      float* panel = turned + first * s.kh * s.kw * s.padded;
-      for (std::int64_t tap = 0; tap < s.kh * s.kw; ++tap)
-        for (std::int64_t o = 0; o < s.o; ++o)
-          for (std::int64_t k = 0; k < std::min(width, s.c - first); ++k)
-            panel[(tap * s.padded + o) * width + k] = last[o * w.stride(0) + (first + k) * w.stride(1) - tap / s.kw * w.stride(2) - tap % s.kw * w.stride(3)];
-    }
-  }
+  if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, slopes);
-  const std::int64_t wide = (s.ow + 2 * s.edge()) * s.padded, maps_floats = s.images() * s.gradient();
+  const std::int64_t maps_floats = s.images() * s.gradient();
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     float *room = shares + share * plan.share, *maps = room + plan.pictures, *sums = maps + maps_floats;
     auto* small = reinterpret_cast<double*>(sums + s.weights());
+    float* gathered = sums + s.weights() + 4 * s.padded;
+    const SpreadFunction spread_image = spread_function(q.kernel);
     std::fill_n(sums, s.weights(), 0.f);
     std::fill_n(small, 2 * s.padded, 0.0);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first), pooled = s.ph * s.pw * s.o;
       std::fill_n(maps, images * s.gradient(), 0.f);
       for (std::int64_t i = 0; i < images; ++i)
-        spread({gy.ptr<float>() + (first + i) * gy.stride(0), a.in[4].ptr<float>() + (first + i) * pooled, a.in[5].ptr<std::uint8_t>() + (first + i) * pooled,
-                {gy.stride(0), gy.stride(2), gy.stride(3)}},
-               s, q, slopes, maps + i * s.gradient(), small, small + s.padded);
+        spread_image({gy.ptr<float>() + (first + i) * gy.stride(0), a.in[4].ptr<float>() + (first + i) * pooled, a.in[5].ptr<std::uint8_t>() + (first + i) * pooled,
+                      {gy.stride(0), gy.stride(2), gy.stride(3)}},
+                     s, q, slopes, maps + i * s.gradient(), small, small + s.padded);
       const float* from = as_pixels(x, s, first, images, room);
-      DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), wide, s.padded};
+      DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), s.wide(), s.padded};
       if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
-      direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge() * s.padded, sums);
+      direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge * s.padded, sums);
       if (plan.input)
-        convolve({images, s.h, s.w, s.c, s.kh, s.kw * s.padded, s.kh - 1, s.oh}, maps, {s.gradient(), wide, s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(),
-                 {s.picture(), s.w * s.c, s.c});
+        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, gathered);
     }
   });
   // The shares are added in order: the same bits for any number of threads.
   const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0, sums_at = plan.pictures + maps_floats;
   const View &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
-  parallel_for(s.kh * s.run(), std::max<std::int64_t>(1, 1024 / s.padded), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) {
-      const std::int64_t c = k % s.c, j = k / s.c % s.kw, i = k / s.run();
-      for (std::int64_t o = 0; o < s.o; o += lanes) {
-        Vec sum = Set(0);
-        for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(shares + share * plan.share + sums_at + k * s.padded + o));
-        float values[lanes];
-        Store(sum, values);
-        for (std::int64_t v = 0; v < std::min<std::int64_t>(lanes, s.o - o); ++v)
-          gw.ptr<float>()[(o + v) * gw.stride(0) + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3)] = values[v];
-      }
-    }
-  });
+  add_weight_sums(shares + sums_at, number, plan.share, s.padded, gw);
   double all_slopes = 0;
   for (std::int64_t o = 0; o < s.o; ++o) {
     double bias_sum = 0, slope_sum = 0;

@@ -1,5 +1,6 @@
-// Convolution has three ways; each kernel takes the first that does not decline.
+// Convolution has four ways; each kernel takes the first that does not decline.
 //   depthwise   groups == C == O, channels_last: lanes along channels (conv_depthwise.cpp)
+//   few         at most 16 input channels, stride 1: direct products on a few lines at a time (conv_few.cpp)
 //   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp, conv_rows_weight.cpp)
 //   planes      everything else: lanes along the pixels of a plane (conv.cpp)
 #pragma once
@@ -9,6 +10,7 @@
 namespace mien::MIEN_LEVEL {
 
 extern const KernelEntry depthwise_forward, depthwise_grad_input, depthwise_grad_weight;
+extern const KernelEntry few_forward, few_grad_input, few_grad_weight;
 extern const KernelEntry rows_forward, rows_grad_input, rows_grad_weight;
 
 // Sizes of one convolution whose input and output are channels_last.

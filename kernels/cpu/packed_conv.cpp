@@ -10,10 +10,7 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-#ifndef MIEN_BLOCK_BYTES
-#define MIEN_BLOCK_BYTES (512 << 10)
-#endif
-constexpr std::int64_t block_bytes = MIEN_BLOCK_BYTES;
+constexpr std::int64_t block_bytes = 256 << 10;
 
 // Where values of the input lie, in floats: the picture itself or the copy with zeros around it.
 struct Source {

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "mien/kernels/cpu/common.h"
+#include "mien/kernels/cpu/channels.h"
 #include "mien/kernels/cpu/pool_window.h"
 
 namespace mien::MIEN_LEVEL {
@@ -134,15 +134,16 @@ void run_last(const KernelArgs& args) {
   });
 }
 
+// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
 void run_backward_last(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
-  const std::int64_t channels = g.size(1), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
+  const std::int64_t channels = g.size(1), step = pixel_step(g), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
   parallel_for(g.size(0), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out * channels)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       float* to = gx.ptr<float>() + n * out * channels;
       std::fill_n(to, out * channels, 0.f);
       for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
-        const float* from = g.ptr<float>() + p * channels;
+        const float* from = g.ptr<float>() + p * step;
         const std::int64_t* at = index.ptr<std::int64_t>() + p * channels;
         for (std::int64_t c = 0; c < channels; ++c)
           if (at[c] >= 0) to[at[c] * channels + c] += from[c];
@@ -152,30 +153,28 @@ void run_backward_last(const KernelArgs& args) {
 }
 
 // --- entries ------------------------------------------------------------------------------------------------------------
-template <bool (View::*ORDER)() const noexcept>
-bool all_views(const KernelArgs& args) {
-  const auto fits = [](const View& v) { return (v.*ORDER)(); };
-  return std::all_of(args.in.begin(), args.in.end(), fits) && std::all_of(args.out.begin(), args.out.end(), fits);
+// All dense planes, or channels_last throughout; there the values (not the index) may be channel slices of wider pictures.
+bool planes(const KernelArgs& args) {
+  const auto dense = [](const View& v) { return v.is_contiguous(); };
+  return std::all_of(args.in.begin(), args.in.end(), dense) && std::all_of(args.out.begin(), args.out.end(), dense);
 }
-bool planes(const KernelArgs& args) { return all_views<&View::is_contiguous>(args); }
+constexpr const char* other_order = "neither all contiguous nor all channels_last";
 const char* decline(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
   if (planes(args)) return nullptr;
-  if (!all_views<&View::is_channels_last>(args)) return "neither all contiguous nor all channels_last";
+  if (!pixel_step(args.in[0]) || !pixel_step(args.out[0]) || (args.out.size() > 1 && !args.out[1].is_channels_last())) return other_order;
   return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
 }
-// Pictures may be channel slices of wider ones; an index is dense.
-const char* decline_forward(const KernelArgs& args) {
-  const bool slices = args.in[0].dtype == DType::f32 && pixel_step(args.in[0]) && pixel_step(args.out[0]) && (args.out.size() < 2 || args.out[1].is_channels_last());
-  if (!slices || planes(args)) return decline(args);
-  return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
+const char* decline_backward(const KernelArgs& args) {
+  if (args.in[0].dtype != DType::f32) return "f32 only";
+  return planes(args) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
 }
 void run_either(const KernelArgs& args) { planes(args) ? run(args) : run_last(args); }
 void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
 
 }  // namespace
 
-extern const KernelEntry max_pool2d_entry{run_either, decline_forward};
-extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline};
+extern const KernelEntry max_pool2d_entry{run_either, decline};
+extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline_backward};
 
 }  // namespace mien::MIEN_LEVEL

@@ -24,11 +24,15 @@
   X(adaptive_avg_pool2d)     \
   X(crop_resize_area)        \
   X(warp_affine)             \
+  X(avg_pool2d)              \
+  X(avg_pool2d_backward)     \
   X(pnet_candidates)         \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \
+  X(residual)                \
   X(copy)                    \
+  X(concat)                  \
   X(prelu)                   \
   X(prelu_backward)          \
   X(batch_norm)              \
@@ -45,6 +49,7 @@ struct CpuTable {
 #define MIEN_MEMBER(name) const KernelEntry* name = nullptr;
   MIEN_CPU_KERNELS(MIEN_MEMBER)
 #undef MIEN_MEMBER
+  const KernelEntry* packed_conv2d = nullptr;  // bf16 at level amx; no row above before the other levels have one
 };
 }  // namespace mien
 

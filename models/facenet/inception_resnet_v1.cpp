@@ -3,6 +3,7 @@
 #include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/pool.h"
+#include "mien/ops/residual.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/unary.h"
 #include "mien/ops/view.h"
@@ -22,7 +23,7 @@ ConvOptions conv_options(std::int64_t in, const ConvSpec& s) {
 }  // namespace
 
 ConvNormRelu::ConvNormRelu(std::int64_t in, const ConvSpec& spec) : conv(conv_options(in, spec)), bn({.channels = spec.out, .eps = norm_eps}) {}
-Tensor ConvNormRelu::operator()(const Tensor& x) { return relu(bn(conv(x))); }
+Tensor ConvNormRelu::operator()(const Tensor& x) { return bn.with_relu(conv(x)); }
 void ConvNormRelu::visit(Visitor& v) {
   v("conv", conv);
   v("bn", bn);
@@ -60,7 +61,9 @@ void Mixed::visit(Visitor& v) {
 Residual::Residual(std::int64_t channels, const std::vector<std::vector<ConvSpec>>& specs, double scale_value, bool rectify_value)
     : scale(scale_value), rectify(rectify_value), mixed(channels, specs), conv2d({.in = mixed.out, .out = channels}) {}
 Tensor Residual::operator()(const Tensor& x) {
-  const Tensor y = conv2d(mixed(x)) * scale + x;
+  const Tensor h = conv2d(mixed(x));
+  if (training()) return residual(x, h, scale, rectify);
+  const Tensor y = h * scale + x;  // what infer::compile joins with the convolution
   return rectify ? relu(y) : y;
 }
 void Residual::visit(Visitor& v) {

@@ -22,6 +22,13 @@ Strides strides_of(const Shape& shape, Order order, Dice& dice) {
     case Order::channels_last:
       if (rank == 4) return channels_last_strides(shape);
       break;
+    case Order::channel_slice:  // of a wider channels_last map
+      if (rank == 4) {
+        Shape wider = shape;
+        wider[1] += dice.integer(1, 20);
+        return channels_last_strides(wider);
+      }
+      break;
     case Order::stepped: {  // every second element, with a gap after each row
       Strides s = shape;
       std::int64_t step = 2;
@@ -55,6 +62,11 @@ Strides strides_of(const Shape& shape, Order order, Dice& dice) {
       one[still] = 1;
       Strides s = contiguous_strides(one);
       s[still] = 0;
+      return s;
+    }
+    case Order::channel_slice: {  // channels_last, of a picture with a few channels more
+      if (rank != 4) break;
+      Strides s = channels_last_strides({shape[0], shape[1] + dice.integer(1, 20), shape[2], shape[3]});
       return s;
     }
     case Order::per_channel: {  // only dimension 1 moves

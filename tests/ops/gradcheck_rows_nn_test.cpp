@@ -11,6 +11,7 @@
 #include "mien/ops/pool.h"
 #include "mien/ops/prelu.h"
 #include "mien/ops/reduce.h"
+#include "mien/ops/residual.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/softmax.h"
 #include "mien/ops/unary.h"
@@ -138,10 +139,15 @@ void add_rest(Adder& a) {
     a.row("batch_norm", "training, " + to_string(shape),
           [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3}); },
           {a.in(shape), a.in({c}), a.in({c})});
+    a.row("batch_norm", "training with relu, " + to_string(shape),
+          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .relu = true}); },
+          {a.in(shape), a.in({c}), a.in({c})});
     a.row("channel_affine", "as batch_norm in eval mode, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); },
           {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)});
     a.row("batch_norm", "eval, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); }, {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)}, true);
   }
+  for (const bool relu : {false, true})
+    a.row("residual", relu ? "relu" : "plain", [relu](In in) { return residual(in[0], in[1], .17, relu); }, {a.in({2, 3, 2, 2}), a.in({2, 3, 2, 2})}, true);
   const Tensor target = Tensor::from({std::int64_t{1}, std::int64_t{0}, std::int64_t{-100}, std::int64_t{2}}, {4});
   for (const Reduction r : {Reduction::none, Reduction::mean, Reduction::sum})
     for (const bool weighted : {false, true})
