@@ -49,7 +49,6 @@ struct CpuTable {
 #define MIEN_MEMBER(name) const KernelEntry* name = nullptr;
   MIEN_CPU_KERNELS(MIEN_MEMBER)
 #undef MIEN_MEMBER
-  const KernelEntry* packed_conv2d = nullptr;  // bf16 at level amx; no row above before the other levels have one
 };
 }  // namespace mien
 
