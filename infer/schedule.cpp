@@ -20,7 +20,7 @@ constexpr std::int64_t cache_bytes = std::int64_t{3} << 19;  // 1.5 MiB: what a 
 bool keeps_images(const Graph& g, const Node& n) {
   const Op& op = *n.op;
   const auto batch = [&](int v) { return g.value(v).shape.rank() > 0 ? g.value(v).shape[0] : -1; };
-  if (&op == &op_unary || &op == &op_copy || &op == &op_conv2d || &op == &op_prelu || &op == &op_channel_affine || &op == &op_linear || &op == &op_max_pool2d ||
+  if (&op == &op_unary || &op == &op_copy || &op == &op_conv2d || &op == &op_conv_block || &op == &op_prelu || &op == &op_channel_affine || &op == &op_linear || &op == &op_max_pool2d ||
       &op == &op_avg_pool2d || &op == &op_adaptive_avg_pool2d || &op == &op_resize_bilinear)
     return std::all_of(n.in.begin() + 1, n.in.end(), [&](int v) { return g.value(v).is_constant(); });
   if (&op == &op_binary) {  // a constant may not differ from image to image

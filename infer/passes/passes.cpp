@@ -7,6 +7,7 @@ namespace {
 constexpr Pass passes[] = {
     {"separate_outputs", [](Graph& g, const Options&) { separate_outputs(g); }},
     {"remove_dead", [](Graph& g, const Options&) { remove_dead(g); }},
+    {"expand_blocks", [](Graph& g, const Options& o) { if (o.layout) expand_blocks(g); }},
     {"drop_indices", [](Graph& g, const Options&) { drop_indices(g); }},
     {"fold_scale", [](Graph& g, const Options& o) { if (o.fuse) fold_scale(g); }},
     {"use_channels_last", [](Graph& g, const Options& o) { if (o.layout) use_channels_last(g); }},
