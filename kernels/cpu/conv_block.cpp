@@ -200,20 +200,21 @@ SpreadFunction spread_function(const Pair& window) {
   return window == Pair{3, 3} ? spread<3> : spread<0>;
 }
 
-// Workspace: turned weights, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
+// Workspace: weights for gx, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
 struct BackwardPlan {
   Sizes s;
   bool input;  // gx is wanted
+  bool narrow_input() const { return input && s.w <= narrow; }
   std::int64_t turned, pictures, share;
 };
 Convolution input_convolution(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.kh, s.kw, s.padded, s.oh, s.ow, s.kh - 1, s.kw - 1}; }
 BackwardPlan backward_plan(const KernelArgs& a) {
   BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
-  if (p.input && p.s.w > narrow) p.s.edge = p.s.kw - 1;
+  if (p.input && !p.narrow_input()) p.s.edge = p.s.kw - 1;
   const Sizes& s = p.s;
-  if (p.input) p.turned = turned_floats(a.in[2]);
+  if (p.input) p.turned = p.narrow_input() ? scatter_weights(a.in[2]) : turned_floats(a.in[2]);
   if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
-  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.input ? gathered_floats(input_convolution(s, 1)) : 0), 16);
+  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.narrow_input() ? scattered_floats(forward_convolution(s, 1)) : 0), 16);
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
@@ -228,13 +229,14 @@ void run_backward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
-  if (plan.input) pack_turned(w, s.padded, turned);
+  if (plan.narrow_input()) pack_scatter(w, turned);
+  else if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     float *room = shares + share * plan.share, *maps = room + plan.pictures, *sums = maps + maps_floats;
     auto* small = reinterpret_cast<double*>(sums + s.weights());
-    float* gathered = sums + s.weights() + 4 * s.padded;
+    float* scattered = sums + s.weights() + 4 * s.padded;
     const SpreadFunction spread_image = spread_function(q.kernel);
     std::fill_n(sums, s.weights(), 0.f);
     std::fill_n(small, 2 * s.padded, 0.0);
@@ -249,8 +251,10 @@ void run_backward(const KernelArgs& a) {
       DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), s.wide(), s.padded};
       if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
       direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge * s.padded, sums);
-      if (plan.input)
-        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, gathered);
+      if (plan.narrow_input())
+        scatter(forward_convolution(s, images), maps, s.padded, turned, a.out[0].ptr<float>() + first * s.picture(), scattered);
+      else if (plan.input)
+        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, scattered);
     }
   });
   // The shares are added in order: the same bits for any number of threads.
