@@ -247,7 +247,7 @@ BlockCase block_case(const Kind& kind, Dice& dice) {
 }
 Order block_picture(Dice& dice) { return dice.one_of({Order::contiguous, Order::channels_last, Order::channels_last, Order::stepped}); }
 std::string block_text(const BlockCase& c) {
-  return "x" + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
+  return std::string("x") + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
 }
 // Whole numbers only: a rounding error may choose another winner.
 Problem make_conv_block(Dice& dice, int number) {
