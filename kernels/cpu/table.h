@@ -21,6 +21,7 @@
   X(crop_resize_area)        \
   X(warp_affine)             \
   X(pnet_candidates)         \
+  X(conv_chain)              \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \
