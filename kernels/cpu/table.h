@@ -22,6 +22,7 @@
   X(warp_affine)             \
   X(pnet_candidates)         \
   X(conv_chain)              \
+  X(nms)                     \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \
