@@ -12,7 +12,7 @@ void share_equal(Graph& g);                // equal views and copies are one
 void expand_blocks(Graph& g);
 void drop_indices(Graph& g);
 void fold_scale(Graph& g);
-void use_channels_last(Graph& g);
+void use_channels_last(Graph& g, bool any_size);
 void linear_to_conv(Graph& g);
 void pack_convs(Graph& g, DType dtype);
 void fuse_epilogue(Graph& g);

@@ -10,7 +10,7 @@ constexpr Pass passes[] = {
     {"expand_blocks", [](Graph& g, const Options& o) { if (o.layout) expand_blocks(g); }},
     {"drop_indices", [](Graph& g, const Options&) { drop_indices(g); }},
     {"fold_scale", [](Graph& g, const Options& o) { if (o.fuse) fold_scale(g); }},
-    {"use_channels_last", [](Graph& g, const Options& o) { if (o.layout) use_channels_last(g); }},
+    {"use_channels_last", [](Graph& g, const Options& o) { if (o.layout) use_channels_last(g, o.any_size); }},
     {"linear_to_conv", [](Graph& g, const Options& o) { if (o.layout) linear_to_conv(g); }},
     {"pack_convs", [](Graph& g, const Options& o) { if (o.layout) pack_convs(g, o.dtype); }},
     {"fuse_epilogue", [](Graph& g, const Options& o) { if (o.fuse && o.layout) fuse_epilogue(g); }},

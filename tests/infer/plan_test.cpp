@@ -119,16 +119,22 @@ TEST_CASE("1,000 random sizes leave memory flat", "[infer]") {
   const auto own = set_cpu_allocator(make_caching_allocator(0));
   {
     infer::Session session(plan_of(net, {.any_size = true}));
+    const auto many_sizes = [&] {
+      std::mt19937 random(3);
+      for (int i = 0; i < 1000; ++i) {
+        const auto side = [&] { return static_cast<std::int64_t>(12 + random() % 53); };
+        const std::int64_t h = side(), w = side();
+        session.resize({static_cast<std::int64_t>(random() % 3), 3, h, w});
+      }
+    };
     session.resize({2, 3, 64, 64});
-    const auto live = cpu_allocator()->stats().live;
-    const auto bytes = session.arena_bytes();
-    std::mt19937 random(3);
-    for (int i = 0; i < 1000; ++i) {
-      const auto side = [&] { return static_cast<std::int64_t>(12 + random() % 53); };
-      session.resize({static_cast<std::int64_t>(random() % 3), 3, side(), side()});
-    }
+    const auto largest = session.arena_bytes();
+    many_sizes();
+    const auto live = cpu_allocator()->stats().live, bytes = session.arena_bytes();
+    CHECK(bytes < largest * 5 / 4);  // a smaller size may pack a little worse
+    many_sizes();
     CHECK(session.arena_bytes() == bytes);
-    CHECK(cpu_allocator()->stats().live <= live);
+    CHECK(cpu_allocator()->stats().live == live);
   }
   set_cpu_allocator(own);
 }
@@ -149,7 +155,7 @@ TEST_CASE("the pyramid: other sizes without a new trace", "[infer]") {
       const auto got = session.run({&x, 1});
       for (std::size_t i = 0; i < got.size(); ++i) {
         REQUIRE(got[i].shape() == expected[i].shape());
-        CHECK(got[i].is_contiguous());
+        CHECK(got[i].is_contiguous() == expected[i].is_contiguous());
         if (!fuse) CHECK(same_bits(got[i], expected[i]));
       }
     }
@@ -275,7 +281,7 @@ TEST_CASE("reports: sharing memory helps, text and picture name the calls", "[in
   CHECK(r.weights > 0);
   CHECK(plan->dump().find("conv2d(") != std::string::npos);
   CHECK(plan->svg().find("</svg>") != std::string::npos);
-  const auto failing = set_cpu_allocator(make_caching_allocator(0, 1 << 20));
+  const auto failing = set_cpu_allocator(make_caching_allocator(0, 1 << 17));
   infer::Session session(plan);
   CHECK_THROWS_WITH(session.resize({64, 3, 96, 96}), Catch::Matchers::Contains("bytes"));
   set_cpu_allocator(failing);
