@@ -5,10 +5,9 @@
 #include <numeric>
 
 #include "mien/autograd/autograd.h"
-#include "mien/models/mtcnn/mtcnn.h"
+#include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/samples.h"
 #include "mien/ops/nms.h"
-#include "mien/ops/pnet.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/unary.h"
 
@@ -78,14 +77,9 @@ float face_probability(float no, float yes) {
   return b / (a + b);
 }
 
-PnetWeights pnet_weights(const PNet& p) {
-  return {p.conv1.weight, p.conv1.bias, p.prelu1.weight, p.conv2.weight,   p.conv2.bias,   p.prelu2.weight, p.conv3.weight,
-          p.conv3.bias,   p.prelu3.weight, p.conv4_1.weight, p.conv4_1.bias, p.conv4_2.weight, p.conv4_2.bias};
-}
-
 class Cascade {
  public:
-  Cascade(const Mtcnn& nets, const DetectorOptions& options, const Image& image)
+  Cascade(const mtcnn::Inference& nets, const DetectorOptions& options, const Image& image)
       : nets_(nets), options_(options), width_(image.width), height_(image.height),
         bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})) {}
 
@@ -98,7 +92,7 @@ class Cascade {
         sizes.data<std::int64_t>()[2 * s] = scales[s].height;
         sizes.data<std::int64_t>()[2 * s + 1] = scales[s].width;
       }
-      const PnetCandidates found = pnet_candidates(picture(), sizes, pnet_weights(nets_.pnet), options_.thresholds[0]);
+      const PnetCandidates found = nets_.candidates(picture(), sizes, options_.thresholds[0]);
       std::int64_t first = 0;
       for (std::size_t s = 0; s < scales.size(); ++s) {
         const std::int64_t count = found.counts.data<std::int64_t>()[s];
@@ -212,7 +206,7 @@ class Cascade {
       }
       if (!cuts.empty() && (static_cast<int>(cuts.size()) == options_.chunk || i + 1 == squares.size())) {
         const Tensor x = crops(boxes, cuts, size);
-        collect(size == 24 ? nets_.rnet.forward(x) : nets_.onet.forward(x), boxes, threshold, out);
+        collect(size == 24 ? nets_.rnet(x) : nets_.onet(x), boxes, threshold, out);
         boxes.clear();
         cuts.clear();
       }
@@ -220,23 +214,24 @@ class Cascade {
     return out;
   }
 
-  static void collect(const MtcnnOutput& net, const std::vector<std::array<float, 4>>& boxes, float threshold, Boxes& out) {
-    const float* logits = net.logits.data<float>();
+  // Rows of a net: logits (no face, face), four offsets, and ten coordinates of points if it makes them.
+  static void collect(const Tensor& rows, const std::vector<std::array<float, 4>>& boxes, float threshold, Boxes& out) {
+    const auto width = static_cast<std::size_t>(rows.size(1));
     for (std::size_t i = 0; i < boxes.size(); ++i) {
-      const float p = face_probability(logits[2 * i], logits[2 * i + 1]);
+      const float* row = rows.data<float>() + width * i;
+      const float p = face_probability(row[0], row[1]);
       if (!(p > threshold)) continue;
       out.box.push_back(boxes[i]);
       out.score.push_back(p);
-      const float* o = net.boxes.data<float>() + 4 * i;
-      out.offset.push_back({o[0], o[1], o[2], o[3]});
-      if (!net.points.defined()) continue;
+      out.offset.push_back({row[2], row[3], row[4], row[5]});
+      if (width < 16) continue;
       std::array<float, 10> points;
-      std::copy_n(net.points.data<float>() + 10 * i, 10, points.begin());
+      std::copy_n(row + 6, 10, points.begin());
       out.points.push_back(points);
     }
   }
 
-  const Mtcnn& nets_;
+  const mtcnn::Inference& nets_;
   const DetectorOptions& options_;
   const std::int64_t width_, height_;
   const Tensor bytes_;
@@ -253,17 +248,12 @@ void check(const DetectorOptions& o) {
 }  // namespace
 
 Detector Detector::load(const std::string& weights, DetectorOptions options) {
-  auto nets = std::make_unique<Mtcnn>();
-  nets->load(load_safetensors(weights), weights);
-  nets->pnet.eval();
-  nets->rnet.eval();
-  nets->onet.eval();
-  Detector d(*nets, options);
-  d.owned_ = std::move(nets);
-  return d;
+  Mtcnn nets;
+  nets.load(load_safetensors(weights), weights);
+  return {nets, options};
 }
 
-Detector::Detector(Mtcnn& nets, DetectorOptions options) : nets_(&nets), options_(options) { check(options_); }
+Detector::Detector(const Mtcnn& nets, DetectorOptions options) : nets_(std::make_unique<mtcnn::Inference>(nets)), options_(options) { check(options_); }
 Detector::~Detector() = default;
 Detector::Detector(Detector&&) noexcept = default;
 

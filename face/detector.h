@@ -18,6 +18,9 @@
 namespace mien {
 
 struct Mtcnn;
+namespace mtcnn {
+class Inference;
+}
 
 // In pixels of the picture, x to the right, y down. Boxes may leave the picture.
 struct Face {
@@ -38,8 +41,8 @@ class Detector {
  public:
   // IoError when the file can't be read or holds other weights; ValueError for options out of range.
   static Detector load(const std::string& weights, DetectorOptions options = {});
-  // Uses the nets of a training in progress; they must outlive the detector.
-  Detector(Mtcnn& nets, DetectorOptions options = {});
+  // Takes the weights of the nets as they are now; later steps of a training are not seen.
+  Detector(const Mtcnn& nets, DetectorOptions options = {});
   ~Detector();
   Detector(Detector&&) noexcept;
 
@@ -50,8 +53,7 @@ class Detector {
   const DetectorOptions& options() const noexcept { return options_; }
 
  private:
-  std::unique_ptr<Mtcnn> owned_;
-  const Mtcnn* nets_;
+  std::unique_ptr<const mtcnn::Inference> nets_;
   DetectorOptions options_;
 };
 

@@ -54,6 +54,21 @@ struct ConvBlockParams {
   bool input_gradient = true;       // backward only
 };
 
+// conv_chain: in x[N,C,H,W], then for every layer: packed weights (form of groups 1, f32 or f64), bias[O], (slope[O] when prelu); out y[N,O,OH,OW].
+//   A layer is a convolution with square kernel, stride 1 and no padding, bias, PReLU, and max pooling (pool x pool, stride 2, rounded up) when pool > 0.
+inline constexpr int max_chain_layers = 8;
+struct ChainLayer {
+  std::int16_t channels = 0;
+  std::int8_t kernel = 1, pool = 0;
+  bool prelu = false;
+};
+struct ConvChainParams {
+  int layers = 0;
+  std::array<ChainLayer, max_chain_layers> layer{};
+};
+// Windows of a pool with stride 2 along a side, rounded up; a last window that would begin outside is dropped.
+inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : (side - pool + 1) / 2 + 1; }
+
 // max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
 // avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx

@@ -1,5 +1,6 @@
 #include "mien/ops/nms.h"
 
+#include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
@@ -21,7 +22,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_nms{.name = "nms", .infer = infer, .kernels = {&ref::nms_entry}};
+constinit const Op op_nms{.name = "nms", .infer = infer, .kernels = {&ref::nms_entry, &CpuTable::nms}};
 
 Tensor nms(const Tensor& boxes, const Tensor& scores, double threshold, NmsMode mode, int offset) {
   const auto out = apply_all(op_nms, {boxes, scores}, NmsParams{threshold, mode, offset});

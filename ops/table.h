@@ -21,7 +21,8 @@
   /* norm.h */ X(batch_norm) X(batch_norm_backward) X(channel_affine)                                                                   \
   /* loss.h */ X(nll) X(nll_backward) X(topk_mask)                                                                                      \
   /* nms.h */ X(nms)                                                                                                                    \
-  /* pnet.h */ X(pnet_candidates)
+  /* pnet.h */ X(pnet_candidates)                                                                                                       \
+  /* conv_chain.h */ X(conv_chain)
 
 namespace mien {
 struct Op;

@@ -35,7 +35,8 @@ std::atomic<std::int64_t> macs{0};
 
 // The work is output values times the length of the sum behind each; a gradient does the same multiplications as its forward pass, so the weight and the
 // output (or its gradient) always tell: in: x, w -> y; gy, w -> gx; gy, x -> gw.
-void count(const char* op, std::span<const View> in, std::span<const View> out) {
+void count(const char* op, const KernelArgs& args) {
+  const auto in = args.in, out = args.out;
   const auto is = [&](const char* name) { return std::strcmp(op, name) == 0; };
   std::int64_t n = 0;
   if (is("conv2d")) n = out[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));

@@ -1,6 +1,7 @@
 // Affine maps, and area resizing (adaptive average pooling): first the sums of the rows of a window, then of its columns. For bytes the sums are whole numbers.
 #include <cmath>
 
+#include "mien/kernels/cpu/area.h"
 #include "mien/kernels/cpu/common.h"
 
 namespace mien::MIEN_LEVEL {
@@ -65,26 +66,52 @@ const char* decline_area(const KernelArgs& args) {
   return args.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
 }
 
-template <class In, class Sum>
-void crops(const KernelArgs& args) {
-  const View &image = args.in[0], &boxes = args.in[1], &y = args.out[0];
-  const auto& p = args.get<CropResizeParams>();
-  const std::int64_t c = y.size(1), oh = y.size(2), ow = y.size(3);
-  for_shares(y.size(0), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
-    Sum* sums = static_cast<Sum*>(args.workspace) + share * c * image.size(2);
+// f(share, k, top left corner of crop k, its height, its width) for all crops of one picture.
+template <class F>
+void for_crops(const KernelArgs& args, const F& f) {
+  const View &image = args.in[0], &boxes = args.in[1];
+  for_shares(args.out[0].size(0), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
       const auto corner = [&](std::int64_t i) { return boxes.ptr<std::int64_t>()[k * boxes.stride(0) + i * boxes.stride(1)]; };
-      const Source<In> s{image.ptr<In>() + corner(1) * image.stride(1) + corner(0) * image.stride(2), c, corner(3) - corner(1), corner(2) - corner(0),
-                         image.stride(0), image.stride(1), image.stride(2)};
-      for (std::int64_t oy = 0; oy < oh; ++oy) resize_row(s, oy, oh, ow, sums, y.ptr<float>() + k * c * oh * ow + oy * ow, oh * ow, p.mean, p.scale);
+      f(share, k, corner(1) * image.stride(1) + corner(0) * image.stride(2), corner(3) - corner(1), corner(2) - corner(0));
     }
   });
 }
+
+template <class In, class Sum>
+void crops(const KernelArgs& args) {
+  const View &image = args.in[0], &y = args.out[0];
+  const auto& p = args.get<CropResizeParams>();
+  const std::int64_t c = y.size(1), oh = y.size(2), ow = y.size(3);
+  for_crops(args, [&](std::int64_t share, std::int64_t k, std::int64_t corner, std::int64_t h, std::int64_t w) {
+    Sum* sums = static_cast<Sum*>(args.workspace) + share * c * image.size(2);
+    const Source<In> s{image.ptr<In>() + corner, c, h, w, image.stride(0), image.stride(1), image.stride(2)};
+    for (std::int64_t oy = 0; oy < oh; ++oy) resize_row(s, oy, oh, ow, sums, y.ptr<float>() + k * c * oh * ow + oy * ow, oh * ow, p.mean, p.scale);
+  });
+}
+
+bool has_rgb_pixels(const View& image) {
+  return image.dtype == DType::u8 && image.size(0) == 3 && image.stride(0) == 1 && image.stride(2) == 3 && image.size(1) <= 65536;
+}
+void rgb_crops(const KernelArgs& args) {
+  const View &image = args.in[0], &y = args.out[0];
+  const auto& p = args.get<CropResizeParams>();
+  const std::int64_t oh = y.size(2), ow = y.size(3), scratch = AreaRows::scratch_bytes(image.size(2), ow);
+  for_crops(args, [&](std::int64_t share, std::int64_t k, std::int64_t corner, std::int64_t h, std::int64_t w) {
+    const AreaRows rows(image.ptr<std::uint8_t>() + corner, image.stride(1), {h, oh}, {w, ow}, p.mean, p.scale, static_cast<std::byte*>(args.workspace) + share * scratch);
+    for (std::int64_t oy = 0; oy < oh; ++oy) rows.row(oy, y.ptr<float>() + k * 3 * oh * ow + oy * ow, oh * ow);
+  });
+}
+
 void run_crops(const KernelArgs& args) {
-  if (args.in[0].dtype == DType::u8) crops<std::uint8_t, std::int32_t>(args);
+  if (has_rgb_pixels(args.in[0])) rgb_crops(args);
+  else if (args.in[0].dtype == DType::u8) crops<std::uint8_t, std::int32_t>(args);
   else crops<float, float>(args);
 }
-std::int64_t crops_workspace(const KernelArgs& args) { return max_shares * 4 * args.in[0].size(0) * args.in[0].size(2); }
+std::int64_t crops_workspace(const KernelArgs& args) {
+  const View& image = args.in[0];
+  return max_shares * (has_rgb_pixels(image) ? AreaRows::scratch_bytes(image.size(2), args.out[0].size(3)) : 4 * image.size(0) * image.size(2));
+}
 const char* decline_crops(const KernelArgs& args) {
   const DType d = args.in[0].dtype;
   if ((d != DType::u8 && d != DType::f32) || args.out[0].dtype != DType::f32) return "u8 or f32 to f32 only";

@@ -27,6 +27,8 @@
   X(avg_pool2d)              \
   X(avg_pool2d_backward)     \
   X(pnet_candidates)         \
+  X(conv_chain)              \
+  X(nms)                     \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \

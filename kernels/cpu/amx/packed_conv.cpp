@@ -4,21 +4,22 @@
 // The rows of a 1x1 convolution are read where they lie. Otherwise the pixels under the taps of a block of rows are copied into tiles, which all
 // columns of all outputs then share.
 #include "mien/kernels/cpu/amx/pack.h"
+#include "mien/kernels/cpu/packed_conv.h"
 #include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
 
 struct Plan {
+  PackedSizes s;
   const Bf16 *x, *weights, *residual;  // residual: null without
-  std::int64_t n, h, w, c, x_step, residual_step;
-  std::int64_t oh, ow, taps, channel_steps;
-  const PackedConvParams* p;
+  std::int64_t x_step, residual_step, channel_steps;
+  Activation activation;
   std::int64_t rows_at_once, column_shares, panels;
   bool in_place;
 
-  std::int64_t pixels() const { return n * oh * ow; }
-  std::int64_t steps() const { return taps * channel_steps; }
+  std::int64_t pixels() const { return s.n * s.oh * s.ow; }
+  std::int64_t steps() const { return s.taps() * channel_steps; }
   std::int64_t blocks() const { return (pixels() + rows_at_once - 1) / rows_at_once; }
   std::int64_t panel_values() const { return steps() * tile_values; }
   std::int64_t share_values() const { return rows_at_once * steps() * tile_depth; }
@@ -26,43 +27,39 @@ struct Plan {
 };
 
 Plan make_plan(const KernelArgs& a) {
-  const View &x = a.in[0], &y = a.out[0];
-  const auto& p = a.get<PackedConvParams>();
-  Plan s{};
-  s.p = &p;
-  s.x = x.ptr<Bf16>();
-  s.weights = a.in[1].ptr<Bf16>();
-  s.n = x.size(0), s.c = x.size(1), s.h = x.size(2), s.w = x.size(3);
-  s.oh = y.size(2), s.ow = y.size(3);
-  s.x_step = pixel_step(x);
-  if (p.residual) {
-    s.residual = a.in.back().ptr<Bf16>();
-    s.residual_step = pixel_step(a.in.back());
+  Plan p{};
+  const PackedSizes& s = p.s = packed_sizes(a);
+  p.x = a.in[0].ptr<Bf16>();
+  p.x_step = pixel_step(a.in[0]);
+  p.weights = a.in[1].ptr<Bf16>();
+  if (const View* residual = packed_extras(a).residual) {
+    p.residual = residual->ptr<Bf16>();
+    p.residual_step = pixel_step(*residual);
   }
-  s.taps = p.kernel[0] * p.kernel[1];
-  s.channel_steps = steps_of(s.c);
-  for (const View& out : a.out) s.panels += tiles_of(out.size(1));
-  s.in_place = s.taps == 1 && s.c % tile_depth == 0 && p.stride == Pair{1, 1} && p.padding == Padding4{0, 0, 0, 0};
+  p.activation = a.get<PackedConvParams>().activation;
+  p.channel_steps = steps_of(s.c);
+  for (const View& y : a.out) p.panels += tiles_of(y.size(1));
+  p.in_place = s.taps() == 1 && s.c % tile_depth == 0 && s.sh == 1 && s.sw == 1 && !s.leaves();
   // A block's tiles stay in the second cache beside a stream of weights.
-  s.rows_at_once = std::clamp(std::min((std::int64_t{1} << 18) / (s.steps() * tile_depth), s.pixels() / 4) / 32 * 32, std::int64_t{32}, std::int64_t{512});
-  s.column_shares = s.blocks() >= 4 ? 1 : std::min<std::int64_t>(4, (s.panels + 1) / 2);
-  return s;
+  p.rows_at_once = std::clamp(std::min((std::int64_t{1} << 18) / (p.steps() * tile_depth), p.pixels() / 4) / 32 * 32, std::int64_t{32}, std::int64_t{512});
+  p.column_shares = p.blocks() >= 4 ? 1 : std::min<std::int64_t>(4, (p.panels + 1) / 2);
+  return p;
 }
 
 // Rows [first, first + count) as [row tile][step][16 rows][32 channels]; channels past C are zeros.
-void gather(const Plan& s, std::int64_t first, std::int64_t count, Bf16* to) {
-  const auto& p = *s.p;
+void gather(const Plan& p, std::int64_t first, std::int64_t count, Bf16* to) {
+  const PackedSizes& s = p.s;
   const std::int64_t whole = s.c / tile_depth, rest = s.c % tile_depth;
   const auto mask = static_cast<__mmask32>((std::uint64_t{1} << rest) - 1);
   std::int64_t n = first / (s.oh * s.ow), oy = first / s.ow % s.oh, ox = first % s.ow;
   for (std::int64_t i = 0; i < count; ++i) {
-    Bf16* row = to + i / tile_size * s.panel_values() + i % tile_size * tile_depth;
-    for (std::int64_t ky = 0; ky < p.kernel[0]; ++ky) {
-      const std::int64_t y = oy * p.stride[0] - p.padding[0] + ky * p.dilation[0];
-      for (std::int64_t kx = 0; kx < p.kernel[1]; ++kx) {
-        const std::int64_t x = ox * p.stride[1] - p.padding[2] + kx * p.dilation[1];
+    Bf16* row = to + i / tile_size * p.panel_values() + i % tile_size * tile_depth;
+    for (std::int64_t ky = 0; ky < s.kh; ++ky) {
+      const std::int64_t y = oy * s.sh - s.top + ky * s.dh;
+      for (std::int64_t kx = 0; kx < s.kw; ++kx) {
+        const std::int64_t x = ox * s.sw - s.left + kx * s.dw;
         const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
-        const Bf16* from = s.x + ((n * s.h + y) * s.w + x) * s.x_step;
+        const Bf16* from = p.x + ((n * s.h + y) * s.w + x) * p.x_step;
         for (std::int64_t k = 0; k < whole; ++k, row += tile_values) _mm512_store_si512(row, inside ? _mm512_loadu_si512(from + k * tile_depth) : _mm512_setzero_si512());
         if (rest) {
           _mm512_store_si512(row, inside ? _mm512_maskz_loadu_epi16(mask, from + whole * tile_depth) : _mm512_setzero_si512());
@@ -116,7 +113,7 @@ void multiply_block(const KernelArgs& a, const Plan& s, std::int64_t first, std:
   std::int64_t panel = 0, pair = 0;
   for (const View& y : a.out) {
     const bool half = y.dtype == DType::bf16;
-    const Finish finish_tile = half ? finish_for<Bf16>(s.p->activation) : finish_for<float>(s.p->activation);
+    const Finish finish_tile = half ? finish_for<Bf16>(s.activation) : finish_for<float>(s.activation);
     const std::int64_t channels = y.size(1), y_step = pixel_step(y), item = half ? 2 : 4;
     for (std::int64_t col = 0; col < channels; col += 2 * tile_size, ++pair) {
       const std::int64_t cols = std::min(channels - col, 2 * tile_size), at = panel * tile_size;
@@ -147,10 +144,11 @@ void run(const KernelArgs& a) {
   float* slope = bias + s.panels * tile_size;
   auto* scratch = reinterpret_cast<Bf16*>(slope + s.panels * tile_size);
   std::fill_n(bias, 2 * s.panels * tile_size, 0.f);
+  const PackedExtras extras = packed_extras(a);
   std::int64_t channel = 0, at = 0;
   for (const View& y : a.out) {
-    std::copy_n(a.in[2].ptr<float>() + channel, y.size(1), bias + at);
-    if (s.p->activation == Activation::prelu) std::copy_n(a.in[3].ptr<float>() + channel, y.size(1), slope + at);
+    std::copy_n(extras.bias + channel, y.size(1), bias + at);
+    if (extras.slope) std::copy_n(extras.slope + channel, y.size(1), slope + at);
     channel += y.size(1);
     at += tiles_of(y.size(1)) * tile_size;
   }

@@ -1,17 +1,20 @@
 // The one exported symbol of level amx.
 #include "mien/kernels/cpu/table.h"
 
+#define MIEN_TILE_KERNELS(X) X(conv2d) X(conv2d_grad_input) X(conv2d_grad_weight) X(packed_conv2d) X(matmul) X(linear)
+
 namespace mien::MIEN_LEVEL {
-extern const KernelEntry conv2d_entry, conv2d_grad_input_entry, conv2d_grad_weight_entry, matmul_entry, linear_entry, packed_conv2d_entry;
+#define MIEN_DECLARE(name) extern const KernelEntry name##_entry;
+MIEN_TILE_KERNELS(MIEN_DECLARE)
+#undef MIEN_DECLARE
 }  // namespace mien::MIEN_LEVEL
 
 extern "C" {
-extern constinit const mien::CpuTable MIEN_TABLE = {
-    .conv2d = &mien::MIEN_LEVEL::conv2d_entry,
-    .conv2d_grad_input = &mien::MIEN_LEVEL::conv2d_grad_input_entry,
-    .conv2d_grad_weight = &mien::MIEN_LEVEL::conv2d_grad_weight_entry,
-    .packed_conv2d = &mien::MIEN_LEVEL::packed_conv2d_entry,
-    .matmul = &mien::MIEN_LEVEL::matmul_entry,
-    .linear = &mien::MIEN_LEVEL::linear_entry,
-};
+extern constinit const mien::CpuTable MIEN_TABLE = [] {
+  mien::CpuTable table;
+#define MIEN_ADDRESS(name) table.name = &mien::MIEN_LEVEL::name##_entry;
+  MIEN_TILE_KERNELS(MIEN_ADDRESS)
+#undef MIEN_ADDRESS
+  return table;
+}();
 }

@@ -1,0 +1,213 @@
+// A chain of small layers over a batch, as many pictures at a time as a vector has lanes: maps are [row][column][channel][lane], so that every load is aligned,
+// a row of a kernel's window is one run of memory, and no map is too small and no number of channels too odd to fill the vectors. The maps of such a group stay
+// in the L2 cache; where a layer is pooled, only as many rows of it exist at a time as the pool needs.
+#include <algorithm>
+#include <utility>
+
+#include "mien/kernels/cpu/lane_conv.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+struct MapSize {
+  std::int64_t c, h, w;
+  std::int64_t floats() const { return c * h * w * lanes; }
+};
+
+// One layer: x convolved is y, y pooled is z (z = y without pooling).
+struct Layer {
+  MapSize x, y, z;
+  std::int64_t kernel, pool;
+  const float *weight, *bias, *slope;  // bias and slope with room up to a multiple of lane_outputs; slope null: none
+  std::int64_t depth() const { return kernel * kernel * x.c; }
+};
+
+// Sizes of the layers; pointers of weights only.
+void describe_layers(const KernelArgs& args, Layer* layers) {
+  const auto& p = args.get<ConvChainParams>();
+  const View& x = args.in[0];
+  MapSize now{x.size(1), x.size(2), x.size(3)};
+  for (int l = 0, operand = 1; l < p.layers; ++l) {
+    const auto& q = p.layer[static_cast<std::size_t>(l)];
+    const MapSize y{q.channels, now.h - q.kernel + 1, now.w - q.kernel + 1};
+    const MapSize z = q.pool ? MapSize{y.c, pooled_side(y.h, q.pool), pooled_side(y.w, q.pool)} : y;
+    layers[l] = {now, y, z, q.kernel, q.pool, args.in[operand].ptr<float>(), nullptr, nullptr};
+    operand += q.prelu ? 3 : 2;
+    now = z;
+  }
+}
+
+std::int64_t padded(std::int64_t channels) { return round_up(channels, packed_columns); }
+
+// Positions [begin, begin + R) of a layer's map whose rows start at `first_row`, all channels: y[position][channel][lane]. Position q of a row pair lies in
+// row q / w; `rows` gives where each output row is stored.
+template <int O, int R>
+[[gnu::always_inline]] inline void tile(const Layer& l, const float* const (&x)[R], float* const (&y)[R], std::int64_t o0) {
+  const std::int64_t run = l.kernel * l.x.c, row = l.x.w * l.x.c * lanes;
+  const float* w = l.weight + o0 / packed_columns * l.depth() * packed_columns + o0 % packed_columns;
+  Vec acc[O][R];
+  start(acc, l.bias + o0);
+  for (std::int64_t i = 0; i < l.kernel; ++i, w += run * packed_columns) {
+    const float* at[R];
+    for (int r = 0; r < R; ++r) at[r] = x[r] + i * row;
+    accumulate<O, R>(at, run, lanes, w, packed_columns, acc);
+  }
+  const std::int64_t outputs = std::min<std::int64_t>(O, l.y.c - o0);
+  if (l.slope)
+#pragma GCC unroll 16
+    for (int o = 0; o < O; ++o)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) acc[o][r] = prelu_of(acc[o][r], Set(l.slope[o0 + o]));
+  if (outputs == O) {
+#pragma GCC unroll 16
+    for (int o = 0; o < O; ++o)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) Store(acc[o][r], y[r] + (o0 + o) * lanes);
+    return;
+  }
+#pragma GCC unroll 16
+  for (int o = 0; o < O; ++o)
+    if (o < outputs)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) Store(acc[o][r], y[r] + (o0 + o) * lanes);
+}
+
+template <int R>
+void positions(const Layer& l, const float* const (&x)[R], float* const (&y)[R]) {
+  std::int64_t o = 0;
+  for (; o + lane_outputs <= l.y.c; o += lane_outputs) tile<lane_outputs, R>(l, x, y, o);
+  for (; o < l.y.c; o += 4) tile<4, R>(l, x, y, o);
+}
+
+// Rows [begin, end) of the convolution; row i goes to out(i).
+template <class Out>
+void convolve_rows(const Layer& l, const float* x, std::int64_t begin, std::int64_t end, const Out& out) {
+  const std::int64_t last = (end - begin) * l.y.w;
+  const auto from = [&](std::int64_t p) { return x + ((begin + p / l.y.w) * l.x.w + p % l.y.w) * l.x.c * lanes; };
+  const auto to = [&](std::int64_t p) { return out(begin + p / l.y.w) + p % l.y.w * l.y.c * lanes; };
+  std::int64_t p = 0;
+  for (; p + lane_positions <= last; p += lane_positions) {
+    const float* in[lane_positions];
+    float* at[lane_positions];
+    for (int r = 0; r < lane_positions; ++r) in[r] = from(p + r), at[r] = to(p + r);
+    positions<lane_positions>(l, in, at);
+  }
+  if (last - p == 2) positions<2>(l, {from(p), from(p + 1)}, {to(p), to(p + 1)});
+  else if (last - p == 1) positions<1>(l, {from(p)}, {to(p)});
+}
+
+// One row of z out of `rows` (1 to 3) rows of y.
+void pool_row(const Layer& l, const float* const* y, std::int64_t rows, float* z) {
+  for (std::int64_t ox = 0; ox < l.z.w; ++ox) {
+    const std::int64_t columns = std::min(l.pool, l.y.w - 2 * ox), values = l.y.c * lanes;
+    for (std::int64_t k = 0; k < values; k += lanes, z += lanes) {
+      const std::int64_t at = 2 * ox * values + k;
+      Vec best = Load(y[0] + at);
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < columns; ++j) best = Max(best, Load(y[i] + at + j * values));
+      Store(best, z);
+    }
+  }
+}
+
+void run_layer(const Layer& l, const float* x, float* ring, float* z) {
+  const std::int64_t row = l.y.w * l.y.c * lanes;
+  if (l.pool == 0) return convolve_rows(l, x, 0, l.y.h, [&](std::int64_t i) { return z + i * row; });
+  std::int64_t made = 0;
+  for (std::int64_t oy = 0; oy < l.z.h; ++oy) {
+    const std::int64_t end = std::min(2 * oy + l.pool, l.y.h);
+    convolve_rows(l, x, made, end, [&](std::int64_t i) { return ring + i % l.pool * row; });
+    made = end;
+    const float* rows[3];
+    for (std::int64_t i = 2 * oy; i < end; ++i) rows[i - 2 * oy] = ring + i % l.pool * row;
+    pool_row(l, rows, end - 2 * oy, z + oy * l.z.w * l.z.c * lanes);
+  }
+}
+
+struct Layout {  // floats
+  std::int64_t parameters = 0, maps[2] = {0, 0}, ring = 0;
+  Layout(const Layer* layers, std::int64_t count) {
+    maps[0] = layers[0].x.floats();
+    for (std::int64_t l = 0; l < count; ++l) {
+      parameters += 2 * padded(layers[l].y.c);
+      maps[(l + 1) % 2] = std::max(maps[(l + 1) % 2], layers[l].z.floats());
+      if (layers[l].pool) ring = std::max(ring, layers[l].pool * layers[l].y.w * layers[l].y.c * lanes);
+    }
+  }
+  std::int64_t share() const { return maps[0] + maps[1] + ring; }
+};
+
+// Lane k of the first map is picture k of the group; lanes without one repeat the last.
+void load_group(const View& x, std::int64_t first, std::int64_t count, const MapSize& size, float* map) {
+  for (std::int64_t k = 0; k < lanes; ++k) {
+    const float* from = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
+    for (std::int64_t c = 0; c < size.c; ++c)
+      for (std::int64_t i = 0; i < size.h * size.w; ++i) map[(i * size.c + c) * lanes + k] = from[c * size.h * size.w + i];
+  }
+}
+void store_group(const MapSize& size, const float* map, const View& y, std::int64_t first, std::int64_t count) {
+  for (std::int64_t k = 0; k < count; ++k)
+    for (std::int64_t c = 0; c < size.c; ++c)
+      for (std::int64_t i = 0; i < size.h * size.w; ++i) y.ptr<float>()[((first + k) * size.c + c) * size.h * size.w + i] = map[(i * size.c + c) * lanes + k];
+}
+
+void run(const KernelArgs& args) {
+  const std::int64_t count = args.get<ConvChainParams>().layers, n = args.in[0].size(0);
+  Layer layers[max_chain_layers];
+  describe_layers(args, layers);
+  const Layout layout(layers, count);
+  auto* at = static_cast<float*>(args.workspace);
+  int operand = 2;
+  for (std::int64_t l = 0; l < count; ++l) {  // biases and slopes with room for whole tiles
+    const bool prelu = args.get<ConvChainParams>().layer[static_cast<std::size_t>(l)].prelu;
+    const auto copy = [&](const View& v) {
+      float* to = std::exchange(at, at + padded(layers[l].y.c));
+      std::fill_n(to, padded(layers[l].y.c), 0.f);
+      for (std::int64_t i = 0; i < layers[l].y.c; ++i) to[i] = v.ptr<float>()[i * v.stride(0)];
+      return to;
+    };
+    layers[l].bias = copy(args.in[operand]);
+    if (prelu) layers[l].slope = copy(args.in[operand + 1]);
+    operand += prelu ? 3 : 2;
+  }
+  float* scratch = static_cast<float*>(args.workspace) + layout.parameters;
+  const std::int64_t groups = (n + lanes - 1) / lanes;
+  const auto group = [&](float* maps, std::int64_t g) {
+    float* map[2] = {maps, maps + layout.maps[0]};
+    const std::int64_t first = g * lanes, here = std::min<std::int64_t>(lanes, n - first);
+    load_group(args.in[0], first, here, layers[0].x, map[0]);
+    for (std::int64_t l = 0; l < count; ++l) run_layer(layers[l], map[l % 2], maps + layout.maps[0] + layout.maps[1], map[(l + 1) % 2]);
+    store_group(layers[count - 1].z, map[count % 2], args.out[0], first, here);
+  };
+  if (num_threads() == 1) {  // one share: its scratch memory stays in the cache
+    for (std::int64_t g = 0; g < groups; ++g) group(scratch, g);
+    return;
+  }
+  const std::int64_t shares = shares_of(groups);
+  parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
+    for (std::int64_t g = share; g < groups; g += shares) group(scratch + share * layout.share(), g);
+  });
+}
+
+const char* decline(const KernelArgs& args) {
+  if (!all_f32(args)) return "f32 only";
+  if (args.in[0].numel() == 0) return "no pictures";
+  if (!args.in[0].is_contiguous() || !args.out[0].is_contiguous()) return "not contiguous";
+  for (const auto& v : args.in)
+    if (v.rank() == 3 && !v.is_contiguous()) return "packed weights are not contiguous";
+  for (int l = 0; l < args.get<ConvChainParams>().layers; ++l)
+    if (args.get<ConvChainParams>().layer[static_cast<std::size_t>(l)].pool > 3) return "a pool larger than 3";
+  return nullptr;
+}
+std::int64_t workspace(const KernelArgs& args) {
+  Layer layers[max_chain_layers];
+  describe_layers(args, layers);
+  const Layout layout(layers, args.get<ConvChainParams>().layers);
+  return 4 * (layout.parameters + max_shares * layout.share());
+}
+
+}  // namespace
+
+extern const KernelEntry conv_chain_entry{run, decline, workspace};
+
+}  // namespace mien::MIEN_LEVEL
