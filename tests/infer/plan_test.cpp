@@ -88,8 +88,10 @@ TEST_CASE("a plan's results don't depend on the number of threads", "[infer]") {
         const Threads scope(threads);
         const auto got = session.run({&x, 1});
         for (std::size_t i = 0; i < got.size(); ++i) {
-          if (threads == 1) first.push_back(clone(got[i]));
-          else CHECK(same_bits(got[i], first[i]));
+          if (threads == 1)
+            first.push_back(clone(got[i]));
+          else
+            CHECK(same_bits(got[i], first[i]));
         }
       }
     }
@@ -160,7 +162,8 @@ TEST_CASE("the pyramid: other sizes without a new trace", "[infer]") {
       }
     }
     CHECK(calls == 1);
-    CHECK_THROWS_WITH(session(images({3, 5, 12}, 1)), Catch::Matchers::Contains("compiled for f32[1, 3, 12, 12]") && Catch::Matchers::Contains("f32[1, 3, 5, 12]"));
+    CHECK_THROWS_WITH(session(images({3, 5, 12}, 1)),
+                      Catch::Matchers::Contains("compiled for f32[1, 3, 12, 12]") && Catch::Matchers::Contains("f32[1, 3, 5, 12]"));
   }
 }
 
@@ -235,12 +238,18 @@ TEST_CASE("a pool lends sessions to threads", "[infer]") {
 TEST_CASE("what cannot be traced is refused by name", "[infer]") {
   const Tensor x = images({4}, 3);
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return dropout(t, .5, true); }), {x}), Catch::Matchers::Contains("random"));
-  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return index_select(zeros({2, 2}), cast(t, DType::i64)); }), {zeros({2})}), Catch::Matchers::Contains("index_select"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) {
-                      const Tensor y = zeros({3, 4});
-                      copy_into(y, t);
-                      return y;
-                    }), {x}), Catch::Matchers::Contains("in place"));
+                                     return index_select(zeros({2, 2}), cast(t, DType::i64));
+                                   }),
+                                   {zeros({2})}),
+                    Catch::Matchers::Contains("index_select"));
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) {
+                                     const Tensor y = zeros({3, 4});
+                                     copy_into(y, t);
+                                     return y;
+                                   }),
+                                   {x}),
+                    Catch::Matchers::Contains("in place"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor&) { return zeros({2}); }), {x}), Catch::Matchers::Contains("does not depend on any input"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return t.as_strided({2}, {1}, 1) * 2; }), {x}), Catch::Matchers::Contains("as_strided"));
   LeNet net;
@@ -263,14 +272,18 @@ TEST_CASE("odd forwards: inputs returned, views, constants, several inputs, sums
   check([](std::span<const Tensor> in) { return std::vector<Tensor>{in[0], permute(in[0], {0, 3, 1, 2}), in[1].detach()}; }, {x, y});
   check([&](std::span<const Tensor> in) { return std::vector<Tensor>{relu(in[0] + in[1] * w) * 3., in[1] - in[0]}; }, {x, y});
   check([](std::span<const Tensor> in) { return std::vector<Tensor>{softmax(reshape(in[0], {3, 24}), 0), slice(exp(in[0]), 0, 1)}; }, {x});
-  check([](std::span<const Tensor> in) {
-    const Tensor h = exp(in[0]);
-    return std::vector<Tensor>{h + expand(slice(h, 1, 0, 1), h.shape()), concat({h, relu(h), in[0]}, 1), h};
-  }, {x});
-  check([](std::span<const Tensor> in) {  // in place would read what it overwrote
-    const Tensor h = exp(in[0]);
-    return std::vector<Tensor>{h * expand(slice(h, 1, 1, 2), h.shape())};
-  }, {x});
+  check(
+      [](std::span<const Tensor> in) {
+        const Tensor h = exp(in[0]);
+        return std::vector<Tensor>{h + expand(slice(h, 1, 0, 1), h.shape()), concat({h, relu(h), in[0]}, 1), h};
+      },
+      {x});
+  check(
+      [](std::span<const Tensor> in) {  // in place would read what it overwrote
+        const Tensor h = exp(in[0]);
+        return std::vector<Tensor>{h * expand(slice(h, 1, 1, 2), h.shape())};
+      },
+      {x});
 }
 
 TEST_CASE("reports: sharing memory helps, text and picture name the calls", "[infer]") {
