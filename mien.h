@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mien/autograd/autograd.h"
+#include "mien/autograd/checkpoint.h"
 #include "mien/autograd/gradcheck.h"
 #include "mien/data/augment.h"
 #include "mien/data/draw.h"
@@ -53,6 +54,7 @@
 #include "mien/ops/pool.h"
 #include "mien/ops/prelu.h"
 #include "mien/ops/reduce.h"
+#include "mien/ops/residual.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/softmax.h"

@@ -96,18 +96,20 @@ bool detect_anomaly() noexcept;
 Edge edge_of(const Tensor& t);                            // empty when t needs no gradient
 void set_edge(Tensor& t, std::shared_ptr<Node> node, int index);
 
-// A tensor saved by a node: data without a graph of its own, and the version it had.
+// A tensor saved by a node: data without a graph of its own, and the version it had; inside checkpoint() only its place in what a second run will save.
 class SavedTensor {
  public:
   SavedTensor() = default;
-  explicit SavedTensor(const Tensor& t) : data_(t.detach()), version_(t.version()) {}
-  bool defined() const noexcept { return data_.defined(); }
+  explicit SavedTensor(const Tensor& t);
+  bool defined() const noexcept { return frame_ || data_.defined(); }
   // Throws when it was changed in place since. With an edge, the result takes part in the graph again (for derivatives of derivatives).
   Tensor unpack(const char* op, const Edge& edge) const;
 
  private:
   Tensor data_;
   std::uint32_t version_ = 0;
+  std::shared_ptr<class CheckpointFrame> frame_;
+  std::size_t index_ = 0;
 };
 
 // The few ops that the engine itself needs. ops/engine_ops.cpp defines them: forgetting is a link error.

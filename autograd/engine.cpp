@@ -213,17 +213,6 @@ Edge edge_of(const Tensor& t) {
 
 void set_edge(Tensor& t, std::shared_ptr<Node> node, int index) { meta_of(t).made_by = {std::move(node), index}; }
 
-Tensor SavedTensor::unpack(const char* op, const Edge& edge) const {
-  if (!data_.defined()) throw ValueError("backward", std::string("what ") + op + " saved was already released", "Pass retain_graph = true to the first backward.");
-  if (data_.version() != version_)
-    throw ValueError("backward", std::string("a tensor that ") + op + " saved (" + describe(data_) + ") was changed in place since (version " +
-                                     std::to_string(version_) + " -> " + std::to_string(data_.version()) + ")",
-                     "Change it after backward, or change a copy.");
-  Tensor t = data_.detach();
-  if (edge.node && grad_enabled()) set_edge(t, edge.node, edge.index);
-  return t;
-}
-
 void backward(const Tensor& output, Tensor gradient, BackwardOptions options) {
   const Edge root = edge_of(output);
   if (!root.node) throw NotDifferentiable("backward", "the output " + describe(output) + " does not depend on any tensor that requires a gradient");

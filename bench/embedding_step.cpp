@@ -1,7 +1,7 @@
 // Time and memory of one training step (forward, loss over the people, backward, SGD) and of one forward pass in eval mode of a face-embedding net; the
 // same work as `tools/oracle_facenet.py step` gives PyTorch.
 //
-//   bench_embedding_step mobilefacenet|inception-resnet-v1 [LOSS=softmax|cosface|arcface] [BATCH=32] [THREADS=1] [STEPS=5] [CLASSES=10575]
+//   bench_embedding_step mobilefacenet|inception-resnet-v1 [LOSS=softmax|cosface|arcface] [BATCH=32] [THREADS=1] [STEPS=5] [CLASSES=10575] [PRODUCTS=f32|bf16x3|bf16]
 //
 // One JSON line; medians after two steps of warm-up. Peak memory: tensors alive at once, and the process.
 #include <sys/resource.h>
@@ -18,6 +18,7 @@
 #include "mien/kernels/parallel.h"
 #include "mien/models/facenet/embedding_net.h"
 #include "mien/models/facenet/objective.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/optim/optimizer.h"
 #include "mien/tensor/allocator.h"
@@ -54,6 +55,9 @@ int main(int argc, char** argv) {
   const std::int64_t batch = std::atoll(argument(3, "32").c_str()), classes = std::atoll(argument(6, "10575").c_str());
   const int threads = std::atoi(argument(4, "1").c_str()), steps = std::atoi(argument(5, "5").c_str());
   set_num_threads(threads);
+  const std::string products = argument(7, "f32");
+  for (const Precision p : {Precision::f32, Precision::bf16x3, Precision::bf16})
+    if (products == mien::name(p)) set_matmul_precision(p);
   manual_seed(1);
   EmbeddingSpec spec;
   spec.architecture = name;
@@ -69,7 +73,7 @@ int main(int argc, char** argv) {
   Sgd optimizer({.lr = .01, .momentum = .9, .weight_decay = 5e-4});
   optimizer.add_group(net->parameters());
   optimizer.add_group(objective.parameters());
-  const Tensor x = randn({batch, 3, spec.height, spec.width}), labels = randint(0, classes, {batch});
+  const Tensor x = channels_last(randn({batch, 3, spec.height, spec.width})), labels = randint(0, classes, {batch});
   net->train();
   const Times train = median_ms(steps, [&] {
     backward(objective(net->forward(x), labels, 0).total);
@@ -82,8 +86,8 @@ int main(int argc, char** argv) {
   const Times infer = median_ms(steps, [&] { net->forward(x); });
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("{\"schema\": \"mien.embedding_step/1\", \"net\": \"%s\", \"loss\": \"%s\", \"classes\": %ld, \"batch\": %ld, \"threads\": %d, \"level\": \"%s\", \"train_wall_ms\": %.1f, "
+  std::printf("{\"schema\": \"mien.embedding_step/1\", \"net\": \"%s\", \"loss\": \"%s\", \"classes\": %ld, \"batch\": %ld, \"threads\": %d, \"level\": \"%s\", \"products\": \"%s\", \"train_wall_ms\": %.1f, "
               "\"train_cpu_ms\": %.1f, \"infer_wall_ms\": %.1f, \"infer_cpu_ms\": %.1f, \"tensors_MiB\": %ld, \"resident_MiB\": %ld}\n",
-              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), train.wall, train.cpu, infer.wall, infer.cpu,
+              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), mien::name(matmul_precision()), train.wall, train.cpu, infer.wall, infer.cpu,
               static_cast<long>(tensors >> 20), usage.ru_maxrss >> 10);
 }

@@ -22,6 +22,7 @@ Run add_convert(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_doctor(CLI::App& app);
 Run add_eval(CLI::App& app);
+Run add_bench(CLI::App& app);
 
 std::string version_text();
 // --weights, then $MIEN_WEIGHTS, then ../share/mien/weights/LEAF beside the program; IoError missing names what was tried.

@@ -19,7 +19,7 @@ namespace mien::cli {
 
 std::string version_text() {
   std::string levels;
-  for (const Level l : {Level::base, Level::avx2, Level::avx512})
+  for (const Level l : {Level::base, Level::avx2, Level::avx512, Level::amx})
     if (l <= machine_cpu_level()) levels += std::string(levels.empty() ? "" : " ") + name(l);
   return std::string("mien " MIEN_VERSION "\ncompiler: ") +
 #if defined(__clang__)

@@ -23,7 +23,7 @@ bool self_test() {
   set_max_cpu_level(Level::ref);
   const auto expected = conv2d(x, w).to_vector();
   bool good = true;
-  for (const Level l : {Level::base, Level::avx2, Level::avx512}) {
+  for (const Level l : {Level::base, Level::avx2, Level::avx512, Level::amx}) {
     if (l > machine_cpu_level()) continue;
     set_max_cpu_level(l);
     const auto got = conv2d(x, w).to_vector();

@@ -97,6 +97,7 @@ int main(int argc, char** argv) {
   add("convert", "Turn weights of other programs into mien's", cli::add_convert);
   add("inspect", "Show what a weights file holds", cli::add_inspect);
   add("eval", "Measure how good a model is", cli::add_eval);
+  add("bench", "Measure how fast a net or the detector is here", cli::add_bench);
   add("doctor", "Show what this machine and build can do", cli::add_doctor);
   std::string topic;
   CLI::App* help_command = app.add_subcommand("help", "Explain a command, or the exit codes (mien help exit-codes)");

@@ -1,5 +1,4 @@
 # Finds what mien is built with. Third-party headers stay private: no consumer sees them.
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Eigen3 3.3 REQUIRED NO_MODULE)
 find_package(nlohmann_json 3.7 REQUIRED)
 find_package(ZLIB REQUIRED)
@@ -13,7 +12,11 @@ endif()
 add_library(mien_headers INTERFACE)
 target_include_directories(mien_headers SYSTEM INTERFACE ${MIEN_STB_INCLUDE}
   $<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES> $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
-set(MIEN_PRIVATE_LIBRARIES $<BUILD_INTERFACE:mien_headers> OpenMP::OpenMP_CXX ZLIB::ZLIB Threads::Threads)
+set(MIEN_PRIVATE_LIBRARIES $<BUILD_INTERFACE:mien_headers> ZLIB::ZLIB Threads::Threads)
+if(MIEN_OPENMP)
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  list(APPEND MIEN_PRIVATE_LIBRARIES OpenMP::OpenMP_CXX)
+endif()
 
 set(MIEN_HAVE_JPEG OFF)
 set(MIEN_HAVE_SPNG OFF)

@@ -1,16 +1,21 @@
-# kernels/cpu/*.cpp once per instruction-set level. See Note [One symbol a level] in kernels/cpu/table.h.
+# kernels/cpu/*.cpp once per instruction-set level, kernels/cpu/amx/*.cpp for level amx. See Note [One symbol a level] in kernels/cpu/table.h.
 function(mien_add_kernel_levels target)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/*.cpp)
   set(levels base)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    set(levels base avx2 avx512)
+    set(levels base avx2 avx512 amx)
   endif()
   set(flags_base "")
   set(flags_avx2 -mavx2 -mfma -mf16c -mbmi2)
   set(flags_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c -mbmi2 -mprefer-vector-width=512)
+  # g++ 12 takes the undefined operands inside its own intrinsics for mistakes (GCC bug 105593).
+  set(flags_amx ${flags_avx512} -mamx-tile -mamx-bf16 -mavx512bf16 -Wno-maybe-uninitialized)
   # By name: with clang, CMAKE_LINKER is lld, which cannot dissolve section groups.
   find_program(MIEN_GNU_LD NAMES ld.bfd REQUIRED)
   foreach(level IN LISTS levels)
+    if(level STREQUAL amx)
+      file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/amx/*.cpp)
+    endif()
     add_library(mien_cpu_${level} OBJECT ${sources})
     target_link_libraries(mien_cpu_${level} PRIVATE mien_options)
     target_compile_options(mien_cpu_${level} PRIVATE -O3 ${flags_${level}})

@@ -5,14 +5,18 @@
 
 #include "mien/autograd/autograd.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
+#include "mien/ops/factory.h"
+#include "mien/ops/view.h"
 
 namespace mien {
 
 Embedder Embedder::load(const std::string& model) {
   EmbeddingSpec spec;
-  auto net = load_embedding_net(load_safetensors(model), model, &spec);
-  Embedder e(*net, std::move(spec));
-  e.owned_ = std::move(net);
+  const auto net = load_embedding_net(load_safetensors(model), model, &spec);
+  net->eval();
+  Embedder e(spec);
+  e.pool_ = std::make_unique<infer::SessionPool>(infer::compile(*net, zeros({1, 3, spec.height, spec.width}, {.layout = Layout::channels_last})));
   return e;
 }
 
@@ -21,7 +25,7 @@ Embedder::Embedder(EmbeddingNet& net, EmbeddingSpec spec) : net_(&net), spec_(st
 Tensor Embedder::embed(std::span<const Image> crops, bool flip) const {
   const NoGrad guard;
   const std::int64_t n = static_cast<std::int64_t>(crops.size()), h = spec_.height, w = spec_.width;
-  const Tensor x = Tensor::empty({n, 3, h, w}, DType::f32, Layout::channels_last), mirrored = flip ? Tensor::empty(x.shape(), DType::f32, Layout::channels_last) : Tensor();
+  const Tensor x = Tensor::empty({flip ? 2 * n : n, 3, h, w}, DType::f32, Layout::channels_last);  // mirrored crops behind the others
   const auto mean = static_cast<float>(spec_.mean), scale = static_cast<float>(spec_.scale);
   for (std::int64_t k = 0; k < n; ++k) {
     const Image& crop = crops[static_cast<std::size_t>(k)];
@@ -32,11 +36,17 @@ Tensor Embedder::embed(std::span<const Image> crops, bool flip) const {
     float* to = x.data<float>() + k * h * w * 3;
     for (std::int64_t i = 0; i < h * w * 3; ++i) to[i] = (static_cast<float>(from[i]) - mean) * scale;
     for (std::int64_t y = 0; flip && y < h; ++y)
-      for (std::int64_t col = 0; col < w; ++col) std::copy_n(to + (y * w + col) * 3, 3, mirrored.data<float>() + ((k * h + y) * w + w - 1 - col) * 3);
+      for (std::int64_t col = 0; col < w; ++col) std::copy_n(to + (y * w + col) * 3, 3, to + n * h * w * 3 + (y * w + w - 1 - col) * 3);
   }
   if (n == 0) return Tensor::empty({0, spec_.size});
-  const Tensor e = net_->forward(x);
-  return flip ? add(e, net_->forward(mirrored)) : e;
+  Tensor e;
+  if (net_) {
+    e = net_->forward(x);
+  } else {
+    const auto session = pool_->take();
+    e = clone((*session)(x));
+  }
+  return flip ? add(slice(e, 0, 0, n), slice(e, 0, n)) : e;
 }
 
 std::optional<Embedding> Embedder::embed(const Image& image, const Face& face, bool flip) const {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "mien/face/align.h"
+#include "mien/infer/infer.h"
 
 namespace mien {
 
@@ -22,9 +23,9 @@ using Embedding = std::vector<float>;
 
 class Embedder {
  public:
-  // IoError names what the file lacks: weights without the metadata of a face-embedding net are refused.
+  // Compiles a plan of the net (infer/infer.h). IoError names what the file lacks: weights without the metadata of a face-embedding net are refused.
   static Embedder load(const std::string& model);
-  // Uses a net of a training in progress, which must outlive the embedder and be in eval mode when it is asked.
+  // Uses a net of a training in progress, which must outlive the embedder and be in eval mode when it is asked: no plan, its weights still change.
   Embedder(EmbeddingNet& net, EmbeddingSpec spec);
 
   // Crops of spec().height x spec().width (ShapeError otherwise) -> f32 [N, D], not normalised. `flip`: the sum with the mirrored crop's.
@@ -34,8 +35,9 @@ class Embedder {
   const EmbeddingSpec& spec() const noexcept { return spec_; }
 
  private:
-  std::unique_ptr<EmbeddingNet> owned_;
-  EmbeddingNet* net_;
+  explicit Embedder(EmbeddingSpec spec) : spec_(std::move(spec)) {}
+  EmbeddingNet* net_ = nullptr;                 // either a net ...
+  std::unique_ptr<infer::SessionPool> pool_;    // ... or sessions of its plan
   EmbeddingSpec spec_;
 };
 

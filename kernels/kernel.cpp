@@ -13,12 +13,25 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace mien {
 namespace {
 
 #if defined(__x86_64__)
+// Linux hands out the 8 KiB of tile state only to processes that ask (arch_prctl ARCH_REQ_XCOMP_PERM, XTILEDATA); otherwise the first tile
+// instruction is a SIGILL. Asked once, for all threads.
+bool tiles_permitted() noexcept {
+#if defined(SYS_arch_prctl)
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 // CPUID feature bits and XCR0 only: family and model are masked on many cloud machines.
 Level detect() noexcept {
   unsigned a, b, c, d;
@@ -32,8 +45,10 @@ Level detect() noexcept {
   const bool avx2 = b & (1u << 5), bmi2 = b & (1u << 8);
   if (!avx2 || !fma || !bmi2 || !f16c) return Level::base;
   const unsigned wanted = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
-  if ((b & wanted) == wanted && (xcr0_low & 0xe6u) == 0xe6u) return Level::avx512;
-  return Level::avx2;
+  if ((b & wanted) != wanted || (xcr0_low & 0xe6u) != 0xe6u) return Level::avx2;
+  const bool amx = (d & (1u << 22)) && (d & (1u << 24)) && (xcr0_low & 0x60000u) == 0x60000u;  // AMX-BF16, AMX-TILE, both tile states
+  const bool avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));
+  return amx && avx512_bf16 && tiles_permitted() ? Level::amx : Level::avx512;
 }
 #else
 Level detect() noexcept { return Level::base; }
@@ -41,12 +56,14 @@ Level detect() noexcept { return Level::base; }
 
 Level cap_from_environment() noexcept {
   const char* text = std::getenv("MIEN_MAX_ISA");
-  if (!text) return Level::avx512;
-  for (const Level l : {Level::ref, Level::base, Level::avx2, Level::avx512})
+  if (!text) return Level::amx;
+  for (const Level l : {Level::ref, Level::base, Level::avx2, Level::avx512, Level::amx})
     if (std::strcmp(text, name(l)) == 0) return l;
-  std::fprintf(stderr, "mien: MIEN_MAX_ISA=%s is not one of ref, base, avx2, avx512; it is ignored\n", text);
-  return Level::avx512;
+  std::fprintf(stderr, "mien: MIEN_MAX_ISA=%s is not one of ref, base, avx2, avx512, amx; it is ignored\n", text);
+  return Level::amx;
 }
+
+std::atomic<KernelObserver> kernel_observer{nullptr};
 
 std::atomic<int>& chosen_level() {
   static std::atomic<int> level{static_cast<int>(std::min(machine_cpu_level(), cap_from_environment()))};
@@ -99,6 +116,7 @@ const KernelEntry* KernelList::at(Level level) const noexcept {
 #if defined(__x86_64__)
     case Level::avx2: table = &mien_cpu_avx2; break;
     case Level::avx512: table = &mien_cpu_avx512; break;
+    case Level::amx: table = &mien_cpu_amx; break;
 #else
     default: break;
 #endif
@@ -107,7 +125,7 @@ const KernelEntry* KernelList::at(Level level) const noexcept {
 }
 
 const char* name(Level level) noexcept {
-  static constexpr const char* names[] = {"ref", "base", "avx2", "avx512", "cuda"};
+  static constexpr const char* names[] = {"ref", "base", "avx2", "avx512", "amx", "cuda"};
   return names[static_cast<int>(level)];
 }
 
@@ -124,8 +142,9 @@ void set_max_cpu_level(Level level) {
   chosen_level().store(static_cast<int>(level));
 }
 
-void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
-  KernelArgs args{in, out, params, nullptr};
+KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return kernel_observer.exchange(observer); }
+
+const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args) {
   std::string declined;
   for (int l = static_cast<int>(max_cpu_level()); l >= 0; --l) {
     const KernelEntry* entry = list.at(static_cast<Level>(l));
@@ -135,13 +154,19 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
       declined += std::string(declined.empty() ? "" : "; ") + name(static_cast<Level>(l)) + ": " + reason;
       continue;
     }
-    if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(in).c_str());
-    const Scratch scratch(entry->workspace ? entry->workspace(args) : 0);
-    args.workspace = scratch.data();
-    entry->run(args);
-    return;
+    if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(args.in).c_str());
+    return *entry;
   }
-  throw NotImplemented(op, "no kernel takes (" + describe(in) + ")" + (declined.empty() ? "" : ": " + declined));
+  throw NotImplemented(op, "no kernel takes (" + describe(args.in) + ")" + (declined.empty() ? "" : ": " + declined));
+}
+
+void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
+  KernelArgs args{in, out, params, nullptr, matmul_precision()};
+  const KernelEntry& entry = choose_kernel(op, list, args);
+  const Scratch scratch(entry.workspace ? entry.workspace(args) : 0);
+  args.workspace = scratch.data();
+  if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
+  entry.run(args);
 }
 
 }  // namespace mien

@@ -1,7 +1,7 @@
 // The one shape of every kernel: views in, views out, a plain parameter struct, booked scratch memory. Kernels know no Tensor and no
 // autograd and allocate nothing.
 //
-// A KernelList holds the entries of one op, fastest first: cuda | avx512, avx2, base, ref. `ref` is the specification: naive loops, also for
+// A KernelList holds the entries of one op, fastest first: cuda | amx, avx512, avx2, base, ref. `ref` is the specification: naive loops, also for
 // f64, any strides. Every other entry may decline with a reason (MIEN_VERBOSE=dispatch prints who ran, who declined and why).
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <span>
 
+#include "mien/kernels/precision.h"
 #include "mien/tensor/view.h"
 
 namespace mien {
@@ -18,6 +19,7 @@ struct KernelArgs {
   std::span<const View> out;  // allocated by the caller; contents undefined unless the kernel's comment says otherwise
   const void* params = nullptr;
   void* workspace = nullptr;  // 64-byte aligned, as many bytes as workspace() asked for
+  Precision precision = Precision::f32;  // matmul_precision() when the op started
   template <class P>
   const P& get() const noexcept {
     return *static_cast<const P*>(params);
@@ -32,26 +34,35 @@ struct KernelEntry {
   std::int64_t (*workspace)(const KernelArgs&) = nullptr;
 };
 
-enum class Level : std::uint8_t { ref, base, avx2, avx512, cuda };
-inline constexpr int level_count = 5;
+// amx: only the kernels that multiply on tiles; everything else falls through to avx512.
+enum class Level : std::uint8_t { ref, base, avx2, avx512, amx, cuda };
+inline constexpr int level_count = 6;
 const char* name(Level level) noexcept;
 
 struct CpuTable;  // kernels/cpu/table.h
 
 struct KernelList {
   const KernelEntry* ref = nullptr;
-  const KernelEntry* CpuTable::*cpu = nullptr;  // the same sources for base, avx2 and avx512; null: no fast CPU kernel
+  const KernelEntry* CpuTable::*cpu = nullptr;  // the same sources for base, avx2 and avx512 (kernels/cpu/amx/ for amx); null: no fast CPU kernel
   const KernelEntry* cuda = nullptr;
   const KernelEntry* at(Level level) const noexcept;  // null when there is no such entry
 };
 
-// The highest level that this machine has (CPUID bits and the operating system's XCR0) and MIEN_MAX_ISA=ref|base|avx2|avx512 allows.
+// The highest level that this machine has (CPUID bits and the operating system's XCR0) and MIEN_MAX_ISA=ref|base|avx2|avx512|amx allows.
 Level max_cpu_level() noexcept;
 Level machine_cpu_level() noexcept;         // without the cap
 void set_max_cpu_level(Level level);        // for tests; ValueError above machine_cpu_level()
 
+// The first entry that does not decline; what run_kernel runs. `op` is for messages. NotImplemented when every entry declined: the message lists the
+// reasons. The choice depends on dtypes, shapes and strides, not on addresses.
+const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args);
 // Chooses and runs the first entry that does not decline. `op` is for messages. Workspace comes from the process's allocator.
 // NotImplemented when every entry declined: the message lists the reasons.
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params);
+
+// Called before every kernel that run_kernel runs: how benchmarks count the arithmetic of what really ran. One for the process, null for none; returns the
+// one before. It may be called from several threads at once.
+using KernelObserver = void (*)(const char* op, std::span<const View> in, std::span<const View> out);
+KernelObserver set_kernel_observer(KernelObserver observer) noexcept;
 
 }  // namespace mien

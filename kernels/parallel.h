@@ -1,8 +1,8 @@
-// Work over a range, split into fixed blocks. OpenMP stays in parallel.cpp.
+// Work over a range, split into fixed blocks. Threads (mien's own team, or OpenMP's with -DMIEN_OPENMP=ON) stay in parallel.cpp.
 //
 // Note [Same bits for any number of threads]: the split depends on (range, grain) alone, never on the number of threads. A sum over the
 // range is made per block and the blocks are added in order (or in a fixed tree), so the result has the same bits for 1 or 64 threads.
-// Nested calls run serially: one team per program.
+// Nested calls run serially: one team per program. A call that finds the team at work for another thread runs serially too.
 #pragma once
 
 #include <cstdint>

@@ -60,7 +60,16 @@ struct ConvChainParams {
 // Windows of a pool with stride 2 along a side, rounded up; a last window that would begin outside is dropped.
 inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : (side - pool + 1) / 2 + 1; }
 
-// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], index i64 of the same shape (h*W + w of the winner; first on ties)
+// conv_block: in x[N,C,H,W], w[O,C,kh,kw], bias[O], a[O] or a[1]; out y[N,O,PH,PW] = max_pool2d(prelu(conv2d(x, w, bias), a)), raw and index of y's shape:
+//   what the activation saw at each winner, and u8 i * kernel width + j of the winner inside its window. The convolution has stride 1 and no padding;
+//   a window of {1, 1} with stride {1, 1} does not pool. _backward: in gy, x, w, a, raw, index; out gx (left alone unless input_gradient), gw, gb, ga.
+struct ConvBlockParams {
+  Pair kernel{1, 1}, stride{1, 1};  // of the pooling
+  bool ceil_mode = false;
+  bool input_gradient = true;       // backward only
+};
+
+// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
 // avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx
 // ceil_mode as PyTorch: a last window that would start in the right padding is dropped. Max pads with -inf and lets NaN through.
@@ -124,11 +133,17 @@ struct SoftmaxParams {
   int dim = 0;
   bool log = false;
 };
-// batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance).
-// batch_norm_backward: in g, x, weight, mean, invstd; out gx, gw, gb.
+// batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance). `relu`: y = max(y, 0) in the same pass.
+// batch_norm_backward: in g, x, weight, mean, invstd, (bias[C] with `relu`, whose mask is made anew from x); out gx, gw, gb.
 // channel_affine: in x[N,C,...], scale[C], shift[C]; out y = x * scale[c] + shift[c]. No parameters.
 struct NormParams {
   double eps = 1e-5;
+  bool relu = false;
+};
+// residual: in x, h; out y = x + scale * h, and max(y, 0) with `relu`.
+struct ResidualParams {
+  double scale = 1;
+  bool relu = false;
 };
 // nll: in log-probabilities [N,C], target i64 [N], (class weight [C]); out loss[N] = -w[t] * logp[t] (0 where t == ignore_index), weight[N].
 // nll_backward: in g[N], target, (class weight); out gx[N,C].

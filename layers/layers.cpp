@@ -84,6 +84,9 @@ BatchNorm2d::BatchNorm2d(const NormOptions& o)
 Tensor BatchNorm2d::operator()(const Tensor& x) {
   return batch_norm(x, weight, bias, running_mean, running_var, {.training = training(), .eps = options.eps, .momentum = options.momentum});
 }
+Tensor BatchNorm2d::with_relu(const Tensor& x) {
+  return batch_norm(x, weight, bias, running_mean, running_var, {.training = training(), .eps = options.eps, .momentum = options.momentum, .relu = true});
+}
 void BatchNorm2d::visit(Visitor& v) {
   v("weight", weight);
   v("bias", bias);

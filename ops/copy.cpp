@@ -8,10 +8,6 @@
 namespace mien {
 namespace {
 
-struct CopyParams {
-  DType dtype = DType::f32;
-  Layout layout = Layout::contiguous;
-};
 void infer(Inputs in, const void* params, Outputs& out) {
   const auto& p = *static_cast<const CopyParams*>(params);
   out.push_back({in[0].shape(), p.dtype, p.layout});

@@ -5,6 +5,11 @@
 
 namespace mien {
 
+struct CopyParams {  // of the copy op: what the copy is like
+  DType dtype = DType::f32;
+  Layout layout = Layout::contiguous;
+};
+
 Tensor contiguous(const Tensor& x);                    // x itself when it already is
 Tensor channels_last(const Tensor& x);                 // [N, C, H, W] in the order N, H, W, C; x itself when it already is
 Tensor clone(const Tensor& x);                         // always a copy; keeps the layout

@@ -69,7 +69,7 @@ Tensor safe_ratio(const Tensor& total, const Tensor& weight) {
 
 }  // namespace
 
-constinit const Op op_nll{.name = "nll_loss", .infer = infer_nll, .vjp = vjp_nll, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_entry}};
+constinit const Op op_nll{.name = "nll_loss", .infer = infer_nll, .vjp = vjp_nll, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_entry}, .reads = bit(1)};
 constinit const Op op_nll_backward{.name = "nll_backward", .infer = infer_nll_backward, .vjp = vjp_nll_backward, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_backward_entry}};
 constinit const Op op_topk_mask{.name = "topk_mask", .infer = infer_topk, .kernels = {&ref::topk_mask_entry}};
 

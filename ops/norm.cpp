@@ -1,5 +1,6 @@
 #include "mien/ops/norm.h"
 
+#include "mien/autograd/checkpoint.h"
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/binary.h"
@@ -30,9 +31,12 @@ void infer(Inputs in, const void*, Outputs& out) {
   out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
   out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
 }
+Saves saves(const void* params) { return {bit(0) | bit(1) | (static_cast<const NormParams*>(params)->relu ? bit(2) : 0), bit(1) | bit(2)}; }
 void vjp(const Vjp& v) {
   if (!v.grads[0].defined()) return;
-  auto g = apply_all(op_batch_norm_backward, {v.grads[0], v.inputs[0], v.inputs[1], v.outputs[1], v.outputs[2]}, v.get<NormParams>());
+  const auto& p = v.get<NormParams>();
+  const Tensor in[] = {v.grads[0], v.inputs[0], v.inputs[1], v.outputs[1], v.outputs[2], v.inputs[2]};
+  auto g = apply_all(op_batch_norm_backward, Inputs(in, p.relu ? 6 : 5), p);
   for (std::size_t i = 0; i < 3; ++i)
     if (v.needs[i]) v.result[i] = g[i];
 }
@@ -65,8 +69,8 @@ void infer_affine(Inputs in, const void*, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .save_outputs = bit(1) | bit(2),
-                                 .kernels = {&ref::batch_norm_entry, &CpuTable::batch_norm}};
+constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1) | bit(2), .save_outputs = bit(1) | bit(2),
+                                 .kernels = {&ref::batch_norm_entry, &CpuTable::batch_norm}, .saves = saves};
 constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry, &CpuTable::batch_norm_backward}};
 constinit const Op op_channel_affine{.name = "channel_affine", .infer = infer_affine, .vjp = vjp_affine, .save_inputs = bit(0) | bit(1),
                                      .kernels = {&ref::channel_affine_entry, &CpuTable::channel_affine}, .fusion = Fusion::elementwise};
@@ -76,9 +80,11 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
   check_channels(all);
   if (!o.training) {
     const Tensor scale = mul(weight, rsqrt(affine(running_var, 1, o.eps)));
-    return apply(op_channel_affine, {x, scale, sub(bias, mul(running_mean, scale))});
+    const Tensor y = apply(op_channel_affine, {x, scale, sub(bias, mul(running_mean, scale))});
+    return o.relu ? relu(y) : y;
   }
-  const auto out = apply_all(op_batch_norm, {x, weight, bias}, NormParams{o.eps});
+  const auto out = apply_all(op_batch_norm, {x, weight, bias}, NormParams{o.eps, o.relu});
+  if (recomputing()) return out[0];  // the statistics have seen this batch
   const NoGrad guard;
   const double n = static_cast<double>(x.numel() / x.size(1));
   const Tensor variance = affine(reciprocal(square(out[2].detach())), n / (n - 1), -o.eps * n / (n - 1));  // unbiased

@@ -65,21 +65,7 @@ View expand_view(View v, const Shape& to) {
   return out;
 }
 
-std::vector<View> input_views(const Op& op, Inputs in, const Outputs& specs) {
-  std::vector<View> views;
-  for (const auto& t : in) {
-    View v = t.view();
-    if (op.broadcast == Broadcast::full) v = expand_view(v, specs[0].shape);
-    if (op.broadcast == Broadcast::batch && v.rank() >= 2) {
-      Shape to = specs[0].shape;
-      to[to.rank() - 2] = v.shape[v.rank() - 2];
-      to[to.rank() - 1] = v.shape[v.rank() - 1];
-      v = expand_view(v, to);
-    }
-    views.push_back(v);
-  }
-  return views;
-}
+thread_local OpListener* listener = nullptr;
 
 void check_devices(const char* op, Inputs in) {
   for (const auto& t : in)
@@ -87,7 +73,29 @@ void check_devices(const char* op, Inputs in) {
       throw DeviceError(op, "operands are on different devices: " + to_string(in[0].device()) + " and " + to_string(t.device()), "Move one of them with mien::to(x, device).");
 }
 
+// A view op changes strides and where the first element lies, never the storage.
+Tensor view_of(const Op& op, const Tensor& x, const Params& params) {
+  View v = x.view();
+  internal_check(op.view(v, params.data()), "a view was asked for that strides can't say");
+  const std::int64_t moved = (static_cast<std::byte*>(v.data) - static_cast<std::byte*>(x.raw_data())) / item_size(x.dtype());
+  return x.as_strided(v.shape, v.strides, x.storage_offset() + moved);
+}
+
 }  // namespace
+
+View broadcast_view(const Op& op, View v, const Shape& output) {
+  if (op.broadcast == Broadcast::full) return expand_view(v, output);
+  if (op.broadcast == Broadcast::batch && v.rank() >= 2) {
+    Shape to = output;
+    to[to.rank() - 2] = v.shape[v.rank() - 2];
+    to[to.rank() - 1] = v.shape[v.rank() - 1];
+    return expand_view(v, to);
+  }
+  return v;
+}
+
+OpListener::OpListener() noexcept : before_(listener) { listener = this; }
+OpListener::~OpListener() { listener = before_; }
 
 std::vector<Tensor> apply_all(const Op& op, Inputs in, const Params& params) {
   for (const auto& t : in)
@@ -95,17 +103,19 @@ std::vector<Tensor> apply_all(const Op& op, Inputs in, const Params& params) {
   check_devices(op.name, in);
   std::vector<Tensor> out;
   if (op.view) {
-    out.push_back(op.view(in[0], params.data()));
+    out.push_back(view_of(op, in[0], params));
   } else {
     Outputs specs;
     op.infer(in, params.data(), specs);
-    std::vector<View> out_views;
+    std::vector<View> in_views, out_views;
+    for (const auto& t : in) in_views.push_back(broadcast_view(op, t.view(), specs.empty() ? Shape{} : specs[0].shape));
     for (const auto& s : specs) {
       out.push_back(Tensor::empty(s.shape, s.dtype, s.layout, in.empty() ? Device::cpu() : in[0].device()));
       out_views.push_back(out.back().view());
     }
-    run_kernel(op.name, op.kernels, input_views(op, in, specs), out_views, params.data());
+    run_kernel(op.name, op.kernels, in_views, out_views, params.data());
   }
+  if (listener) listener->applied(op, params, in, out);
   if (op.vjp && grad_enabled()) {
     bool any = false;
     for (const auto& t : in) any = any || requires_grad(t);
@@ -130,6 +140,7 @@ void apply_in_place(const char* name, const KernelList& kernels, std::initialize
     t.storage()->bump_version();
   }
   run_kernel(name, kernels, in_views, out_views, params.data());
+  if (listener) listener->applied_in_place(name, Inputs(in.begin(), in.size()), Inputs(out.begin(), out.size()));
 }
 
 void check_rank(const char* op, const char* what, const Tensor& t, int rank) {

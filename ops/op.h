@@ -27,6 +27,7 @@ class Params {
     std::memcpy(bytes_.data(), &p, sizeof(P));
   }
   const void* data() const noexcept { return bytes_.data(); }
+  void* data() noexcept { return bytes_.data(); }
 
  private:
   alignas(8) std::array<std::byte, 200> bytes_{};
@@ -72,14 +73,20 @@ struct Op {
   void (*vjp)(const Vjp&) = nullptr;
   std::uint32_t save_inputs = 0, save_outputs = 0;  // bit i: the derivative needs input / output i
   KernelList kernels{};
-  // Set for ops that only look at the same memory in another way; then there is no kernel.
-  Tensor (*view)(const Tensor&, const void* params) = nullptr;
+  // Set for ops that only look at the same memory in another way; then there is no kernel. Turns the input's view into the output's; false when the
+  // elements don't lie so that strides can say it (the public function copies first).
+  bool (*view)(View& v, const void* params) = nullptr;
   Broadcast broadcast = Broadcast::none;
   Fusion fusion = Fusion::none;
   // For families: the member's name from the parameters.
   const char* (*member)(const void* params) = nullptr;
   // For families: what this member needs of save_inputs and save_outputs (a sum needs nothing of what a maximum needs). Null: all of it.
   Saves (*saves)(const void* params) = nullptr;
+  // Set where the parameters hold sizes: changes those of a call whose first input had the shape `then` to those of the same call on `now`.
+  // Note [Sizes that follow] in view.cpp tells the rule.
+  void (*follow)(void* params, const Shape& then, const Shape& now) = nullptr;
+  // Bit i: infer reads the elements of input i, so the output's shape or the check depends on values.
+  std::uint32_t reads = 0;
 };
 
 inline constexpr std::uint32_t bit(int i) { return std::uint32_t{1} << i; }
@@ -97,6 +104,22 @@ void apply_in_place(const char* name, const KernelList& kernels, std::initialize
 
 // Every op of the table, in its order.
 std::span<const Op* const> all_ops();
+// An input's view as the op's kernel sees it: expanded to the output's shape where the op broadcasts.
+View broadcast_view(const Op& op, View input, const Shape& output);
+
+// Is told of every op that its thread applies while it lives: infer/ records plans with it. One at a time; the one before is back afterwards.
+class OpListener {
+ public:
+  OpListener() noexcept;
+  virtual ~OpListener();
+  OpListener(const OpListener&) = delete;
+  OpListener& operator=(const OpListener&) = delete;
+  virtual void applied(const Op& op, const Params& params, Inputs in, std::span<const Tensor> out) = 0;
+  virtual void applied_in_place(const char* name, Inputs in, Inputs out) = 0;
+
+ private:
+  OpListener* before_;
+};
 
 // --- helpers for infer functions -------------------------------------------------------------------------------------
 void check_rank(const char* op, const char* what, const Tensor& t, int rank);

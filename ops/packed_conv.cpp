@@ -13,11 +13,6 @@ struct PackParams {  // the kernel needs none: shape and dtype of its output say
   std::int64_t groups = 1;
   DType dtype = DType::f32;
 };
-// The kernel reads PackedConvParams; the outputs' dtype can't be derived from the inputs, so it travels along.
-struct PackedConvOpParams : PackedConvParams {
-  DType y_dtype = DType::f32;
-};
-
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void infer_pack(Inputs in, const void* params, Outputs& out) {
@@ -87,7 +82,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
 }  // namespace
 
 constinit const Op op_pack_conv_weights{.name = "pack_conv_weights", .infer = infer_pack, .kernels = {&ref::pack_conv_weights_entry}};
-constinit const Op op_packed_conv2d{.name = "packed_conv2d", .infer = infer, .kernels = {&ref::packed_conv2d_entry}, .fusion = Fusion::contraction};
+constinit const Op op_packed_conv2d{.name = "packed_conv2d", .infer = infer, .kernels = {&ref::packed_conv2d_entry, &CpuTable::packed_conv2d}, .fusion = Fusion::contraction};
 
 Tensor pack_conv_weights(const Tensor& weight, std::int64_t groups, DType dtype) { return apply(op_pack_conv_weights, {weight}, PackParams{groups, dtype}); }
 

@@ -10,6 +10,11 @@
 
 namespace mien {
 
+// Parameters of the op. The kernel reads PackedConvParams; the outputs' dtype can't be derived from the inputs, so it travels along.
+struct PackedConvOpParams : PackedConvParams {
+  DType y_dtype = DType::f32;
+};
+
 // weight [O, C/groups, kh, kw] f32 or f64, groups 1 or depthwise (groups == O, C/groups == 1). dtype bf16 gives the form of tile units (groups 1 only).
 // Throws ShapeError, DTypeError.
 Tensor pack_conv_weights(const Tensor& weight, std::int64_t groups = 1, DType dtype = DType::f32);

@@ -44,8 +44,8 @@ void vjp_pick_add(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_pick{.name = "pick", .infer = infer_pick, .vjp = vjp_pick, .save_inputs = bit(1), .kernels = {&ref::pick_entry}};
-constinit const Op op_pick_add{.name = "pick_add", .infer = infer_pick_add, .vjp = vjp_pick_add, .save_inputs = bit(1), .kernels = {&ref::pick_add_entry}};
+constinit const Op op_pick{.name = "pick", .infer = infer_pick, .vjp = vjp_pick, .save_inputs = bit(1), .kernels = {&ref::pick_entry}, .reads = bit(1)};
+constinit const Op op_pick_add{.name = "pick_add", .infer = infer_pick_add, .vjp = vjp_pick_add, .save_inputs = bit(1), .kernels = {&ref::pick_add_entry}, .reads = bit(1)};
 
 Tensor pick(const Tensor& x, const Tensor& index) { return apply(op_pick, {x, index}); }
 Tensor pick_add(const Tensor& x, const Tensor& index, const Tensor& values) { return apply(op_pick_add, {x, index, values}); }

@@ -5,6 +5,7 @@
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
+#include "mien/ops/pool_shape_impl.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/table.h"
 
@@ -23,16 +24,7 @@ std::int64_t pooled(std::int64_t in, std::int64_t kernel, std::int64_t stride, s
 Shape pool_shape(const char* op, const Tensor& x, const PoolParams& p) {
   check_rank(op, "the input", x, 4);
   check_floating(op, x);
-  Shape shape = x.shape();
-  for (std::size_t k = 0; k < 2; ++k) {
-    if (p.kernel[k] < 1 || p.stride[k] < 1 || p.dilation[k] < 1) throw ValueError(op, "kernel, stride and dilation must be at least 1, got " + std::to_string(std::min({p.kernel[k], p.stride[k], p.dilation[k]})));
-    if (p.padding[k] < 0 || 2 * p.padding[k] > p.kernel[k])
-      throw ValueError(op, "padding must be at most half of the kernel, got " + std::to_string(p.padding[k]) + " for a kernel of " + std::to_string(p.kernel[k]));
-    const int d = static_cast<int>(k) + 2;
-    shape[d] = pooled(x.shape()[d], p.kernel[k], p.stride[k], p.padding[k], p.dilation[k], p.ceil_mode);
-    if (shape[d] < 1) throw ShapeError(op, "the window [" + std::to_string(p.kernel[0]) + ", " + std::to_string(p.kernel[1]) + "] is larger than the padded input " + describe(x), "Pad the input or use a smaller window.");
-  }
-  return shape;
+  return pooled_shape(op, x.shape(), p, describe(x));
 }
 
 struct PoolGradParams : PoolParams {
@@ -69,11 +61,24 @@ void vjp_avg_backward(const Vjp& v) {
 
 }  // namespace
 
+Shape pooled_shape(const char* op, const Shape& x, const PoolParams& p, const std::string& seen) {
+  Shape shape = x;
+  for (std::size_t k = 0; k < 2; ++k) {
+    if (p.kernel[k] < 1 || p.stride[k] < 1 || p.dilation[k] < 1) throw ValueError(op, "kernel, stride and dilation must be at least 1, got " + std::to_string(std::min({p.kernel[k], p.stride[k], p.dilation[k]})));
+    if (p.padding[k] < 0 || 2 * p.padding[k] > p.kernel[k])
+      throw ValueError(op, "padding must be at most half of the kernel, got " + std::to_string(p.padding[k]) + " for a kernel of " + std::to_string(p.kernel[k]));
+    const int d = static_cast<int>(k) + 2;
+    shape[d] = pooled(x[d], p.kernel[k], p.stride[k], p.padding[k], p.dilation[k], p.ceil_mode);
+    if (shape[d] < 1) throw ShapeError(op, "the window [" + std::to_string(p.kernel[0]) + ", " + std::to_string(p.kernel[1]) + "] is larger than the padded input " + seen, "Pad the input or use a smaller window.");
+  }
+  return shape;
+}
+
 constinit const Op op_max_pool2d{.name = "max_pool2d", .infer = infer_max, .vjp = vjp_max, .save_outputs = bit(1), .kernels = {&ref::max_pool2d_entry, &CpuTable::max_pool2d}};
 constinit const Op op_max_pool2d_backward{.name = "max_pool2d_backward", .infer = infer_backward,
                                           .kernels = {&ref::max_pool2d_backward_entry, &CpuTable::max_pool2d_backward}};
-constinit const Op op_avg_pool2d{.name = "avg_pool2d", .infer = infer_avg, .vjp = vjp_avg, .kernels = {&ref::avg_pool2d_entry}};
-constinit const Op op_avg_pool2d_backward{.name = "avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_avg_backward, .kernels = {&ref::avg_pool2d_backward_entry}};
+constinit const Op op_avg_pool2d{.name = "avg_pool2d", .infer = infer_avg, .vjp = vjp_avg, .kernels = {&ref::avg_pool2d_entry, &CpuTable::avg_pool2d}};
+constinit const Op op_avg_pool2d_backward{.name = "avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_avg_backward, .kernels = {&ref::avg_pool2d_backward_entry, &CpuTable::avg_pool2d_backward}};
 
 std::pair<Tensor, Tensor> max_pool2d_with_indices(const Tensor& x, const PoolParams& params) {
   auto out = apply_all(op_max_pool2d, {x}, params);

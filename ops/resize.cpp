@@ -46,6 +46,13 @@ void vjp_bilinear_backward(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = apply(op_resize_bilinear, {v.grads[0]}, sized(v.input_specs[0].shape, v.get<SizeParams>().align_corners));
 }
 
+// The batch, and the channels, are the input's; the size was asked for.
+void follow(void* params, const Shape& then, const Shape& now) {
+  Shape& to = static_cast<SizeParams*>(params)->shape;
+  for (int d = 0; d < 2; ++d)
+    if (to[d] == then[d]) to[d] = now[d];
+}
+
 struct CropParams : CropResizeParams {
   Pair size{};
 };
@@ -89,13 +96,14 @@ void check_size(const char* op, Pair size) {
 }  // namespace
 
 constinit const Op op_adaptive_avg_pool2d{.name = "adaptive_avg_pool2d", .infer = infer_area, .vjp = vjp_area,
-                                          .kernels = {&ref::adaptive_avg_pool2d_entry, &CpuTable::adaptive_avg_pool2d}};
+                                          .kernels = {&ref::adaptive_avg_pool2d_entry, &CpuTable::adaptive_avg_pool2d}, .follow = follow};
 constinit const Op op_adaptive_avg_pool2d_backward{.name = "adaptive_avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_area_backward,
                                                    .kernels = {&ref::adaptive_avg_pool2d_backward_entry}};
-constinit const Op op_resize_bilinear{.name = "resize_bilinear", .infer = infer_bilinear, .vjp = vjp_bilinear, .kernels = {&ref::resize_bilinear_entry}};
+constinit const Op op_resize_bilinear{.name = "resize_bilinear", .infer = infer_bilinear, .vjp = vjp_bilinear, .kernels = {&ref::resize_bilinear_entry},
+                                      .follow = follow};
 constinit const Op op_resize_bilinear_backward{.name = "resize_bilinear_backward", .infer = infer_backward, .vjp = vjp_bilinear_backward,
                                                .kernels = {&ref::resize_bilinear_backward_entry}};
-constinit const Op op_crop_resize_area{.name = "crop_resize_area", .infer = infer_crop, .kernels = {&ref::crop_resize_area_entry, &CpuTable::crop_resize_area}};
+constinit const Op op_crop_resize_area{.name = "crop_resize_area", .infer = infer_crop, .kernels = {&ref::crop_resize_area_entry, &CpuTable::crop_resize_area}, .reads = bit(1)};
 constinit const Op op_warp_affine{.name = "warp_affine", .infer = infer_warp, .kernels = {&ref::warp_affine_entry, &CpuTable::warp_affine}};
 
 Tensor adaptive_avg_pool2d(const Tensor& x, Pair size) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
@@ -85,10 +86,10 @@ void vjp_add(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_concat{.name = "concat", .infer = infer_concat, .vjp = vjp_concat, .kernels = {&ref::concat_entry}};
+constinit const Op op_concat{.name = "concat", .infer = infer_concat, .vjp = vjp_concat, .kernels = {&ref::concat_entry, &CpuTable::concat}};
 constinit const Op op_pad{.name = "pad", .infer = infer_pad, .vjp = vjp_pad, .kernels = {&ref::pad_entry}};
-constinit const Op op_index_select{.name = "index_select", .infer = infer_select, .vjp = vjp_select, .save_inputs = bit(1), .kernels = {&ref::index_select_entry}};
-constinit const Op op_index_add{.name = "index_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(1), .kernels = {&ref::index_add_entry}};
+constinit const Op op_index_select{.name = "index_select", .infer = infer_select, .vjp = vjp_select, .save_inputs = bit(1), .kernels = {&ref::index_select_entry}, .reads = bit(1)};
+constinit const Op op_index_add{.name = "index_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(1), .kernels = {&ref::index_add_entry}, .reads = bit(1)};
 
 // An op takes up to 32 inputs: more parts are joined in groups first.
 constexpr std::size_t at_once = 32;

@@ -12,22 +12,18 @@
 namespace mien {
 namespace {
 
-struct ShapeParams {
-  Shape shape;
-};
-
 // Strides of `to` over the same memory, or nothing when the elements don't lie that way.
-std::optional<Strides> strides_for(const Tensor& x, const Shape& to) {
+std::optional<Strides> strides_for(const View& x, const Shape& to) {
   if (x.is_contiguous()) return contiguous_strides(to);
   Strides out = Shape::filled(to.rank(), 0);
-  const Shape& from = x.shape();
+  const Shape& from = x.shape;
   int f = from.rank() - 1, t = to.rank() - 1;
   while (f >= 0 || t >= 0) {
     while (f >= 0 && from[f] == 1) --f;
     if (f < 0) break;
     // A run of dimensions of `from` that lies densely is shared out among dimensions of `to`.
-    std::int64_t run = from[f], step = x.strides()[f];
-    while (f > 0 && (from[f - 1] == 1 || x.strides()[f - 1] == run * step)) run *= from[--f];
+    std::int64_t run = from[f], step = x.strides[f];
+    while (f > 0 && (from[f - 1] == 1 || x.strides[f - 1] == run * step)) run *= from[--f];
     --f;
     while (t >= 0 && run > 1) {
       if (run % to[t] != 0) return std::nullopt;
@@ -62,22 +58,44 @@ Shape complete(const Tensor& x, const Shape& shape) {
   return to;
 }
 
-Tensor view_reshape(const Tensor& x, const void* params) {
+bool view_reshape(View& v, const void* params) {
   const Shape& to = static_cast<const ShapeParams*>(params)->shape;
-  return x.as_strided(to, *strides_for(x, to), x.storage_offset());
+  const auto strides = strides_for(v, to);
+  if (strides) v.shape = to, v.strides = *strides;
+  return strides.has_value();
+}
+// Note [Sizes that follow]
+// A plan is traced at one size and runs at others. What a shape in a call's parameters meant is told by the traced sizes: from the left, a size that
+// equals the input's in the same place is that dimension (mostly the batch). What follows the first difference holds the rest of the elements: one
+// size there is worked out as with -1 (the first that is larger than 1 when the rest changed), so flatten(x, 1) and reshape(x, {N, 2, -1}) follow.
+void follow_reshape(void* params, const Shape& then, const Shape& now) {
+  Shape& to = static_cast<ShapeParams*>(params)->shape;
+  int same = 0;
+  while (same < to.rank() && same < then.rank() && to[same] == then[same]) {
+    to[same] = now[same];
+    ++same;
+  }
+  std::int64_t rest_then = 1, rest_now = 1;
+  for (int i = same; i < then.rank(); ++i) rest_then *= then[i], rest_now *= now[i];
+  if (rest_then == rest_now || rest_then == 0) return;
+  for (int i = same; i < to.rank(); ++i)
+    if (to[i] > 1 && rest_now % (rest_then / to[i]) == 0) {
+      to[i] = rest_now / (rest_then / to[i]);
+      return;
+    }
 }
 void vjp_reshape(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = reshape(v.grads[0], v.input_specs[0].shape);
 }
 
-Tensor view_permute(const Tensor& x, const void* params) {
+bool view_permute(View& v, const void* params) {
   const Shape& order = static_cast<const ShapeParams*>(params)->shape;
-  Shape shape = order, strides = order;
+  const View x = v;
   for (int i = 0; i < order.rank(); ++i) {
-    shape[i] = x.shape()[static_cast<int>(order[i])];
-    strides[i] = x.strides()[static_cast<int>(order[i])];
+    v.shape[i] = x.shape[static_cast<int>(order[i])];
+    v.strides[i] = x.strides[static_cast<int>(order[i])];
   }
-  return x.as_strided(shape, strides, x.storage_offset());
+  return true;
 }
 void vjp_permute(const Vjp& v) {
   if (!v.grads[0].defined()) return;
@@ -87,12 +105,20 @@ void vjp_permute(const Vjp& v) {
   v.result[0] = permute(v.grads[0], back);
 }
 
-Tensor view_expand(const Tensor& x, const void* params) {
+bool view_expand(View& v, const void* params) {
   const Shape& to = static_cast<const ShapeParams*>(params)->shape;
   Strides strides = Shape::filled(to.rank(), 0);
-  const int shift = to.rank() - x.rank();
-  for (int i = 0; i < x.rank(); ++i) strides[shift + i] = x.shape()[i] == to[shift + i] ? x.strides()[i] : 0;
-  return x.as_strided(to, strides, x.storage_offset());
+  const int shift = to.rank() - v.rank();
+  for (int i = 0; i < v.rank(); ++i) strides[shift + i] = v.shape[i] == to[shift + i] ? v.strides[i] : 0;
+  v.shape = to;
+  v.strides = strides;
+  return true;
+}
+void follow_expand(void* params, const Shape& then, const Shape& now) {
+  Shape& to = static_cast<ShapeParams*>(params)->shape;
+  const int shift = to.rank() - then.rank();
+  for (int i = 0; i < then.rank(); ++i)
+    if (to[shift + i] == then[i]) to[shift + i] = now[i];
 }
 void vjp_expand(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = sum_to(v.grads[0], v.input_specs[0].shape);
@@ -102,13 +128,19 @@ void vjp_expand(const Vjp& v) {
 struct SliceViewParams : SliceParams {
   std::int64_t length = 0;
 };
-Tensor view_slice(const Tensor& x, const void* params) {
+bool view_slice(View& v, const void* params) {
   const auto& p = *static_cast<const SliceViewParams*>(params);
-  Shape shape = x.shape(), strides = x.strides();
-  const std::int64_t offset = x.storage_offset() + (p.length > 0 ? p.start * strides[p.dim] : 0);
-  shape[p.dim] = p.length;
-  strides[p.dim] *= p.step;
-  return x.as_strided(shape, strides, offset);
+  if (p.length > 0) v.data = v.ptr<std::byte>() + p.start * v.strides[p.dim] * item_size(v.dtype);
+  v.shape[p.dim] = p.length;
+  v.strides[p.dim] *= p.step;
+  return true;
+}
+// A slice that reached the end still does; one that ended earlier keeps its length as far as it fits.
+void follow_slice(void* params, const Shape& then, const Shape& now) {
+  auto& p = *static_cast<SliceViewParams*>(params);
+  const auto length_to = [&](std::int64_t end) { return std::max<std::int64_t>(0, (end - p.start + p.step - 1) / p.step); };
+  const bool whole = p.length == length_to(then[p.dim]);
+  p.length = whole ? length_to(now[p.dim]) : std::min(p.length, length_to(now[p.dim]));
 }
 
 // The derivative of slice: zeros of the whole shape with the gradient in its place.
@@ -134,16 +166,16 @@ void vjp_slice_backward(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_reshape{.name = "reshape", .infer = nullptr, .vjp = vjp_reshape, .view = view_reshape};
+constinit const Op op_reshape{.name = "reshape", .infer = nullptr, .vjp = vjp_reshape, .view = view_reshape, .follow = follow_reshape};
 constinit const Op op_permute{.name = "permute", .infer = nullptr, .vjp = vjp_permute, .view = view_permute};
-constinit const Op op_expand{.name = "expand", .infer = nullptr, .vjp = vjp_expand, .view = view_expand};
-constinit const Op op_slice{.name = "slice", .infer = nullptr, .vjp = vjp_slice, .view = view_slice};
+constinit const Op op_expand{.name = "expand", .infer = nullptr, .vjp = vjp_expand, .view = view_expand, .follow = follow_expand};
+constinit const Op op_slice{.name = "slice", .infer = nullptr, .vjp = vjp_slice, .view = view_slice, .follow = follow_slice};
 constinit const Op op_slice_backward{.name = "slice_backward", .infer = infer_slice_backward, .vjp = vjp_slice_backward, .kernels = {&ref::slice_backward_entry}};
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
   const Shape to = complete(x, shape);
   if (to == x.shape()) return x;
-  const Tensor& from = strides_for(x, to) ? x : contiguous(x);
+  const Tensor& from = strides_for(x.view(), to) ? x : contiguous(x);
   return apply(op_reshape, {from}, ShapeParams{to});
 }
 

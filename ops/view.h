@@ -7,6 +7,11 @@
 
 namespace mien {
 
+// Parameters of reshape, expand (the new shape) and permute (the order of the dimensions).
+struct ShapeParams {
+  Shape shape;
+};
+
 // One size may be -1: it follows from the others.
 Tensor reshape(const Tensor& x, const Shape& shape);
 // Dims first..last (inclusive, negative allowed) become one.

@@ -10,7 +10,9 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mien/tensor/error.h"
@@ -19,6 +21,94 @@ namespace mien {
 namespace {
 
 std::string mib(std::int64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
+
+// Memory from the system. Page faults of 4 KiB each took a fifth of a training step, so large pieces ask for huge pages. Null when none is left.
+void* system_block(std::int64_t bytes) {
+  constexpr std::int64_t huge_page = std::int64_t{2} << 20;
+  const bool huge = bytes >= 4 * huge_page;
+  void* block = nullptr;
+  if (posix_memalign(&block, huge ? huge_page : 64, static_cast<std::size_t>(bytes)) != 0) return nullptr;
+#if defined(MADV_HUGEPAGE)
+  if (huge) madvise(block, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+  return block;
+}
+
+// Large blocks, cut out of regions of the system's memory: the smallest free piece that is large enough, and neighbours that are free become one piece again.
+// A training step asks for hundreds of sizes; with a list for each size, memory that was freed in one could not serve another.
+class Regions {
+ public:
+  static constexpr std::int64_t region_bytes = std::int64_t{64} << 20;
+
+  // Null when no piece is large enough.
+  std::byte* take(std::int64_t bytes) {
+    const auto found = by_size_.lower_bound({bytes, nullptr});
+    if (found == by_size_.end()) return nullptr;
+    const auto [size, piece] = *found;
+    forget(piece, size);
+    if (size > bytes) note(piece + bytes, size - bytes);
+    return piece;
+  }
+  // False when the system has none left.
+  bool grow(std::int64_t bytes) {
+    for (const std::int64_t size : {std::max(bytes, region_bytes), bytes})
+      if (auto* region = static_cast<std::byte*>(system_block(size))) {
+        regions_[region] = size;
+        note(region, size);
+        return true;
+      }
+    return false;
+  }
+  void give(std::byte* block, std::int64_t bytes) {
+    const auto region = std::prev(regions_.upper_bound(block));
+    if (const auto after = pieces_.find(block + bytes); after != pieces_.end() && block + bytes < region->first + region->second) {
+      const std::int64_t size = after->second;
+      forget(block + bytes, size);
+      bytes += size;
+    }
+    if (auto before = pieces_.lower_bound(block); before != pieces_.begin() && (--before)->first + before->second == block && before->first >= region->first) {
+      const auto [piece, size] = *before;
+      forget(piece, size);
+      block = piece;
+      bytes += size;
+    }
+    note(block, bytes);
+  }
+  std::int64_t free_bytes() const { return free_; }
+  // Regions of which no byte is in use go back to the system.
+  void drop_unused() noexcept {
+    for (auto r = regions_.begin(); r != regions_.end();) {
+      const auto piece = pieces_.find(r->first);
+      if (piece == pieces_.end() || piece->second != r->second) {
+        ++r;
+        continue;
+      }
+      forget(r->first, r->second);
+      std::free(r->first);
+      r = regions_.erase(r);
+    }
+  }
+
+ private:
+  // Without memory for the book-keeping a piece is lost until the program ends, which is better than ending it.
+  void note(std::byte* piece, std::int64_t size) noexcept {
+    try {
+      by_size_.insert({size, piece});
+      pieces_[piece] = size;
+      free_ += size;
+    } catch (...) {
+      by_size_.erase({size, piece});
+    }
+  }
+  void forget(std::byte* piece, std::int64_t size) {
+    pieces_.erase(piece);
+    by_size_.erase({size, piece});
+    free_ -= size;
+  }
+  std::map<std::byte*, std::int64_t> regions_, pieces_;  // by address: all regions, and what is free of them
+  std::set<std::pair<std::int64_t, std::byte*>> by_size_;
+  std::int64_t free_ = 0;
+};
 
 class CachingAllocator final : public Allocator {
  public:
@@ -32,11 +122,10 @@ class CachingAllocator final : public Allocator {
     if (limit_ > 0 && stats_.live + rounded > limit_)
       throw OutOfMemory("allocator", "wanted " + mib(rounded) + ", in use " + mib(stats_.live) + ", limit " + mib(limit_),
                         "Use a smaller batch or a higher limit.");
-    void* block = take(rounded);
-    if (!block) block = system_block(rounded);
+    void* block = rounded >= large ? take_large(rounded) : take_small(rounded);
     if (!block) {
       drop_all();
-      block = system_block(rounded);
+      block = rounded >= large ? take_large(rounded) : take_small(rounded);
       if (!block)
         throw OutOfMemory("allocator", "the system has no " + mib(rounded) + " left; in use by tensors " + mib(stats_.live),
                           "Use a smaller batch or picture.");
@@ -50,10 +139,15 @@ class CachingAllocator final : public Allocator {
     const std::int64_t rounded = size_class(bytes);
     std::lock_guard lock(mutex_);
     stats_.live -= rounded;
+    if (rounded >= large) {
+      regions_.give(static_cast<std::byte*>(block), rounded);
+      if (cache_limit_ != cache_within_peak && cached() > cache_limit_) regions_.drop_unused();
+      return;
+    }
     if (keeps(rounded)) {
       try {
         free_[rounded].push_back(block);
-        stats_.cached += rounded;
+        small_cached_ += rounded;
         return;
       } catch (...) {  // no memory for the book-keeping: give the block back instead
       }
@@ -63,7 +157,9 @@ class CachingAllocator final : public Allocator {
 
   AllocatorStats stats() const override {
     std::lock_guard lock(mutex_);
-    return stats_;
+    AllocatorStats s = stats_;
+    s.cached = cached();
+    return s;
   }
 
   void release_cached() noexcept override {
@@ -72,46 +168,45 @@ class CachingAllocator final : public Allocator {
   }
 
  private:
-  static constexpr std::int64_t default_cache = std::int64_t{256} << 20;
-  // Powers of two with four steps between them: at most 25 % waste, few classes.
+  static constexpr std::int64_t default_cache = std::int64_t{256} << 20, large = std::int64_t{1} << 20;
+  // Small: powers of two with four steps between them: at most 25 % waste, few classes. Large: whole pages.
   static std::int64_t size_class(std::int64_t bytes) {
     if (bytes <= 256) return 256;
+    if (bytes >= large) return (bytes + 4095) / 4096 * 4096;
     const std::int64_t top = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1)));
     const std::int64_t step = top / 4;
     return top + (bytes - top + step - 1) / step * step;
   }
+  std::int64_t cached() const { return small_cached_ + regions_.free_bytes(); }
   bool keeps(std::int64_t rounded) const {
-    if (cache_limit_ != cache_within_peak) return stats_.cached + rounded <= cache_limit_;
-    return stats_.cached + rounded <= default_cache || stats_.live + stats_.cached + rounded <= stats_.peak;
+    if (cache_limit_ != cache_within_peak) return cached() + rounded <= cache_limit_;
+    return small_cached_ + rounded <= default_cache || stats_.live + cached() + rounded <= stats_.peak;
   }
-  // Null when the system has none left. Page faults of 4 KiB each took a fifth of a training step.
-  static void* system_block(std::int64_t rounded) {
-    constexpr std::int64_t huge_page = std::int64_t{2} << 20;
-    const bool huge = rounded >= 4 * huge_page;
-    void* block = nullptr;
-    if (posix_memalign(&block, huge ? huge_page : 64, static_cast<std::size_t>(rounded)) != 0) return nullptr;
-#if defined(MADV_HUGEPAGE)
-    if (huge) madvise(block, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);  // a wish: it may be refused
-#endif
-    return block;
+  void* take_large(std::int64_t rounded) {
+    if (void* block = regions_.take(rounded)) return block;
+    regions_.drop_unused();  // none of them was large enough: the process should not grow by what it keeps
+    return regions_.grow(rounded) ? regions_.take(rounded) : nullptr;
   }
-  void* take(std::int64_t rounded) {
+  void* take_small(std::int64_t rounded) {
     const auto it = free_.find(rounded);
-    if (it == free_.end() || it->second.empty()) return nullptr;
+    if (it == free_.end() || it->second.empty()) return system_block(rounded);
     void* block = it->second.back();
     it->second.pop_back();
-    stats_.cached -= rounded;
+    small_cached_ -= rounded;
     return block;
   }
   void drop_all() noexcept {
     for (auto& [size, blocks] : free_)
       for (void* b : blocks) std::free(b);
     free_.clear();
-    stats_.cached = 0;
+    small_cached_ = 0;
+    regions_.drop_unused();
   }
 
   mutable std::mutex mutex_;
-  std::map<std::int64_t, std::vector<void*>> free_;
+  std::map<std::int64_t, std::vector<void*>> free_;  // small blocks by size
+  std::int64_t small_cached_ = 0;
+  Regions regions_;
   AllocatorStats stats_;
   const std::int64_t cache_limit_, limit_;
 };

@@ -23,9 +23,9 @@ class Allocator {
   virtual void release_cached() noexcept {}
 };
 
-// Keeps freed blocks in size classes (powers of two with four steps between) up to `cache_limit` bytes; refuses to hand out more than
-// `limit` bytes at a time (0 = no limit). By default it keeps up to 256 MiB, or more as long as live and cached bytes together stay within the
-// peak: a training step finds the memory of the step before, and the process never grows by what is kept. Blocks of 8 MiB and more ask for huge pages.
+// Keeps freed memory for reuse: small blocks in size classes (powers of two with four steps between), blocks of 1 MiB and more cut out of regions of 64 MiB
+// or more, which ask for huge pages. Hands out at most `limit` bytes at a time (0 = no limit). Up to `cache_limit` bytes are kept; by default 256 MiB of
+// small blocks and all regions: a training step finds the memory of the step before. A region that is needed anew replaces those that nothing uses.
 inline constexpr std::int64_t cache_within_peak = -1;
 std::shared_ptr<Allocator> make_caching_allocator(std::int64_t cache_limit = cache_within_peak, std::int64_t limit = 0);
 // Each block ends at a guard page and is filled with NaN bytes: an over-read is a SIGSEGV, a value never written is seen. Slow; for tests.

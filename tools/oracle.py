@@ -2,7 +2,7 @@
 """Makes the small fixtures under tests/fixtures with PyTorch and facenet-pytorch, and times PyTorch beside mien.
 
 Set up once:  python3 -m venv oracle-env && oracle-env/bin/pip install numpy torch torchvision pillow requests tqdm && oracle-env/bin/pip install --no-deps facenet-pytorch
-Then:         oracle-env/bin/python tools/oracle.py ops|training|mtcnn|boxes|lenet|onet-step [options]
+Then:         oracle-env/bin/python tools/oracle.py ops|training|mtcnn|boxes|lenet|step [options]
 """
 import argparse, glob, json, os, struct, sys, time
 import numpy as np
@@ -272,18 +272,32 @@ class LeNet(torch.nn.Module):
         return self.fc3(torch.sigmoid(self.fc2(torch.sigmoid(self.fc1(x)))))
 
 
-def onet():
-    from facenet_pytorch.models.mtcnn import ONet
+def cascade_net(kind):
+    """A net of facenet-pytorch's MTCNN that gives logits: (logits, boxes, points or None)."""
+    from facenet_pytorch.models import mtcnn as source
+    flat = lambda x: x.permute(0, 3, 2, 1).flatten(1)
 
-    class Logits(ONet):
+    class P(source.PNet):
+        def forward(self, x):
+            x = self.pool1(self.prelu1(self.conv1(x)))
+            x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
+            return self.conv4_1(x).flatten(1), self.conv4_2(x).flatten(1), None
+
+    class R(source.RNet):
+        def forward(self, x):
+            x = self.pool1(self.prelu1(self.conv1(x)))
+            x = self.pool2(self.prelu2(self.conv2(x)))
+            x = self.prelu4(self.dense4(flat(self.prelu3(self.conv3(x)))))
+            return self.dense5_1(x), self.dense5_2(x), None
+
+    class O(source.ONet):
         def forward(self, x):
             x = self.pool1(self.prelu1(self.conv1(x)))
             x = self.pool2(self.prelu2(self.conv2(x)))
             x = self.pool3(self.prelu3(self.conv3(x)))
-            x = self.prelu4(self.conv4(x)).permute(0, 3, 2, 1).contiguous()
-            x = self.prelu5(self.dense5(x.view(x.shape[0], -1)))
+            x = self.prelu5(self.dense5(flat(self.prelu4(self.conv4(x)))))
             return self.dense6_1(x), self.dense6_2(x), self.dense6_3(x)
-    return Logits(pretrained=False)
+    return {"pnet": P, "rnet": R, "onet": O}[kind](pretrained=False)
 
 
 def three_task_loss(out, labels, box, points):
@@ -310,7 +324,7 @@ def training(args):
     out = {"lenet": {}, "onet": {}}
     for kind, lr in (("lenet", .1), ("onet", .002)):
         for dtype in (torch.float64, torch.float32):
-            net = start(LeNet() if kind == "lenet" else onet(), dtype)
+            net = start(LeNet() if kind == "lenet" else cascade_net("onet"), dtype)
             opt = torch.optim.SGD(net.parameters(), lr=lr, momentum=.9, weight_decay=5e-4)
             curve = []
             for step in range(50):
@@ -331,22 +345,47 @@ def training(args):
     json.dump(out, open(os.path.join(FIXTURES, "training.json"), "w"), indent=0)
 
 
-def onet_step(args):
+def masked_loss(out, labels, box, points, kept):
+    """three_task_loss in fixed shapes, which is faster and compiles whole; `kept` samples count for the class."""
+    logits, b, p = out
+    each = F.cross_entropy(logits, labels.clamp(min=0), reduction="none").masked_fill(labels < 0, -torch.inf)
+    def sq(a, t, m): return (((a - t) ** 2).sum(1) * m).sum() / m.sum()
+    loss = each.topk(kept).values.mean() + .5 * sq(b, box, labels.abs() == 1)
+    return loss if p is None else loss + sq(p, points, labels == -2)
+
+
+def step(args):
+    """CPU time of one training step, median: each round gives every form of PyTorch and the command --beside its turn."""
+    import subprocess
     torch.set_num_threads(args.threads)
-    report = {"torch": torch.__version__, "batch": args.batch, "threads": args.threads}
-    for layout in ("contiguous", "channels_last"):
-        net = start(onet(), torch.float32).to(memory_format=getattr(torch, layout + ("_format" if layout == "contiguous" else "")))
-        opt = torch.optim.SGD(net.parameters(), lr=.01, momentum=.9, weight_decay=5e-4)
-        x = hashed((args.batch, 3, 48, 48), 1, torch.float32).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
-        labels = torch.tensor([1, 0, -1, -2] * (args.batch // 4))
-        times = []
-        for _ in range(args.steps + 2):
+    n = args.batch or {"pnet": 512, "rnet": 512}.get(args.net, 256)
+    size = {"pnet": 12, "rnet": 24, "onet": 48, "lenet": 28}[args.net]
+    picture = hashed((n, 1 if args.net == "lenet" else 3, size, size), 1, torch.float32)
+    labels = torch.tensor({"lenet": [0, 7, 4, 1, 8, 5, 2, 9, 6, 3], "onet": [1, 0, -1, -2]}.get(args.net, [1, 0, -1, 0])).repeat(n)[:n]
+    box, points, kept = hashed((n, 4), 2, torch.float32), hashed((n, 10), 3, torch.float32), max(1, int(.7 * int((labels >= 0).sum())))
+
+    def form(name):
+        last = "channels_last" in name
+        net = start(LeNet() if args.net == "lenet" else cascade_net(args.net), torch.float32).to(memory_format=torch.channels_last if last else torch.contiguous_format)
+        x = picture.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        opt = torch.optim.SGD(net.parameters(), lr=.001, momentum=.9, weight_decay=5e-4, fused=True)
+        def loss(x): return F.cross_entropy(net(x), labels) if args.net == "lenet" else masked_loss(net(x), labels, box, points, kept)
+        f = torch.compile(loss) if "compile" in name else loss
+        def run():
             t = time.process_time()
-            loss = three_task_loss(net(x), labels, hashed((args.batch, 4), 2, torch.float32), hashed((args.batch, 10), 3, torch.float32))
-            opt.zero_grad(); loss.backward(); opt.step()
-            times.append(time.process_time() - t)
-        report[layout + "_ms"] = round(1000 * float(np.median(times[2:])), 1)
-    print(json.dumps(report))
+            f(x).backward(); opt.step(); opt.zero_grad()
+            return time.process_time() - t
+        for _ in range(3): run()
+        return run
+    forms, times, beside = {name: form(name) for name in args.forms}, {name: [] for name in args.forms}, {}
+    for _ in range(args.rounds):
+        for name, run in forms.items(): times[name] += [run() for _ in range(args.steps)]
+        for command in args.beside:
+            result = json.loads(subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            beside.setdefault(command, []).append(result["cpu_ms"])
+    median = lambda v: round(float(np.median(v)), 3)
+    print(json.dumps({"torch": torch.__version__, "net": args.net, "batch": n, "threads": args.threads, "ms": {k: median(np.array(v) * 1000) for k, v in times.items()},
+                      "beside_ms": {k: median(v) for k, v in beside.items()}}))
 
 
 def lenet(args):
@@ -378,7 +417,9 @@ if __name__ == "__main__":
     for f in (ops, training, mtcnn):
         sub.add_parser(f.__name__).set_defaults(run=f)
     p = sub.add_parser("boxes"); p.set_defaults(run=boxes); p.add_argument("--weights", required=True); p.add_argument("--photos", required=True); p.add_argument("--out", required=True)
-    p = sub.add_parser("onet-step"); p.set_defaults(run=onet_step); p.add_argument("--batch", type=int, default=256); p.add_argument("--threads", type=int, default=1); p.add_argument("--steps", type=int, default=7)
+    p = sub.add_parser("step"); p.set_defaults(run=step); p.add_argument("--net", choices=["pnet", "rnet", "onet", "lenet"], default="onet")
+    p.add_argument("--batch", type=int); p.add_argument("--threads", type=int, default=1); p.add_argument("--steps", type=int, default=3, help="of a round"); p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--forms", nargs="*", default=["eager", "eager channels_last", "compile", "compile channels_last"]); p.add_argument("--beside", nargs="*", default=[])
     p = sub.add_parser("lenet"); p.set_defaults(run=lenet); p.add_argument("--folder", default="/usr/share/datasets/fashion-mnist"); p.add_argument("--epochs", type=int, default=10)
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3]); p.add_argument("--threads", type=int, default=2)
     a = ap.parse_args()

@@ -26,18 +26,15 @@ inline const char* decline_layout(const KernelArgs& a, const View& x, const View
 // Pixels that a thread takes at a time in passes that write every pixel on its own.
 inline std::int64_t pixel_grain(const PixelRows& r) { return std::max<std::int64_t>(1, (1 << 15) / std::max<std::int64_t>(r.channels, 1)); }
 
-// sum[c] = sum of f(row * channels + c, c) over the rows, four rows at a time.
+// sum[c] = sum of f(row, c) over the rows, four rows at a time.
 template <class F>
 inline void sum_rows(std::int64_t rows, std::int64_t channels, float* __restrict sum, const F& f) {
   for (std::int64_t c = 0; c < channels; ++c) sum[c] = 0;
   std::int64_t r = 0;
   for (; r + 4 <= rows; r += 4)
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const std::int64_t at = r * channels + c;
-      sum[c] += (f(at, c) + f(at + channels, c)) + (f(at + 2 * channels, c) + f(at + 3 * channels, c));
-    }
+    for (std::int64_t c = 0; c < channels; ++c) sum[c] += (f(r, c) + f(r + 1, c)) + (f(r + 2, c) + f(r + 3, c));
   for (; r < rows; ++r)
-    for (std::int64_t c = 0; c < channels; ++c) sum[c] += f(r * channels + c, c);
+    for (std::int64_t c = 0; c < channels; ++c) sum[c] += f(r, c);
 }
 
 // Sum of f(i) over [0, n): sixteen sums side by side, which are vectors and a fixed order.

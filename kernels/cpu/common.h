@@ -17,6 +17,9 @@ inline bool all_f32(const KernelArgs& a) {
   return true;
 }
 
+// An optional third input, the bias.
+inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
+
 // Work split into a fixed number of shares, each with scratch memory of its own.
 inline constexpr std::int64_t max_shares = 16;
 inline std::int64_t shares_of(std::int64_t items) { return items < max_shares ? (items < 1 ? 1 : items) : max_shares; }
@@ -26,6 +29,19 @@ template <class F>
 void for_shares(std::int64_t items, const F& f) {
   const std::int64_t shares = shares_of(items);
   parallel_for(shares, 1, [&](std::int64_t s, std::int64_t) { f(s, items * s / shares, items * (s + 1) / shares); });
+}
+
+// Distance of pixels where channels lie side by side and pixels follow each other evenly: channels_last, or a slice of its channels. 0 where they don't.
+inline std::int64_t pixel_step(const View& v) {
+  if ((v.rank() != 2 && v.rank() != 4) || (v.size(1) != 1 && v.stride(1) != 1)) return 0;
+  std::int64_t step = 0, pixels = 1;
+  for (const int d : {3, 2, 0}) {
+    if (d >= v.rank() || v.size(d) == 1) continue;
+    if (step == 0) step = v.stride(d);
+    if (v.stride(d) != step * pixels) return 0;
+    pixels *= v.size(d);
+  }
+  return step == 0 ? v.size(1) : step < v.size(1) ? 0 : step;
 }
 
 }  // namespace mien::MIEN_LEVEL

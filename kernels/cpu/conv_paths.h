@@ -1,6 +1,7 @@
-// Convolution has three ways; each kernel takes the first that does not decline.
+// Convolution has four ways; each kernel takes the first that does not decline.
 //   depthwise   groups == C == O, channels_last: lanes along channels (conv_depthwise.cpp)
-//   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp)
+//   few         at most 16 input channels, stride 1: direct products on a few lines at a time (conv_few.cpp)
+//   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp, conv_rows_weight.cpp)
 //   planes      everything else: lanes along the pixels of a plane (conv.cpp)
 #pragma once
 
@@ -9,6 +10,7 @@
 namespace mien::MIEN_LEVEL {
 
 extern const KernelEntry depthwise_forward, depthwise_grad_input, depthwise_grad_weight;
+extern const KernelEntry few_forward, few_grad_input, few_grad_weight;
 extern const KernelEntry rows_forward, rows_grad_input, rows_grad_weight;
 
 // Sizes of one convolution whose input and output are channels_last.
@@ -31,7 +33,6 @@ inline ConvSizes turned_sizes(const View& gy, const View& weight, const View& gx
   return {gy.size(0), gy.size(2), gy.size(3), gy.size(1), gx.size(2), gx.size(3), gx.size(1), weight.size(2), weight.size(3), 1, 1,
           p.dilation[0] * (weight.size(2) - 1) - p.padding[0], p.dilation[1] * (weight.size(3) - 1) - p.padding[2], p.dilation[0], p.dilation[1]};
 }
-inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
 inline bool unit_stride(const ConvParams& p) { return p.stride[0] == 1 && p.stride[1] == 1; }
 
 }  // namespace mien::MIEN_LEVEL

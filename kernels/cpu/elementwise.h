@@ -30,9 +30,12 @@ class Rows {
   explicit Rows(const std::array<const View*, N>& views) {
     const View& first = *views[0];
     int order[max_rank], rank = 0;
-    for (int d = 0; d < first.rank(); ++d)
-      if (first.size(d) != 1) order[rank++] = d;
-    std::stable_sort(order, order + rank, [&](int a, int b) { return std::abs(first.stride(a)) > std::abs(first.stride(b)); });
+    for (int d = 0; d < first.rank(); ++d) {
+      if (first.size(d) == 1) continue;
+      int at = rank++;  // insertion: stable, and std::stable_sort would allocate
+      for (; at > 0 && std::abs(first.stride(order[at - 1])) < std::abs(first.stride(d)); --at) order[at] = order[at - 1];
+      order[at] = d;
+    }
     for (int k = 0; k < rank; ++k) {
       const int d = order[k];
       bool even = rank_ > 0;

@@ -46,7 +46,7 @@ void run_linear(const KernelArgs& a) {
 std::int64_t linear_workspace(const KernelArgs& a) { return product_bytes(a.in[0].size(0), a.in[1].size(0), a.in[0].size(1)); }
 const char* decline_linear(const KernelArgs& a) {
   if (!all_f32(a)) return "f32 only";
-  if (a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1) return "the bias is strided";
+  if (strided_bias(a)) return "the bias is strided";
   return a.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
 }
 

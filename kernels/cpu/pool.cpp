@@ -1,7 +1,9 @@
-// Max pooling of contiguous planes, one plane at a time.
+// Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures, lanes along channels.
+#include <algorithm>
 #include <limits>
 
-#include "mien/kernels/cpu/common.h"
+#include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/pool_window.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -28,7 +30,7 @@ void inside(const float* x, const Plane& p, std::int64_t y, std::int64_t from, s
         }
       }
     out[ox] = best;
-    index[ox] = at;
+    if (index) index[ox] = at;
   }
 }
 
@@ -46,7 +48,7 @@ void edge(const float* x, const Plane& p, std::int64_t y, std::int64_t ox, const
       }
     }
   out[ox] = best;
-  index[ox] = at;
+  if (index) index[ox] = at;
 }
 
 void run(const KernelArgs& args) {
@@ -64,7 +66,7 @@ void run(const KernelArgs& args) {
       const float* from = x.ptr<float>() + plane * p.h * p.w;
       for (std::int64_t r = 0; r < p.oh; ++r) {
         float* out = y.ptr<float>() + (plane * p.oh + r) * p.ow;
-        std::int64_t* index = args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow;
+        std::int64_t* index = args.out.size() > 1 ? args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow : nullptr;
         const std::int64_t top = r * q.stride[0] - q.padding[0];
         const bool whole = top >= 0 && top + reach_h < p.h;
         const std::int64_t a = whole ? first : p.ow, b = whole ? last : p.ow;
@@ -91,18 +93,88 @@ void run_backward(const KernelArgs& args) {
   });
 }
 
+// --- channels_last ----------------------------------------------------------------------------------------------------
+// The part of a window that starts at `start` which lies in [0, size): the first tap and the number of taps.
+struct Taps {
+  std::int64_t first, count;
+};
+Taps taps_inside(std::int64_t start, std::int64_t kernel, std::int64_t dilation, std::int64_t size) {
+  const std::int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
+  const std::int64_t end = std::min(kernel, start < size ? (size - 1 - start) / dilation + 1 : 0);
+  return {first, end - first};
+}
+
+void run_last(const KernelArgs& args) {
+  const View &x = args.in[0], &y = args.out[0];
+  const auto& q = args.get<PoolParams>();
+  const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3), oh = y.size(2), ow = y.size(3), x_step = pixel_step(x), y_step = pixel_step(y);
+  parallel_for(x.size(0) * oh, std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(1, ow * channels)), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t line = begin; line < end; ++line) {
+      const std::int64_t n = line / oh, top = line % oh * q.stride[0] - q.padding[0];
+      const Taps rows = taps_inside(top, q.kernel[0], q.dilation[0], h);
+      for (std::int64_t ox = 0; ox < ow; ++ox) {
+        const std::int64_t left = ox * q.stride[1] - q.padding[1];
+        const Taps cols = taps_inside(left, q.kernel[1], q.dilation[1], w);
+        const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(q.dilation[0] * w),
+                            static_cast<std::int32_t>(q.dilation[1])};
+        const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = line * ow + ox;
+        for (std::int64_t c = 0; c < channels; c += lanes) {
+          const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
+          const float* from = x.ptr<float>() + (n * h * w + corner) * x_step + c;
+          const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });
+          Store(best.value, y.ptr<float>() + to * y_step + c, some);
+          if (args.out.size() < 2) continue;
+          std::int32_t at[lanes];
+          std::memcpy(at, &best.at, sizeof at);
+          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to * channels + c;
+          for (std::int64_t k = 0; k < some; ++k) index[k] = at[k];
+        }
+      }
+    }
+  });
+}
+
+// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
+void run_backward_last(const KernelArgs& args) {
+  const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
+  const std::int64_t channels = g.size(1), step = pixel_step(g), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
+  parallel_for(g.size(0), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out * channels)), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n) {
+      float* to = gx.ptr<float>() + n * out * channels;
+      std::fill_n(to, out * channels, 0.f);
+      for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
+        const float* from = g.ptr<float>() + p * step;
+        const std::int64_t* at = index.ptr<std::int64_t>() + p * channels;
+        for (std::int64_t c = 0; c < channels; ++c)
+          if (at[c] >= 0) to[at[c] * channels + c] += from[c];
+      }
+    }
+  });
+}
+
+// --- entries ------------------------------------------------------------------------------------------------------------
+// All dense planes, or channels_last throughout; there the values (not the index) may be channel slices of wider pictures.
+bool planes(const KernelArgs& args) {
+  const auto dense = [](const View& v) { return v.is_contiguous(); };
+  return std::all_of(args.in.begin(), args.in.end(), dense) && std::all_of(args.out.begin(), args.out.end(), dense);
+}
+constexpr const char* other_order = "neither all contiguous nor all channels_last";
 const char* decline(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
-  for (const auto& v : args.in)
-    if (!v.is_contiguous()) return "not contiguous";
-  for (const auto& v : args.out)
-    if (!v.is_contiguous()) return "not contiguous";
-  return nullptr;
+  if (planes(args)) return nullptr;
+  if (!pixel_step(args.in[0]) || !pixel_step(args.out[0]) || (args.out.size() > 1 && !args.out[1].is_channels_last())) return other_order;
+  return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
 }
+const char* decline_backward(const KernelArgs& args) {
+  if (args.in[0].dtype != DType::f32) return "f32 only";
+  return planes(args) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
+}
+void run_either(const KernelArgs& args) { planes(args) ? run(args) : run_last(args); }
+void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
 
 }  // namespace
 
-extern const KernelEntry max_pool2d_entry{run, decline};
-extern const KernelEntry max_pool2d_backward_entry{run_backward, decline};
+extern const KernelEntry max_pool2d_entry{run_either, decline};
+extern const KernelEntry max_pool2d_backward_entry{run_backward_either, decline_backward};
 
 }  // namespace mien::MIEN_LEVEL

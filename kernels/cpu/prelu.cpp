@@ -98,8 +98,8 @@ void rows_backward(const KernelArgs& args) {
           to[c] = xs[c] > 0 ? d : low;
         }
       }
-      sum_rows(pixels, r.channels, part, [=](std::int64_t i, std::int64_t) {
-        const float v = x[i], product = g[i] * v;
+      sum_rows(pixels, r.channels, part, [=, n = r.channels](std::int64_t row, std::int64_t c) {
+        const float v = x[row * n + c], product = g[row * n + c] * v;
         return v > 0 ? 0.f : product;
       });
       for (std::int64_t c = 0; c < r.channels; ++c) sum[c] += static_cast<double>(part[c]);

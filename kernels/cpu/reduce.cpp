@@ -1,8 +1,11 @@
-// Sums of f32. Each output is summed by one thread: rows of 16 partial sums in float, their totals in double, in a fixed order.
-#include "mien/kernels/cpu/common.h"
+// Sums of f32. Each output is summed by one thread: rows of 16 partial sums in float, their totals in double, in a fixed order. Sums per channel of a
+// channels_last picture go along the channels instead, in fixed shares that are added in order.
+#include "mien/kernels/cpu/channels.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
+
+std::int64_t round_even(std::int64_t n) { return (n + 1) / 2 * 2; }
 
 double row_sum(const float* x, std::int64_t n, std::int64_t step) {
   double total = 0;
@@ -19,7 +22,39 @@ double row_sum(const float* x, std::int64_t n, std::int64_t step) {
   return total;
 }
 
+// Whether all but dimension 1 is summed and channels lie side by side.
+bool per_channel(const KernelArgs& args) {
+  const View &x = args.in[0], &y = args.out[0];
+  if (pixel_step(x) == 0 || x.numel() == 0 || x.size(1) < 2 || y.size(1) != x.size(1)) return false;
+  return y.numel() == x.size(1);
+}
+// Workspace: for each share the chunk's sums in float and its totals in double.
+std::int64_t workspace(const KernelArgs& args) { return per_channel(args) ? 12 * max_shares * round_even(args.in[0].size(1)) : 0; }
+void channels(const KernelArgs& args) {
+  const View &x = args.in[0], &y = args.out[0];
+  const PixelRows r = pixel_rows(x);
+  const std::int64_t n = r.channels, padded = round_even(n), step = pixel_step(x), at_once = std::max<std::int64_t>(4, (1 << 13) / n), chunks = (r.pixels + at_once - 1) / at_once;
+  auto* totals = static_cast<double*>(args.workspace);
+  auto* parts = reinterpret_cast<float*>(totals + max_shares * padded);
+  for_shares(chunks, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    double* total = totals + share * padded;
+    float* part = parts + share * padded;
+    std::fill_n(total, n, 0.0);
+    for (std::int64_t k = begin; k < end; ++k) {
+      const float* rows = x.ptr<float>() + k * at_once * step;
+      sum_rows(std::min(at_once, r.pixels - k * at_once), n, part, [=](std::int64_t row, std::int64_t c) { return rows[row * step + c]; });
+      for (std::int64_t c = 0; c < n; ++c) total[c] += static_cast<double>(part[c]);
+    }
+  });
+  for (std::int64_t c = 0; c < n; ++c) {
+    double sum = 0;
+    for (std::int64_t share = 0; share < shares_of(chunks); ++share) sum += totals[share * padded + c];
+    y.ptr<float>()[c * y.stride(1)] = static_cast<float>(sum);
+  }
+}
+
 void run(const KernelArgs& args) {
+  if (per_channel(args)) return channels(args);
   const View &x = args.in[0], &y = args.out[0];
   // The reduced dimensions; the one with the smallest stride is the innermost loop.
   int reduced[max_rank], number = 0;
@@ -67,6 +102,6 @@ const char* decline(const KernelArgs& args) {
 
 }  // namespace
 
-extern const KernelEntry reduce_entry{run, decline};
+extern const KernelEntry reduce_entry{run, decline, workspace};
 
 }  // namespace mien::MIEN_LEVEL

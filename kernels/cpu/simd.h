@@ -14,18 +14,24 @@ namespace mien::MIEN_LEVEL {
 #if MIEN_LEVEL_IS_avx512
 using Vec = __m512;
 inline constexpr int lanes = 16;
+inline constexpr std::int64_t cache_floats = 160 * 1024;  // of the second cache, for what a loop comes back to
 inline constexpr int gemm_rows = 12;  // 12 x 2 accumulators, 2 of B, 1 broadcast: 27 of 32 registers
 inline Vec Load(const float* p) { return _mm512_loadu_ps(p); }
 inline void Store(Vec v, float* p) { _mm512_storeu_ps(p, v); }
 inline Vec Set(float x) { return _mm512_set1_ps(x); }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
-// Max and Min: b where one of them is NaN. The masked forms, because g++ 12 warns of its own header with the plain ones; the code is the same.
-inline Vec Max(Vec a, Vec b) { return _mm512_maskz_max_ps(0xffff, a, b); }
-inline Vec Min(Vec a, Vec b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+// The second where one is NaN. All lanes by a mask: g++ 12 warns of the undefined operand in _mm512_max_ps.
+inline Vec Max(Vec a, Vec b) { return _mm512_maskz_max_ps(static_cast<__mmask16>(-1), a, b); }
+inline Vec Min(Vec a, Vec b) { return _mm512_maskz_min_ps(static_cast<__mmask16>(-1), a, b); }
+// The first n lanes, 0 <= n <= lanes; the others are zeros or left alone. Memory past them is not touched.
+inline __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+inline Vec LoadFirst(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+inline void StoreFirst(Vec v, float* p, std::int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
 #elif MIEN_LEVEL_IS_avx2
 using Vec = __m256;
 inline constexpr int lanes = 8;
+inline constexpr std::int64_t cache_floats = 48 * 1024;
 inline constexpr int gemm_rows = 6;  // 6 x 2 accumulators, 2 of B, 1 broadcast: 15 of 16 registers
 inline Vec Load(const float* p) { return _mm256_loadu_ps(p); }
 inline void Store(Vec v, float* p) { _mm256_storeu_ps(p, v); }
@@ -34,9 +40,15 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 inline Vec Max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 inline Vec Min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+inline __m256i first_lanes(std::int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vec LoadFirst(const float* p, std::int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+inline void StoreFirst(Vec v, float* p, std::int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
 #else
 using Vec = float __attribute__((vector_size(16)));
 inline constexpr int lanes = 4;
+inline constexpr std::int64_t cache_floats = 32 * 1024;
 inline constexpr int gemm_rows = 4;
 inline Vec Load(const float* p) {
   Vec v;
@@ -49,6 +61,16 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 inline Vec Add(Vec a, Vec b) { return a + b; }
 inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
+inline Vec LoadFirst(const float* p, std::int64_t n) {
+  Vec v{};
+  for (int i = 0; i < lanes; ++i)
+    if (i < n) v[i] = p[i];
+  return v;
+}
+inline void StoreFirst(Vec v, float* p, std::int64_t n) {
+  for (int i = 0; i < lanes; ++i)
+    if (i < n) p[i] = v[i];
+}
 #endif
 inline constexpr int gemm_cols = 2 * lanes;
 

@@ -1,5 +1,6 @@
 // The fast CPU kernels. The sources of this folder are compiled once per level into namespaces mien::base, mien::avx2 and mien::avx512
-// (MIEN_LEVEL), and each level exports exactly one symbol: its table.
+// (MIEN_LEVEL), and each level exports exactly one symbol: its table. Folder amx/ is a level of its own, with the kernels that multiply on tiles only:
+// the other entries of its table are null.
 //
 // Note [One symbol a level]: a template instantiated in two levels is a weak symbol, and the linker keeps only one of them, compiled for
 // whatever level came first. So each level's objects are joined with `ld -r` and everything but the table is made local (objcopy
@@ -13,6 +14,9 @@
   X(conv2d)                  \
   X(conv2d_grad_input)       \
   X(conv2d_grad_weight)      \
+  X(packed_conv2d)           \
+  X(conv_block)              \
+  X(conv_block_backward)     \
   X(matmul)                  \
   X(linear)                  \
   X(max_pool2d)              \
@@ -20,13 +24,17 @@
   X(adaptive_avg_pool2d)     \
   X(crop_resize_area)        \
   X(warp_affine)             \
+  X(avg_pool2d)              \
+  X(avg_pool2d_backward)     \
   X(pnet_candidates)         \
   X(conv_chain)              \
   X(nms)                     \
   X(unary)                   \
   X(unary_backward)          \
   X(binary)                  \
+  X(residual)                \
   X(copy)                    \
+  X(concat)                  \
   X(prelu)                   \
   X(prelu_backward)          \
   X(batch_norm)              \
@@ -40,7 +48,7 @@
 
 namespace mien {
 struct CpuTable {
-#define MIEN_MEMBER(name) const KernelEntry* name;
+#define MIEN_MEMBER(name) const KernelEntry* name = nullptr;
   MIEN_CPU_KERNELS(MIEN_MEMBER)
 #undef MIEN_MEMBER
 };
@@ -51,5 +59,6 @@ extern const mien::CpuTable mien_cpu_base;
 #if defined(__x86_64__)
 extern const mien::CpuTable mien_cpu_avx2;
 extern const mien::CpuTable mien_cpu_avx512;
+extern const mien::CpuTable mien_cpu_amx;
 #endif
 }

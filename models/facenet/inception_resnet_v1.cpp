@@ -1,7 +1,9 @@
 #include "mien/models/facenet/inception_resnet_v1.h"
 
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/pool.h"
+#include "mien/ops/residual.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/unary.h"
 #include "mien/ops/view.h"
@@ -21,7 +23,7 @@ ConvOptions conv_options(std::int64_t in, const ConvSpec& s) {
 }  // namespace
 
 ConvNormRelu::ConvNormRelu(std::int64_t in, const ConvSpec& spec) : conv(conv_options(in, spec)), bn({.channels = spec.out, .eps = norm_eps}) {}
-Tensor ConvNormRelu::operator()(const Tensor& x) { return relu(bn(conv(x))); }
+Tensor ConvNormRelu::operator()(const Tensor& x) { return bn.with_relu(conv(x)); }
 void ConvNormRelu::visit(Visitor& v) {
   v("conv", conv);
   v("bn", bn);
@@ -59,7 +61,9 @@ void Mixed::visit(Visitor& v) {
 Residual::Residual(std::int64_t channels, const std::vector<std::vector<ConvSpec>>& specs, double scale_value, bool rectify_value)
     : scale(scale_value), rectify(rectify_value), mixed(channels, specs), conv2d({.in = mixed.out, .out = channels}) {}
 Tensor Residual::operator()(const Tensor& x) {
-  const Tensor y = conv2d(mixed(x)) * scale + x;
+  const Tensor h = conv2d(mixed(x));
+  if (training()) return residual(x, h, scale, rectify);
+  const Tensor y = h * scale + x;  // what infer::compile joins with the convolution
   return rectify ? relu(y) : y;
 }
 void Residual::visit(Visitor& v) {
@@ -158,7 +162,7 @@ InceptionResnetV1::InceptionResnetV1(const InceptionResnetV1Options& o)
 Tensor InceptionResnetV1::forward(const Tensor& x) {
   if (x.rank() != 4 || x.size(1) != 3 || x.size(2) < 75 || x.size(3) < 75)
     throw ShapeError("InceptionResnetV1", "expects [N, 3, H, W] with H and W of at least 75, got " + describe(x), "Faces are usually 160x160.");
-  Tensor h = conv2d_2b(conv2d_2a(conv2d_1a(x)));        // 160 -> 79 -> 77 -> 77
+  Tensor h = conv2d_2b(conv2d_2a(conv2d_1a(channels_last(x))));  // 160 -> 79 -> 77 -> 77
   h = conv2d_3b(max_pool2d(h, inception::pool));        // 38
   h = conv2d_4b(conv2d_4a(h));                          // 36 -> 17
   h = mixed_6a(repeat_1(h));                            // 8

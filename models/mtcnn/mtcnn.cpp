@@ -1,9 +1,8 @@
 #include "mien/models/mtcnn/mtcnn.h"
 
-
+#include "mien/ops/conv_block.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/norm.h"
-#include "mien/ops/pool.h"
 #include "mien/ops/view.h"
 
 namespace mien {
@@ -12,6 +11,10 @@ namespace {
 constexpr Pair k1{1, 1}, k2{2, 2}, k3{3, 3};
 constexpr PoolParams pool2{.kernel = {2, 2}, .stride = {2, 2}, .ceil_mode = true};
 constexpr PoolParams pool3{.kernel = {3, 3}, .stride = {2, 2}, .ceil_mode = true};
+
+Tensor block(const Tensor& x, const Conv2d& conv, const PReLU& activation, const PoolParams& window = {.kernel = k1, .stride = k1}) {
+  return conv_block(x, conv.weight, conv.bias, activation.weight, window);
+}
 
 // [N, C, H, W] as [N, W * H * C]: see the head of mtcnn.h.
 Tensor flatten_whc(const Tensor& x) { return flatten(permute(x, {0, 3, 2, 1}), 1); }
@@ -23,8 +26,7 @@ PNet::PNet()
       conv4_1({.in = 32, .out = 2, .kernel = k1}), conv4_2({.in = 32, .out = 4, .kernel = k1}), prelu1(10), prelu2(16), prelu3(32) {}
 
 MtcnnOutput PNet::maps(const Tensor& x) const {
-  Tensor h = max_pool2d(prelu1(conv1(x)), pool2);
-  h = prelu3(conv3(prelu2(conv2(h))));
+  const Tensor h = block(block(block(x, conv1, prelu1, pool2), conv2, prelu2), conv3, prelu3);
   return {conv4_1(h), conv4_2(h), {}};
 }
 MtcnnOutput PNet::forward(const Tensor& x) const {
@@ -47,9 +49,7 @@ RNet::RNet()
       prelu4(128), dense4({.in = 576, .out = 128}), dense5_1({.in = 128, .out = 2}), dense5_2({.in = 128, .out = 4}) {}
 
 MtcnnOutput RNet::forward(const Tensor& x) const {
-  Tensor h = max_pool2d(prelu1(conv1(x)), pool3);
-  h = max_pool2d(prelu2(conv2(h)), pool3);
-  h = prelu3(conv3(h));
+  Tensor h = block(block(block(x, conv1, prelu1, pool3), conv2, prelu2, pool3), conv3, prelu3);
   h = prelu4(dense4(flatten_whc(h)));
   return {dense5_1(h), dense5_2(h), {}};
 }
@@ -72,10 +72,8 @@ ONet::ONet()
       dense6_1({.in = 256, .out = 2}), dense6_2({.in = 256, .out = 4}), dense6_3({.in = 256, .out = 10}) {}
 
 MtcnnOutput ONet::forward(const Tensor& x) const {
-  Tensor h = max_pool2d(prelu1(conv1(x)), pool3);
-  h = max_pool2d(prelu2(conv2(h)), pool3);
-  h = max_pool2d(prelu3(conv3(h)), pool2);
-  h = prelu4(conv4(h));
+  Tensor h = block(block(x, conv1, prelu1, pool3), conv2, prelu2, pool3);
+  h = block(block(h, conv3, prelu3, pool2), conv4, prelu4);
   h = prelu5(mien::dropout(dense5(flatten_whc(h)), dropout, training()));
   return {dense6_1(h), dense6_2(h), dense6_3(h)};
 }

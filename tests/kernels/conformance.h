@@ -32,7 +32,7 @@ class Dice {
   std::uint64_t seed_, next_ = 0;
 };
 
-enum class Order { contiguous, channels_last, stepped, permuted, flipped, expanded, per_channel };
+enum class Order { contiguous, channels_last, stepped, permuted, flipped, expanded, per_channel, channel_slice };
 
 // Memory of one operand. It ends at a guard page (a read or write past the end is a SIGSEGV) and begins after a band of 0xff bytes; so are all
 // bytes between its elements. Every element starts as 0xff bytes too: NaN, or an index that cannot be.
@@ -98,6 +98,7 @@ struct Row {
   KernelList list;
   Problem (*make)(Dice& dice, int number);
 };
+Problem make_packed_conv2d(Dice& dice, int number);  // conformance_packed_test.cpp
 // One row for each kernel of MIEN_CPU_KERNELS (conformance_problems_test.cpp).
 const std::vector<Row>& conformance_rows();
 

@@ -1,50 +1,12 @@
 // The problems of the conformance test: one maker per fast CPU kernel. `number` walks through sizes, data and memory orders in a fixed way,
 // the dice choose the rest.
-#include "kernels/conformance.h"
+#include "kernels/conformance_values.h"
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/kernels/unary_table.h"
 
 namespace mien::test {
 namespace {
-
-// What kind of case `number` is.
-struct Kind {
-  explicit Kind(int number, Dice& dice)
-      : width(1 + number % 17), whole(number % 3 == 0), empty(number % 29 == 28), big(number % 31 == 30), nan(dice.chance(.1)) {}
-  std::int64_t width;  // odd tails: 1..17 in turn
-  bool whole;          // small whole numbers
-  bool empty, big, nan;
-};
-
-Order any_order(Dice& dice, bool expanded = true) {
-  if (dice.chance(.4)) return Order::contiguous;
-  const Order orders[] = {Order::channels_last, Order::stepped, Order::permuted, Order::flipped, Order::expanded};
-  return orders[dice.integer(0, expanded ? 4 : 3)];
-}
-// Outputs that fast kernels take, and now and then one that they don't.
-Order output_order(Dice& dice) {
-  return dice.chance(.6) ? Order::contiguous : dice.one_of({Order::channels_last, Order::channels_last, Order::stepped, Order::permuted});
-}
-
-using Values = std::function<double()>;
-Values values_of(const Kind& kind, Dice& dice, double low = -1, double high = 1) {
-  if (kind.whole) return [&dice] { return static_cast<double>(dice.integer(-3, 3)); };
-  return [&dice, low, high] { return dice.uniform(low, high); };
-}
-
-Operand filled(const Shape& shape, DType dtype, Order order, Dice& dice, const Values& value) {
-  Operand x(shape, dtype, order, dice);
-  for (const auto o : x.offsets()) x.set(o, value());
-  return x;
-}
-Operand input(const Shape& shape, Dice& dice, const Values& value, bool expanded = true) {
-  return filled(shape, DType::f32, any_order(dice, expanded), dice, value);
-}
-void spoil(Operand& x, Dice& dice) {
-  const auto offsets = x.offsets();
-  if (!offsets.empty()) x.set(offsets[static_cast<std::size_t>(dice.integer(0, static_cast<std::int64_t>(offsets.size()) - 1))], std::nan(""));
-}
 
 // --- convolution -----------------------------------------------------------------------------------------------------
 struct ConvCase {
@@ -162,44 +124,14 @@ Problem make_linear(Dice& dice, int number) {
 }
 
 // --- pooling and resizing --------------------------------------------------------------------------------------------
-PoolParams pool_params(Dice& dice) {
-  PoolParams q;
-  for (std::size_t i = 0; i < 2; ++i) {
-    q.kernel[i] = dice.integer(1, 4);
-    q.stride[i] = dice.integer(1, 3);
-    q.padding[i] = dice.integer(0, q.kernel[i] / 2);
-    q.dilation[i] = dice.one_of<std::int64_t>({1, 1, 1, 2});
-  }
-  if (dice.chance(.6)) q.kernel[0] = q.kernel[1] = dice.integer(2, 3), q.dilation = {1, 1}, q.padding = {dice.integer(0, 1), dice.integer(0, 1)};
-  q.ceil_mode = dice.chance(.5);
-  return q;
-}
-std::int64_t pool_size(std::int64_t in, const PoolParams& q, std::size_t i) {
-  const std::int64_t room = in + 2 * q.padding[i] - q.dilation[i] * (q.kernel[i] - 1) - 1;
-  std::int64_t out = (room + (q.ceil_mode ? q.stride[i] - 1 : 0)) / q.stride[i] + 1;
-  if (q.ceil_mode && (out - 1) * q.stride[i] >= in + q.padding[i]) --out;
-  return out;
-}
-struct PoolCase {
-  PoolParams q;
-  Shape x, y;
-};
-PoolCase pool_case(const Kind& kind, Dice& dice) {
-  PoolCase c;
-  c.q = pool_params(dice);
-  const auto at_least = [&](std::int64_t size, std::size_t i) { return std::max(size, c.q.dilation[i] * (c.q.kernel[i] - 1) + 1); };
-  c.x = {kind.empty ? 0 : dice.integer(1, kind.big ? 5 : 2), dice.integer(1, kind.big ? 30 : 4), at_least(kind.big ? 30 : dice.integer(1, 9), 0),
-         at_least(kind.big ? 30 + kind.width : kind.width, 1)};
-  c.y = {c.x[0], c.x[1], pool_size(c.x[2], c.q, 0), pool_size(c.x[3], c.q, 1)};
-  return c;
-}
 Problem make_max_pool2d(Dice& dice, int number) {
   const Kind kind(number, dice);
   const PoolCase c = pool_case(kind, dice);
   Problem p;
-  p.in.push_back(input(c.x, dice, values_of(kind, dice)));
+  const bool last = dice.chance(.4);
+  p.in.push_back(filled(c.x, DType::f32, last ? Order::channels_last : any_order(dice), dice, values_of(kind, dice)));
   if (kind.nan) spoil(p.in[0], dice);
-  const Order order = output_order(dice);
+  const Order order = last ? Order::channels_last : output_order(dice);
   p.out.push_back({c.y, DType::f32, order, {}});
   p.out.push_back({c.y, DType::i64, order, {}});
   p.set_params(c.q);
@@ -210,13 +142,85 @@ Problem make_max_pool2d_backward(Dice& dice, int number) {
   const Kind kind(number, dice);
   const PoolCase c = pool_case(kind, dice);
   Problem p;
-  p.in.push_back(input(c.y, dice, values_of(kind, dice)));
-  p.in.push_back(filled(c.y, DType::i64, dice.chance(.7) ? Order::contiguous : Order::stepped, dice,
+  const bool last = dice.chance(.4);
+  p.in.push_back(filled(c.y, DType::f32, last ? Order::channels_last : any_order(dice), dice, values_of(kind, dice)));
+  p.in.push_back(filled(c.y, DType::i64, last ? Order::channels_last : dice.chance(.7) ? Order::contiguous : Order::stepped, dice,
                         [&] { return static_cast<double>(dice.integer(0, c.x[2] * c.x[3] - 1)); }));
-  p.out.push_back({c.x, DType::f32, output_order(dice), {}});
+  p.out.push_back({c.x, DType::f32, last ? Order::channels_last : output_order(dice), {}});
   p.magnitudes = {true, false};
   p.set_params(c.q);
   p.exact = kind.whole;
+  return p;
+}
+// --- convolution, PReLU and pooling in one --------------------------------------------------------------------------------
+struct BlockCase {
+  Shape x, w, slope, map, y;
+  ConvBlockParams q;
+};
+BlockCase block_case(const Kind& kind, Dice& dice) {
+  BlockCase c;
+  const std::int64_t n = kind.empty ? 0 : dice.one_of<std::int64_t>({1, 2, 5, 30}), channels = dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
+  const std::int64_t outputs = dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48}), kh = dice.integer(1, 4), kw = dice.integer(1, 4);
+  c.map = {n, outputs, kind.big ? 17 : dice.integer(1, 6), kind.big ? 20 : kind.width};
+  c.x = {n, channels, c.map[2] + kh - 1, c.map[3] + kw - 1};
+  c.w = {outputs, channels, kh, kw};
+  c.slope = {dice.chance(.3) ? 1 : outputs};
+  PoolParams pool{.stride = {1, 1}};
+  for (std::size_t i = 0; i < 2; ++i) {
+    c.q.kernel[i] = pool.kernel[i] = dice.chance(.4) ? 1 : std::min(dice.integer(1, 3), c.map[static_cast<int>(i) + 2]);
+    c.q.stride[i] = pool.stride[i] = c.q.kernel[i] == 1 ? 1 : dice.integer(1, 3);
+  }
+  c.q.ceil_mode = pool.ceil_mode = dice.chance(.5);
+  c.q.input_gradient = dice.chance(.7);
+  c.y = {n, outputs, pool_size(c.map[2], pool, 0), pool_size(c.map[3], pool, 1)};
+  return c;
+}
+Order block_picture(Dice& dice) { return dice.one_of({Order::contiguous, Order::channels_last, Order::channels_last, Order::stepped}); }
+std::string block_text(const BlockCase& c) {
+  return "x" + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
+}
+// Whole numbers only: a rounding error may choose another winner.
+Problem make_conv_block(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const BlockCase c = block_case(kind, dice);
+  const Values value = [&dice] { return static_cast<double>(dice.integer(-3, 3)); };
+  Problem p;
+  p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
+  if (kind.nan) spoil(p.in[0], dice);
+  p.in.push_back(input(c.w, dice, value));
+  p.in.push_back(filled({c.w[0]}, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  const Order order = dice.chance(.85) ? Order::channels_last : Order::stepped;
+  for (const DType dtype : {DType::f32, DType::f32, DType::u8}) p.out.push_back({c.y, dtype, order, {}});
+  p.set_params(c.q);
+  p.exact = true;
+  p.text = block_text(c);
+  return p;
+}
+Problem make_conv_block_backward(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  const BlockCase c = block_case(kind, dice);
+  const auto value = values_of(kind, dice);
+  Problem p;
+  p.in.push_back(filled(c.y, DType::f32, block_picture(dice), dice, value));
+  p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
+  p.in.push_back(input(c.w, dice, value));
+  p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  p.in.push_back(filled(c.y, DType::f32, Order::channels_last, dice, value));
+  std::int64_t next = 0;  // winners anywhere in the part of the window that lies on the map
+  p.in.push_back(filled(c.y, DType::u8, Order::channels_last, dice, [&] {
+    const std::int64_t h = next / c.y[3] % c.y[2], w = next++ % c.y[3];
+    const std::int64_t i = dice.integer(0, std::min(c.q.kernel[0], c.map[2] - h * c.q.stride[0]) - 1), j = dice.integer(0, std::min(c.q.kernel[1], c.map[3] - w * c.q.stride[1]) - 1);
+    return static_cast<double>(i * c.q.kernel[1] + j);
+  }));
+  p.out.push_back({c.q.input_gradient ? c.x : Shape{0}, DType::f32, c.q.input_gradient && dice.chance(.85) ? Order::channels_last : Order::contiguous, {}});
+  p.out.push_back({c.w, DType::f32, output_order(dice), {}});
+  p.out.push_back({{c.w[0]}, DType::f32, Order::contiguous, {}});
+  p.out.push_back({c.slope, DType::f32, Order::contiguous, {}});
+  p.magnitudes = {true, true, true, true, false, false};
+  p.set_params(c.q);
+  p.exact = kind.whole;
+  p.text = block_text(c);
   return p;
 }
 // Whole sums come out exact where the averages are over 1, 2, 4, ... cells.
@@ -292,21 +296,6 @@ Problem make_warp_affine(Dice& dice, int number) {
 }
 
 // --- elementwise -----------------------------------------------------------------------------------------------------
-Shape elementwise_shape(const Kind& kind, Dice& dice) {
-  if (kind.big) return {3, 7, 41, 40 + kind.width};
-  Shape s;
-  for (std::int64_t d = dice.integer(0, 4); d > 0; --d) s.push_back(dice.integer(1, 4));
-  if (s.rank() > 0) s.back() = kind.width;
-  if (kind.empty && s.rank() > 0) s[0] = 0;
-  return s;
-}
-// One order for all operands in half of the cases: that is what fast elementwise kernels take.
-struct Orders {
-  explicit Orders(Dice& dice) : same(dice.chance(.6)), order(dice.one_of({Order::contiguous, Order::contiguous, Order::channels_last})) {}
-  Order next(Dice& dice, bool expanded = true) const { return same ? order : any_order(dice, expanded); }
-  bool same;
-  Order order;
-};
 
 struct UnaryRow {
   UnaryKind kind;
@@ -441,7 +430,7 @@ Problem make_batch_norm(Dice& dice, int number) {
   p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return centre + dice.uniform(-1, 1); }));
   for (int i = 0; i < 2; ++i) p.in.push_back(filled(channels, DType::f32, flat(), dice, values_of(kind, dice)));
   p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
-  p.set_params(NormParams{1e-3});
+  p.set_params(NormParams{1e-3, dice.chance(.5)});
   p.text = to_string(shape);
   return p;
 }
@@ -451,12 +440,19 @@ Problem make_batch_norm_backward(Dice& dice, int number) {
   const Orders orders(dice);
   const auto flat = [&] { return dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}); };
   Problem p;
-  // Small gradients: errors of a sum of thousands are measured against 1.
-  for (int i = 0; i < 2; ++i) p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return i == 0 ? dice.uniform(-.2, .2) : dice.uniform(-1, 1); }));
-  for (int i = 0; i < 3; ++i) p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return i == 2 ? dice.uniform(.5, 2) : dice.uniform(-1, 1); }));
+  const bool relu = dice.chance(.5);
+  // Small gradients: errors of a sum of thousands are measured against 1. With relu the normalised values keep away from 0, where its derivative jumps:
+  // x is an odd number of eighths, mean and bias are even ones.
+  const auto even = [&] { return static_cast<double>(dice.integer(-3, 3)) / 4; };
+  p.in.push_back(filled(shape, DType::f32, orders.order == Order::channels_last && dice.chance(.3) ? Order::channel_slice : orders.next(dice), dice, [&] { return dice.uniform(-.2, .2); }));
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return relu ? static_cast<double>(2 * dice.integer(-4, 4) + 1) / 8 : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return relu ? dice.one_of({-1., 1.}) : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return relu ? even() : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return relu ? 1 : dice.uniform(.5, 2); }));
+  if (relu) p.in.push_back(filled(channels, DType::f32, flat(), dice, even));
   p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
-  p.set_params(NormParams{});
-  p.text = to_string(shape);
+  p.set_params(NormParams{1e-5, relu});
+  p.text = to_string(shape) + (relu ? " relu" : "");
   return p;
 }
 

@@ -3,6 +3,7 @@
 #include "mien/autograd/autograd.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/conv.h"
+#include "mien/ops/conv_block.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"
@@ -10,6 +11,7 @@
 #include "mien/ops/pool.h"
 #include "mien/ops/prelu.h"
 #include "mien/ops/reduce.h"
+#include "mien/ops/residual.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/softmax.h"
 #include "mien/ops/unary.h"
@@ -88,6 +90,12 @@ void add_pool(Adder& a) {
     const std::string name = std::to_string(p.kernel[0]) + "x" + std::to_string(p.kernel[1]) + (p.ceil_mode ? ", ceil" : "") + (p.padding[0] ? ", padded" : "");
     a.row("max_pool2d", name, [p](In in) { return max_pool2d(in[0], p); }, {a.distinct({2, 2, 5, 6})});
   }
+  for (const auto& p : {PoolParams{.kernel = {1, 1}, .stride = {1, 1}}, PoolParams{.kernel = {3, 3}, .stride = {2, 2}, .ceil_mode = true}, PoolParams{.kernel = {2, 2}, .stride = {2, 2}}})
+    for (const std::int64_t slopes : {2, 1})
+      a.row("conv_block", "window " + std::to_string(p.kernel[0]) + (slopes == 1 ? ", one slope" : ""), [p](In in) { return conv_block(in[0], in[1], in[2], in[3], p); },
+            {a.distinct({2, 3, 5, 6}), a.in({2, 3, 2, 3}), a.in({2}), a.in({slopes})});
+  a.row("conv_block", "channels_last", [](In in) { return conv_block(channels_last(in[0]), in[1], in[2], in[3], {.kernel = {2, 2}, .stride = {2, 2}, .ceil_mode = true}); },
+        {a.distinct({1, 3, 4, 4}), a.in({2, 3, 2, 2}), a.in({2}), a.in({2})});
   for (const bool include : {true, false})
     for (const bool ceil : {true, false}) {
       const PoolParams p{.kernel = {3, 2}, .stride = {2, 2}, .padding = {1, 1}, .ceil_mode = ceil, .count_include_pad = include};
@@ -131,10 +139,15 @@ void add_rest(Adder& a) {
     a.row("batch_norm", "training, " + to_string(shape),
           [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3}); },
           {a.in(shape), a.in({c}), a.in({c})});
+    a.row("batch_norm", "training with relu, " + to_string(shape),
+          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .relu = true}); },
+          {a.in(shape), a.in({c}), a.in({c})});
     a.row("channel_affine", "as batch_norm in eval mode, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); },
           {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)});
     a.row("batch_norm", "eval, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); }, {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)}, true);
   }
+  for (const bool relu : {false, true})
+    a.row("residual", relu ? "relu" : "plain", [relu](In in) { return residual(in[0], in[1], .17, relu); }, {a.in({2, 3, 2, 2}), a.in({2, 3, 2, 2})}, true);
   const Tensor target = Tensor::from({std::int64_t{1}, std::int64_t{0}, std::int64_t{-100}, std::int64_t{2}}, {4});
   for (const Reduction r : {Reduction::none, Reduction::mean, Reduction::sum})
     for (const bool weighted : {false, true})

@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "mien/ops/conv.h"
+#include "mien/ops/conv_block.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"
 #include "mien/ops/matmul.h"
@@ -80,6 +81,21 @@ TEST_CASE("convolutions name the shapes that do not fit", "[ops][error]") {
        [&] { conv_transpose2d(x, t({3, 4, 3, 3}), {}, {.output_padding = {1, 0}}); }},
       {"conv_transpose2d: the output would be empty (input f32[2, 3, 1, 1], weight f32[3, 4, 3, 3], groups 1). Use less padding.",
        [&] { conv_transpose2d(t({2, 3, 1, 1}), t({3, 4, 3, 3}), {}, {.padding = {2, 2}}); }},
+  });
+}
+
+TEST_CASE("a convolution block names the shapes that do not fit", "[ops][error]") {
+  const Tensor x = t({2, 3, 8, 9}), w = t({4, 3, 3, 3}), four = t({4});
+  check({
+      {"conv_block: the input expects 4 dimensions, got f32[3, 8, 9]", [&] { conv_block(t({3, 8, 9}), w, four, four); }},
+      {"conv_block: weight expects 5 input channels, input has 3 (f32[2, 3, 8, 9], f32[4, 5, 3, 3], f32[4], f32[4])", [&] { conv_block(x, t({4, 5, 3, 3}), four, four); }},
+      {"conv_block: bias and slope expect a value for each of 4 output channels, got f32[2, 3, 8, 9], f32[4, 3, 3, 3], f32[4], f32[3]. One slope for all is allowed, too.",
+       [&] { conv_block(x, w, four, t({3})); }},
+      {"conv_block: the kernel is larger than the input (f32[2, 3, 2, 9], f32[4, 3, 3, 3], f32[4], f32[4])", [&] { conv_block(t({2, 3, 2, 9}), w, four, four); }},
+      {"conv_block: the window [7, 2] is larger than the padded input map f32[2, 4, 6, 7]. Pad the input or use a smaller window.",
+       [&] { conv_block(x, w, four, four, {.kernel = {7, 2}}); }},
+      {"conv_block: expects a window without padding and dilation and with at most 255 places. Compose conv2d, prelu and max_pool2d instead.",
+       [&] { conv_block(x, w, four, four, {.kernel = {2, 2}, .padding = {1, 1}}); }},
   });
 }
 

@@ -10,10 +10,12 @@ for object in "$1"/kernels/mien_cpu_*.o; do
   seen=$((seen + 1))
 done
 [ "$seen" -ge 1 ]
-# The flags of one level stay out of the others: no 512-bit register outside avx512, no 256-bit one in base.
+# The flags of one level stay out of the others: no tile outside amx, no 512-bit register below avx512, no 256-bit one in base.
 if [ "$(uname -m)" = x86_64 ]; then
   if objdump -d "$1/kernels/mien_cpu_base.o" | grep -qE '%[yz]mm'; then echo "base holds AVX"; exit 1; fi
   if objdump -d "$1/kernels/mien_cpu_avx2.o" | grep -qE '%zmm|%k[0-7]'; then echo "avx2 holds AVX-512"; exit 1; fi
   objdump -d "$1/kernels/mien_cpu_avx512.o" | grep -q '%zmm'
+  if objdump -d "$1/kernels/mien_cpu_avx512.o" | grep -qE '%tmm|vcvtne'; then echo "avx512 holds AMX or bf16"; exit 1; fi
+  objdump -d "$1/kernels/mien_cpu_amx.o" | grep -q '%tmm'
 fi
 echo "$seen levels"

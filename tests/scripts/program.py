@@ -239,12 +239,45 @@ expect(r.returncode == 0 and all(w in r.stdout for w in ("parameters", "estimate
 r = train_facenet("--data", path("people"), "--init", MODEL, "--min-face", "20", "--batch", "4", "--epochs", "1", "--lr", "1e-4", "--head-lr", "10", "--out", path("r10"))
 expect(r.returncode == 0, "fine-tuning", r)
 
+# --- bench: the document and the mistakes, not the speed
+r = mien("bench", "model", "lenet", "--batch", "4", "--threads", "1", "--runs", "3", "--train")
+j = json.loads(r.stdout)
+expect(r.returncode == 0 and r.stderr == "" and r.stdout.count("\n") == 1, "bench model", r)
+expect(list(j) == ["schema", "command", "net", "mode", "dtype", "inputs", "items", "parameters", "threads", "level", "runs", "wall_ms", "cpu_ms", "rated_by", "items_per_s", "gflop_per_item",
+                   "gflops", "share_of_peak", "loss", "peak", "memory", "foreign_cpus", "machine", "mien"] and j["schema"] == "mien.bench/1", "bench's schema", r)
+expect(j["mode"] == "train" and j["items"] == 4 and j["inputs"] == [[4, 1, 28, 28]] and j["runs"] == 3 and j["rated_by"] == "cpu_ms" and 2 < j["loss"] < 3, "what was measured", r)
+expect(j["wall_ms"]["p10"] <= j["wall_ms"]["median"] <= j["wall_ms"]["p90"] and j["peak"]["f32_gflops"] > 0 and 0 < j["share_of_peak"] < 1.1, "figures that can be", r)
+# 28x28 -> 6 maps by 5x5, 16 by 5x5x6 on 10x10, 400-120-84-10: known multiply-adds of the forward pass.
+r = mien("bench", "model", "lenet", "--batch", "2", "--runs", "1")
+expect(abs(json.loads(r.stdout)["gflop_per_item"] * 1e9 / (2 * (28 * 28 * 6 * 25 + 100 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10)) - 1) < 1e-3, "arithmetic is counted", r)
+r = mien("bench", "model", "pnet", "--pyramid", "60x45", "--runs", "1")
+expect(r.returncode == 0 and json.loads(r.stdout)["inputs"] == [[1, 3, 28, 37], [1, 3, 20, 26], [1, 3, 14, 19]], "a pyramid's scales", r)
+r = mien("bench", "model", MODEL, "--batch", "2", "--runs", "1")
+expect(r.returncode == 0 and json.loads(r.stdout)["net"] == "mobilefacenet" and json.loads(r.stdout)["inputs"] == [[2, 3, 32, 32]], "bench of a model file", r)
+r = mien("bench", "model", "lenet", "--update", "--runs", "2")
+expect(r.returncode == 0 and json.loads(r.stdout)["mode"] == "update" and json.loads(r.stdout)["gflops"] is None, "the optimizer's step", r)
+r = mien("bench", "detect", photos[0], "--runs", "1", "--threads", "1", "--min-face", "40")
+expect(r.returncode == 0 and json.loads(r.stdout)["command"] == "detect" and json.loads(r.stdout)["gflops"] > 0, "bench detect", r)
+r = mien("bench", "model", "rnet", "--batch", "3", "--runs", "1", "--dump", path("dump"))
+expect(r.returncode == 0 and sorted(os.listdir(path("dump"))) == ["input-0.npy", "output-0.npy", "output-1.npy", "weights.safetensors"], "a dump for other programs", r)
+fails(66, ["resnet", "no such model file", "inception-resnet-v1"], "bench", "model", "resnet")
+fails(65, ["mtcnn"], "bench", "model", WEIGHTS)
+fails(2, ["--pyramid", "640x480"], "bench", "model", "pnet", "--pyramid", "640")
+fails(2, ["--pyramid", "pnet"], "bench", "model", "onet", "--pyramid", "640x480")
+fails(2, ["--min-face"], "bench", "model", "pnet", "--pyramid", "16x9")
+fails(2, ["--batch"], "bench", "model", "lenet", "--batch", "0")
+fails(2, ["unknown bench command modle", "model"], "bench", "modle")
+fails(2, ["unknown option --bach", "--batch"], "bench", "model", "lenet", "--bach", "4")
+fails(66, ["absent.jpg"], "bench", "detect", path("absent.jpg"))
+fails(66, ["nowhere.safetensors"], "bench", "detect", photos[0], "--weights", path("nowhere.safetensors"))
+fails(73, [path("file")], "bench", "model", "lenet", "--dump", path("file", "sub"))
+
 # --- about itself
 r = mien("--version")
 for words in ("0.1.0", "cpu levels", "threads", "cuda: no", "decoders"):
     expect(words in r.stdout, f"--version says {words}", r)
 expect(mien("doctor").returncode == 0, "doctor")
-for topic in ("detect", "embed", "verify", "align", "eval", "convert", "inspect", "doctor", "exit-codes"):
+for topic in ("detect", "embed", "verify", "align", "eval", "convert", "inspect", "bench", "doctor", "exit-codes"):
     expect(mien("help", topic).returncode == 0, f"help {topic}")
 expect(all(str(c) in mien("help", "exit-codes").stdout for c in (65, 66, 69, 70, 71, 73, 74, 75, 76, 130)), "the table of exit codes")
 piped = subprocess.run(f"'{MIEN}' detect '{PHOTOS}' --format json | head -1", shell=True, capture_output=True, text=True)

@@ -10,7 +10,6 @@ RANDOM=$seed
 echo "seed $seed, $kills kills"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export OMP_WAIT_POLICY=passive
 build=$1 source=$2
 
 # survives NAME KILLS WAIT PROGRAM...: the run of PROGRAM that is stopped KILLS times, each WAIT to 2 x WAIT hundredths of a second after its start,

@@ -1,0 +1,12 @@
+// Training needs to know which pixel won a maximum, inference doesn't: the second output of max_pool2d goes.
+#include "mien/infer/passes_impl.h"
+#include "mien/ops/table.h"
+
+namespace mien::infer {
+
+void drop_indices(Graph& g) {
+  for (auto& n : g.nodes)
+    if (n.op == &op_max_pool2d && n.out.size() == 2 && g.users(n.out[1]).empty() && !g.is_output(n.out[1])) n.out.pop_back();
+}
+
+}  // namespace mien::infer

@@ -1,0 +1,252 @@
+// conv2d and its gradient of the input on tiles, channels_last, f32 operands rounded to bf16 (or split, bf16x3) on their way into the tiles.
+// Both are products whose rows are pixels of a lattice in the output and whose k runs over (tap, channel):
+//   forward      one lattice, all output pixels
+//   grad_input   one lattice for each residue of the position modulo the stride: the taps that reach it are a convolution of stride 1 of their own
+#include "mien/kernels/cpu/amx/pack.h"
+#include "mien/kernels/cpu/conv_paths.h"
+#include "mien/kernels/cpu/scratch.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+// Tap (dy, dx): reads the source pixel that lies there from the row's own; `w` is where its weights begin.
+struct Tap {
+  std::int64_t dy, dx, w;
+};
+inline constexpr std::int64_t most_taps = 64;
+
+// The source pixel of lattice row (n, r, q) is (n, r * step_y + y, q * step_x + x); its output pixel (n, r * out_y + first_y, q * out_x + first_x).
+struct Lattice {
+  std::int64_t n, rows, cols;
+  std::int64_t step_y, y, step_x, x;
+  std::int64_t out_y, first_y, out_x, first_x;
+  std::int64_t taps = 0;
+  Tap tap[most_taps] = {};
+  std::int64_t size() const { return n * rows * cols; }
+  bool dense() const { return out_y == 1 && out_x == 1; }
+};
+
+struct Problem {
+  const float* x;
+  std::int64_t h, w, c;    // source pictures
+  const float* weights;
+  std::int64_t o_step, c_step;  // distance of the columns (output channels) and of the channels that are summed over
+  const float* bias;
+  float* y;
+  std::int64_t oh, ow, o;
+  int parts;
+};
+
+std::int64_t steps(const Problem& p, const Lattice& l) { return steps_of(l.taps * p.c); }
+
+// Rows that are worked on at a time: their tiles stay in the second cache, several of them share the weights, and few are still shared out.
+std::int64_t rows_at_once(const Problem& p, const Lattice& l) {
+  const std::int64_t bytes = 64 * p.parts * std::max<std::int64_t>(1, steps(p, l));
+  const std::int64_t rows = std::min({std::int64_t{512}, (std::int64_t{1} << 19) / bytes, l.size() / 4});
+  return std::max<std::int64_t>(rows / 32, 1) * 32;
+}
+std::int64_t left_part(const Problem& p, const Lattice& l) { return rows_at_once(p, l) * steps(p, l) * tile_depth; }
+std::int64_t right_part(const Problem& p, const Lattice& l) { return tiles_of(p.o) * steps(p, l) * tile_values; }
+std::int64_t line_floats(const Problem& p, const Lattice& l) { return steps(p, l) * tile_depth; }  // one row in f32, for odd channel counts
+std::int64_t bias_floats(const Problem& p) { return tiles_of(p.o) * tile_size; }
+constexpr std::int64_t buffer_floats = 4 * tile_size * tile_size;
+std::int64_t share_bytes(const Problem& p, const Lattice& l) { return 2 * p.parts * left_part(p, l) + 4 * (line_floats(p, l) + buffer_floats); }
+std::int64_t product_bytes(const Problem& p, const Lattice& l) { return 2 * p.parts * right_part(p, l) + 4 * bias_floats(p) + max_shares * share_bytes(p, l); }
+
+// The weights as column tiles [column tile][step][16 pairs][16 columns][2], k = (tap, channel) without gaps.
+void pack_weights(const Problem& p, const Lattice& l, Bf16* out) {
+  const std::int64_t all = steps(p, l), k_size = l.taps * p.c;
+  const Parts to{out, right_part(p, l), p.parts};
+  const bool whole = p.c % tile_depth == 0;
+  parallel_for(tiles_of(p.o), 1, [&](std::int64_t tile, std::int64_t) {
+    const float* w = p.weights + tile * tile_size * p.o_step;
+    const std::int64_t columns = p.o - tile * tile_size;
+    if (whole || l.taps == 1) {
+      for (std::int64_t c = 0; c < p.c; c += tile_depth)
+        for (std::int64_t t = 0; t < l.taps; ++t)
+          pack_tile(w + l.tap[t].w + c * p.c_step, p.o_step, p.c_step, columns, p.c - c, Side::right, to, (tile * all + (t * p.c + c) / tile_depth) * tile_values);
+      return;
+    }
+    for (std::int64_t s = 0; s < all; ++s) {
+      alignas(64) float block[tile_depth * tile_size] = {};
+      for (std::int64_t i = 0; i < tile_depth && s * tile_depth + i < k_size; ++i) {
+        const std::int64_t k = s * tile_depth + i;
+        const float* from = w + l.tap[k / p.c].w + k % p.c * p.c_step;
+        for (std::int64_t j = 0; j < std::min(columns, tile_size); ++j) block[i * tile_size + j] = from[j * p.o_step];
+      }
+      pack_tile(block, 1, tile_size, tile_size, tile_depth, Side::right, to, (tile * all + s) * tile_values);
+    }
+  });
+}
+
+inline void put_half(const float* from, Bf16* to, const Parts& parts) {
+  const __m512 v = from ? _mm512_loadu_ps(from) : _mm512_setzero_ps();
+  const __m512i high = to_bf16(v, v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(high));
+  if (parts.count > 1) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + parts.part), _mm512_castsi512_si256(low_part(v, v, high)));
+}
+inline void put_line(const float* from, Bf16* to, const Parts& parts) {
+  const __m512 a = from ? _mm512_loadu_ps(from) : _mm512_setzero_ps(), b = from ? _mm512_loadu_ps(from + 16) : _mm512_setzero_ps();
+  const __m512i high = to_bf16(a, b);
+  _mm512_storeu_si512(to, high);
+  if (parts.count > 1) _mm512_storeu_si512(to + parts.part, low_part(a, b, high));
+}
+
+// Rows [first, first + count) as row tiles [row tile][step][16 rows][32]; where each row's output pixel lies goes to `pixels`.
+[[gnu::noinline]] void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, float* line, std::int64_t* pixels) {
+  const std::int64_t all = steps(p, l), k_size = l.taps * p.c;
+  std::int64_t n = first / (l.rows * l.cols), r = first / l.cols % l.rows, q = first % l.cols;
+  for (std::int64_t i = 0; i < count; ++i) {
+    Bf16* row = to.data + i / tile_size * all * tile_values + i % tile_size * tile_depth;
+    const std::int64_t y = r * l.step_y + l.y, x = q * l.step_x + l.x;
+    const auto source = [&](const Tap& t) -> const float* {
+      const std::int64_t sy = y + t.dy, sx = x + t.dx;
+      return sy >= 0 && sy < p.h && sx >= 0 && sx < p.w ? p.x + ((n * p.h + sy) * p.w + sx) * p.c : nullptr;
+    };
+    if (p.c % tile_depth == 0) {
+      for (std::int64_t t = 0; t < l.taps; ++t) {
+        const float* from = source(l.tap[t]);
+        for (std::int64_t c = 0; c < p.c; c += tile_depth, row += tile_values) put_line(from ? from + c : nullptr, row, to);
+      }
+    } else if (p.c % 16 == 0) {
+      std::int64_t k = 0;
+      for (std::int64_t t = 0; t < l.taps; ++t) {
+        const float* from = source(l.tap[t]);
+        for (std::int64_t c = 0; c < p.c; c += 16, k += 16) put_half(from ? from + c : nullptr, row + k / tile_depth * tile_values + k % tile_depth, to);
+      }
+      if (k % tile_depth) put_half(nullptr, row + k / tile_depth * tile_values + 16, to);
+    } else {
+      for (std::int64_t t = 0; t < l.taps; ++t) {
+        const float* from = source(l.tap[t]);
+        if (from) std::copy_n(from, p.c, line + t * p.c);
+        else std::fill_n(line + t * p.c, p.c, 0.f);
+      }
+      std::fill(line + k_size, line + all * tile_depth, 0.f);
+      for (std::int64_t s = 0; s < all; ++s) put_line(line + s * tile_depth, row + s * tile_values, to);
+    }
+    pixels[i] = (n * p.oh + r * l.out_y + l.first_y) * p.ow + q * l.out_x + l.first_x;
+    if (++q < l.cols) continue;
+    q = 0;
+    if (++r < l.rows) continue;
+    r = 0;
+    ++n;
+  }
+}
+
+// Output tiles of gathered rows: straight into y where whole tiles lie there densely, else through a buffer.
+[[gnu::noinline]] void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
+  const std::int64_t all = steps(p, l);
+  for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
+    for (std::int64_t row = 0; row < count; row += 2 * tile_size) {
+      const std::int64_t rows = std::min(count - row, 2 * tile_size), cols = std::min(p.o - col, 2 * tile_size);
+      with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto c) {
+        constexpr int R = decltype(r)::value, C = decltype(c)::value;
+        if (bias) load_tiles<R, C>(bias + col, 0);
+        else zero_tiles<R, C>();
+        multiply_parts<R, C>(all, {left + row / tile_size * all * tile_values, all * tile_values}, left_part(p, l),
+                             {right + col / tile_size * all * tile_values, all * tile_values}, right_part(p, l), p.parts);
+        if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
+        store_tiles<R, C>(buffer, 4 * 2 * tile_size);
+        for (std::int64_t i = 0; i < rows; ++i) {
+          float* to = p.y + pixels[row + i] * p.o + col;
+          const float* from = buffer + i * 2 * tile_size;
+          for (std::int64_t j = 0; j < cols; j += 16) _mm512_mask_storeu_ps(to + j, first_lanes(cols - j), _mm512_loadu_ps(from + j));
+        }
+      });
+    }
+}
+
+void product(const Problem& p, const Lattice& l, void* workspace) {
+  auto* right = static_cast<Bf16*>(workspace);
+  auto* bias = reinterpret_cast<float*>(right + p.parts * right_part(p, l));
+  auto* scratch = reinterpret_cast<std::byte*>(bias + bias_floats(p));
+  pack_weights(p, l, right);
+  if (p.bias) {
+    std::fill_n(bias, bias_floats(p), 0.f);
+    std::copy_n(p.bias, p.o, bias);
+  }
+  const std::int64_t at_once = rows_at_once(p, l);
+  ScratchSlots slots;
+  for_shares((l.size() + at_once - 1) / at_once, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    configure_tiles();
+    const auto slot = slots.take();
+    auto* left = reinterpret_cast<Bf16*>(scratch + slot.number() * share_bytes(p, l));
+    auto* line = reinterpret_cast<float*>(left + p.parts * left_part(p, l));
+    std::int64_t pixels[512];
+    for (std::int64_t first = begin * at_once; first < std::min(end * at_once, l.size()); first += at_once) {
+      const std::int64_t count = std::min(at_once, l.size() - first);
+      gather(p, l, first, count, {left, left_part(p, l), p.parts}, line, pixels);
+      multiply_block(p, l, count, pixels, left, right, p.bias ? bias : nullptr, line + line_floats(p, l));
+    }
+  });
+}
+
+const char* decline(const KernelArgs& a, const View& x, const View& y) {
+  if (a.precision == Precision::f32) return "the precision is f32";
+  if (!all_f32(a)) return "f32 only";
+  if (a.get<ConvParams>().groups != 1) return "groups";
+  if (a.in[1].size(2) * a.in[1].size(3) > most_taps) return "many taps";
+  if (!x.is_channels_last() || !y.is_channels_last()) return "not channels_last";
+  return x.numel() > 0 && y.numel() > 0 ? nullptr : "empty";
+}
+
+// --- forward ---------------------------------------------------------------------------------------------------------
+Problem forward_problem(const KernelArgs& a) {
+  const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
+  return {x.ptr<float>(), x.size(2), x.size(3), x.size(1), w.ptr<float>(), w.stride(0), w.stride(1), a.in.size() > 2 ? a.in[2].ptr<float>() : nullptr,
+          y.ptr<float>(), y.size(2), y.size(3), y.size(1), parts_of(a.precision)};
+}
+Lattice forward_lattice(const KernelArgs& a) {
+  const View &w = a.in[1], &y = a.out[0];
+  const auto& p = a.get<ConvParams>();
+  Lattice l{y.size(0), y.size(2), y.size(3), p.stride[0], -p.padding[0], p.stride[1], -p.padding[2], 1, 0, 1, 0};
+  for (std::int64_t i = 0; i < w.size(2); ++i)
+    for (std::int64_t j = 0; j < w.size(3); ++j) l.tap[l.taps++] = {i * p.dilation[0], j * p.dilation[1], i * w.stride(2) + j * w.stride(3)};
+  return l;
+}
+void run_forward(const KernelArgs& a) { product(forward_problem(a), forward_lattice(a), a.workspace); }
+std::int64_t forward_workspace(const KernelArgs& a) { return product_bytes(forward_problem(a), forward_lattice(a)); }
+const char* decline_forward(const KernelArgs& a) { return strided_bias(a) ? "the bias is strided" : decline(a, a.in[0], a.out[0]); }
+
+// --- gradient of the input -------------------------------------------------------------------------------------------
+Problem grad_input_problem(const KernelArgs& a) {
+  const View &gy = a.in[0], &w = a.in[1], &gx = a.out[0];
+  return {gy.ptr<float>(), gy.size(2), gy.size(3), gy.size(1), w.ptr<float>(), w.stride(1), w.stride(0), nullptr,
+          gx.ptr<float>(), gx.size(2), gx.size(3), gx.size(1), parts_of(a.precision)};
+}
+// Positions (y, x) with y % stride == a, x % stride == b. Output pixel o of the forward pass and tap i meet at y = o * stride - padding + i * dilation.
+Lattice residue_lattice(const KernelArgs& a, std::int64_t ry, std::int64_t rx) {
+  const View &w = a.in[1], &gx = a.out[0];
+  const auto& p = a.get<ConvParams>();
+  const auto count = [](std::int64_t size, std::int64_t residue, std::int64_t stride) { return residue < size ? (size - residue - 1) / stride + 1 : 0; };
+  Lattice l{gx.size(0), count(gx.size(2), ry, p.stride[0]), count(gx.size(3), rx, p.stride[1]), 1, 0, 1, 0, p.stride[0], ry, p.stride[1], rx};
+  for (std::int64_t i = 0; i < w.size(2); ++i)
+    for (std::int64_t j = 0; j < w.size(3); ++j) {
+      const std::int64_t dy = ry + p.padding[0] - i * p.dilation[0], dx = rx + p.padding[2] - j * p.dilation[1];
+      if (dy % p.stride[0] == 0 && dx % p.stride[1] == 0) l.tap[l.taps++] = {dy / p.stride[0], dx / p.stride[1], i * w.stride(2) + j * w.stride(3)};
+    }
+  return l;
+}
+template <class F>
+void each_residue(const KernelArgs& a, const F& f) {
+  const auto& p = a.get<ConvParams>();
+  for (std::int64_t y = 0; y < p.stride[0]; ++y)
+    for (std::int64_t x = 0; x < p.stride[1]; ++x)
+      if (const Lattice l = residue_lattice(a, y, x); l.size() > 0) f(l);
+}
+void run_grad_input(const KernelArgs& a) {
+  each_residue(a, [&](const Lattice& l) { product(grad_input_problem(a), l, a.workspace); });
+}
+std::int64_t grad_input_workspace(const KernelArgs& a) {
+  std::int64_t bytes = 0;
+  each_residue(a, [&](const Lattice& l) { bytes = std::max(bytes, product_bytes(grad_input_problem(a), l)); });
+  return bytes;
+}
+const char* decline_grad_input(const KernelArgs& a) { return decline(a, a.in[0], a.out[0]); }
+
+}  // namespace
+
+extern const KernelEntry conv2d_entry{run_forward, decline_forward, forward_workspace};
+extern const KernelEntry conv2d_grad_input_entry{run_grad_input, decline_grad_input, grad_input_workspace};
+
+}  // namespace mien::MIEN_LEVEL

@@ -1,0 +1,190 @@
+// packed_conv2d on tiles, bf16 activations and weights: the product of output pixels x (tap, channel) with the packed weights, then bias, residual and
+// activation while a block of 32 x 32 sums is in the first cache.
+//
+// The rows of a 1x1 convolution are read where they lie. Otherwise the pixels under the taps of a block of rows are copied into tiles, which all
+// columns of all outputs then share.
+#include "mien/kernels/cpu/amx/pack.h"
+#include "mien/kernels/cpu/packed_conv.h"
+#include "mien/kernels/cpu/scratch.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+struct Plan {
+  PackedSizes s;
+  const Bf16 *x, *weights, *residual;  // residual: null without
+  std::int64_t x_step, residual_step, channel_steps;
+  Activation activation;
+  std::int64_t rows_at_once, column_shares, panels;
+  bool in_place;
+
+  std::int64_t pixels() const { return s.n * s.oh * s.ow; }
+  std::int64_t steps() const { return s.taps() * channel_steps; }
+  std::int64_t blocks() const { return (pixels() + rows_at_once - 1) / rows_at_once; }
+  std::int64_t panel_values() const { return steps() * tile_values; }
+  std::int64_t share_values() const { return rows_at_once * steps() * tile_depth; }
+  std::int64_t bytes() const { return 2 * 4 * panels * tile_size + max_shares * 2 * share_values(); }
+};
+
+Plan make_plan(const KernelArgs& a) {
+  Plan p{};
+  const PackedSizes& s = p.s = packed_sizes(a);
+  p.x = a.in[0].ptr<Bf16>();
+  p.x_step = pixel_step(a.in[0]);
+  p.weights = a.in[1].ptr<Bf16>();
+  if (const View* residual = packed_extras(a).residual) {
+    p.residual = residual->ptr<Bf16>();
+    p.residual_step = pixel_step(*residual);
+  }
+  p.activation = a.get<PackedConvParams>().activation;
+  p.channel_steps = steps_of(s.c);
+  for (const View& y : a.out) p.panels += tiles_of(y.size(1));
+  p.in_place = s.taps() == 1 && s.c % tile_depth == 0 && s.sh == 1 && s.sw == 1 && !s.leaves();
+  // A block's tiles stay in the second cache beside a stream of weights.
+  p.rows_at_once = std::clamp(std::min((std::int64_t{1} << 18) / (p.steps() * tile_depth), p.pixels() / 4) / 32 * 32, std::int64_t{32}, std::int64_t{512});
+  p.column_shares = p.blocks() >= 4 ? 1 : std::min<std::int64_t>(4, (p.panels + 1) / 2);
+  return p;
+}
+
+// Rows [first, first + count) as [row tile][step][16 rows][32 channels]; channels past C are zeros.
+void gather(const Plan& p, std::int64_t first, std::int64_t count, Bf16* to) {
+  const PackedSizes& s = p.s;
+  const std::int64_t whole = s.c / tile_depth, rest = s.c % tile_depth;
+  const auto mask = static_cast<__mmask32>((std::uint64_t{1} << rest) - 1);
+  std::int64_t n = first / (s.oh * s.ow), oy = first / s.ow % s.oh, ox = first % s.ow;
+  for (std::int64_t i = 0; i < count; ++i) {
+    Bf16* row = to + i / tile_size * p.panel_values() + i % tile_size * tile_depth;
+    for (std::int64_t ky = 0; ky < s.kh; ++ky) {
+      const std::int64_t y = oy * s.sh - s.top + ky * s.dh;
+      for (std::int64_t kx = 0; kx < s.kw; ++kx) {
+        const std::int64_t x = ox * s.sw - s.left + kx * s.dw;
+        const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
+        const Bf16* from = p.x + ((n * s.h + y) * s.w + x) * p.x_step;
+        for (std::int64_t k = 0; k < whole; ++k, row += tile_values) _mm512_store_si512(row, inside ? _mm512_loadu_si512(from + k * tile_depth) : _mm512_setzero_si512());
+        if (rest) {
+          _mm512_store_si512(row, inside ? _mm512_maskz_loadu_epi16(mask, from + whole * tile_depth) : _mm512_setzero_si512());
+          row += tile_values;
+        }
+      }
+    }
+    if (++ox < s.ow) continue;
+    ox = 0;
+    if (++oy < s.oh) continue;
+    oy = 0;
+    ++n;
+  }
+}
+
+// Where sums of up to 32 x 32 go.
+struct Target {
+  const float *bias, *slope;                // of the first column, padded to whole panels
+  const Bf16* residual;                     // of the first pixel and column; null without
+  std::int64_t residual_step;
+  void* y;
+  std::int64_t y_step;
+  std::int64_t rows, cols;
+};
+template <Activation ACTIVATION, class Y>
+void finish(const float* sums, const Target& t) {
+  for (std::int64_t j = 0; j < t.cols; j += 16) {
+    const __mmask16 mask = first_lanes(t.cols - j);
+    const __m512 bias = _mm512_loadu_ps(t.bias + j), slope = ACTIVATION == Activation::prelu ? _mm512_loadu_ps(t.slope + j) : bias;
+    for (std::int64_t i = 0; i < t.rows; ++i) {
+      __m512 v = _mm512_add_ps(_mm512_load_ps(sums + i * 2 * tile_size + j), bias);
+      if (t.residual) v = _mm512_add_ps(v, widen(_mm256_maskz_loadu_epi16(mask, t.residual + i * t.residual_step + j)));
+      if constexpr (ACTIVATION == Activation::relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // in this order NaN stays
+      if constexpr (ACTIVATION == Activation::prelu) v = _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), v, slope);
+      Y* to = static_cast<Y*>(t.y) + i * t.y_step + j;
+      if constexpr (sizeof(Y) == 4) _mm512_mask_storeu_ps(to, mask, v);
+      else _mm256_mask_storeu_epi16(to, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+    }
+  }
+}
+using Finish = void (*)(const float*, const Target&);
+template <class Y>
+Finish finish_for(Activation a) {
+  return a == Activation::none ? finish<Activation::none, Y> : a == Activation::relu ? finish<Activation::relu, Y> : finish<Activation::prelu, Y>;
+}
+
+// Rows [first, first + count) of the panel pairs [begin, end) of every output. `left`: their tiles.
+void multiply_block(const KernelArgs& a, const Plan& s, std::int64_t first, std::int64_t count, const Tiles& left, const float* bias, const float* slope,
+                    std::int64_t share, std::int64_t shares) {
+  alignas(64) float sums[4 * tile_size * tile_size];
+  std::int64_t panel = 0, pair = 0;
+  for (const View& y : a.out) {
+    const bool half = y.dtype == DType::bf16;
+    const Finish finish_tile = half ? finish_for<Bf16>(s.activation) : finish_for<float>(s.activation);
+    const std::int64_t channels = y.size(1), y_step = pixel_step(y), item = half ? 2 : 4;
+    for (std::int64_t col = 0; col < channels; col += 2 * tile_size, ++pair) {
+      const std::int64_t cols = std::min(channels - col, 2 * tile_size), at = panel * tile_size;
+      const Tiles right{s.weights + panel * s.panel_values(), s.panel_values()};
+      panel += tiles_of(cols);
+      if (pair % shares != share) continue;
+      for (std::int64_t row = 0; row < count; row += 2 * tile_size) {
+        const std::int64_t rows = std::min(count - row, 2 * tile_size);
+        Tiles a_tiles = left;
+        a_tiles.data += row / tile_size * left.tile;
+        with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto c) {
+          constexpr int R = decltype(r)::value, C = decltype(c)::value;
+          zero_tiles<R, C>();
+          multiply_tiles<R, C>(s.steps(), a_tiles, right);
+          store_tiles<R, C>(sums, 4 * 2 * tile_size);
+        });
+        const std::int64_t pixel = first + row;
+        finish_tile(sums, {bias + at, slope + at, s.residual ? s.residual + pixel * s.residual_step + col : nullptr, s.residual_step,
+                           static_cast<std::byte*>(y.data) + (pixel * y_step + col) * item, y_step, rows, cols});
+      }
+    }
+  }
+}
+
+void run(const KernelArgs& a) {
+  const Plan s = make_plan(a);
+  auto* bias = static_cast<float*>(a.workspace);
+  float* slope = bias + s.panels * tile_size;
+  auto* scratch = reinterpret_cast<Bf16*>(slope + s.panels * tile_size);
+  std::fill_n(bias, 2 * s.panels * tile_size, 0.f);
+  const PackedExtras extras = packed_extras(a);
+  std::int64_t channel = 0, at = 0;
+  for (const View& y : a.out) {
+    std::copy_n(extras.bias + channel, y.size(1), bias + at);
+    if (extras.slope) std::copy_n(extras.slope + channel, y.size(1), slope + at);
+    channel += y.size(1);
+    at += tiles_of(y.size(1)) * tile_size;
+  }
+  ScratchSlots slots;
+  for_shares(s.blocks() * s.column_shares, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    configure_tiles();
+    const auto slot = slots.take();
+    Bf16* tiles = scratch + slot.number() * s.share_values();
+    for (std::int64_t item = begin; item < end; ++item) {
+      const std::int64_t first = item / s.column_shares * s.rows_at_once, count = std::min(s.rows_at_once, s.pixels() - first), share = item % s.column_shares;
+      // Whole tiles only are read in place: one that ends behind the last pixel would read what is not there.
+      const std::int64_t lying = s.in_place ? count / tile_size * tile_size : 0, copied = count - lying;
+      if (lying > 0)
+        multiply_block(a, s, first, lying, {s.x + first * s.x_step, tile_size * s.x_step, tile_depth, 2 * s.x_step}, bias, slope, share, s.column_shares);
+      if (copied == 0) continue;
+      gather(s, first + lying, copied, tiles);
+      multiply_block(a, s, first + lying, copied, {tiles, s.panel_values()}, bias, slope, share, s.column_shares);
+    }
+  });
+}
+std::int64_t workspace(const KernelArgs& a) { return make_plan(a).bytes(); }
+
+const char* decline(const KernelArgs& a) {
+  const View &x = a.in[0], &w = a.in[1];
+  if (x.dtype != DType::bf16 || w.dtype != DType::bf16 || w.rank() != 6) return "not bf16";
+  if (!w.is_contiguous()) return "the packed weights are strided";
+  for (const std::size_t i : {std::size_t{2}, std::size_t{3}})
+    if (i < a.in.size() && a.in[i].rank() == 1 && a.in[i].stride(0) != 1 && a.in[i].size(0) != 1) return "bias or slope is strided";
+  if (!pixel_step(x) || (a.get<PackedConvParams>().residual && !pixel_step(a.in.back()))) return "not channels_last";
+  for (const View& y : a.out)
+    if (!pixel_step(y)) return "not channels_last";
+  return x.numel() > 0 && a.out[0].numel() > 0 ? nullptr : "empty";
+}
+
+}  // namespace
+
+extern const KernelEntry packed_conv2d_entry{run, decline, workspace};
+
+}  // namespace mien::MIEN_LEVEL

@@ -1,0 +1,287 @@
+// A block of a small network at once: convolution, PReLU and max pooling, and its gradients. A few images at a time: their map, the largest thing of all
+// passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map.
+#include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/direct_maps.h"
+#include "mien/kernels/cpu/pool_window.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+struct Sizes {
+  std::int64_t n, c, h, w;       // picture
+  std::int64_t o, kh, kw;        // kernel
+  std::int64_t oh, ow;           // map of the convolution
+  std::int64_t ph, pw;           // pooled
+  std::int64_t padded;           // channels of the map in scratch memory
+  std::int64_t edge = 0;         // zeros beside each line of the map's gradient
+  std::int64_t run() const { return kw * c; }
+  std::int64_t picture() const { return h * w * c; }
+  std::int64_t map() const { return oh * ow * padded; }
+  std::int64_t wide() const { return (ow + 2 * edge) * padded; }
+  std::int64_t gradient() const { return oh * wide(); }
+  std::int64_t images() const { return images_at_once(map()); }
+  std::int64_t chunks() const { return (n + images() - 1) / images(); }
+  std::int64_t weights() const { return kh * run() * padded; }
+};
+Sizes sizes_of(const View& x, const View& w, const View& pooled) {
+  return {x.size(0), x.size(1), x.size(2), x.size(3), w.size(0), w.size(2), w.size(3), x.size(2) - w.size(2) + 1, x.size(3) - w.size(3) + 1,
+          pooled.size(2), pooled.size(3), padded_channels(w.size(0)), 0};
+}
+
+// Images [first, first + count) as channels_last: where they lie, or copied to `room`.
+template <int C>
+void interleave(const float* planes, std::int64_t plane, float* to) {
+  for (std::int64_t p = 0; p < plane; ++p)
+    for (int c = 0; c < C; ++c) to[p * C + c] = planes[c * plane + p];
+}
+const float* as_pixels(const View& x, const Sizes& s, std::int64_t first, std::int64_t count, float* room) {
+  const float* from = x.ptr<float>() + first * s.picture();
+  if (x.is_channels_last()) return from;
+  const std::int64_t plane = s.h * s.w;
+  for (std::int64_t n = 0; n < count; ++n, from += s.picture()) {
+    float* to = room + n * s.picture();
+    if (s.c == 3) {
+      interleave<3>(from, plane, to);
+      continue;
+    }
+    for (std::int64_t c = 0; c < s.c; ++c)
+      for (std::int64_t p = 0; p < plane; ++p) to[p * s.c + c] = from[c * plane + p];
+  }
+  return room;
+}
+
+// --- forward ------------------------------------------------------------------------------------------------------------
+using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
+struct Pooled {
+  float *y, *raw;
+  std::uint8_t* index;
+};
+
+// Activation and pooling of one image's map. SIZE: of a square window, 0 for any other.
+template <int SIZE>
+void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& q, const float* slopes, Pooled to) {
+  const std::int64_t line_step = s.ow * s.padded;
+  for (std::int64_t py = 0; py < s.ph; ++py)
+    for (std::int64_t px = 0; px < s.pw; ++px) {
+      const std::int64_t top = py * q.stride[0], left = px * q.stride[1];
+      const Window window{std::min(q.kernel[0], s.oh - top), std::min(q.kernel[1], s.ow - left), line_step, s.padded, static_cast<std::int32_t>(q.kernel[1]), 1};
+      const float* corner = map + top * line_step + left * s.padded;
+      for (std::int64_t c = 0; c < s.o; c += lanes) {
+        const Vec slope = Load(slopes + c);
+        const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
+        const auto activate = [slope](Vec v) { return Select(Positive(v), v, Mul(slope, v)); };
+        Winner best;
+        if (SIZE > 0 && window.rows == SIZE && window.cols == SIZE) best = square_window<SIZE>(corner + c, line_step, s.padded, activate);
+        else best = pool_window(corner + c, window, 0, lanes, activate);
+        Store(best.value, to.y + c, some);
+        Store(best.raw, to.raw + c, some);
+        const Bytes at = __builtin_convertvector(best.at, Bytes);
+        std::memcpy(to.index + c, &at, static_cast<std::size_t>(some));
+      }
+      to.y += s.o;
+      to.raw += s.o;
+      to.index += s.o;
+    }
+}
+
+using PoolFunction = void (*)(const float*, const Sizes&, const ConvBlockParams&, const float*, Pooled);
+PoolFunction pool_function(const Pair& window) {
+  if (window == Pair{1, 1}) return activate_and_pool<1>;
+  if (window == Pair{2, 2}) return activate_and_pool<2>;
+  return window == Pair{3, 3} ? activate_and_pool<3> : activate_and_pool<0>;
+}
+
+// A value per channel, laid out with zeros behind them; one for all is repeated.
+void lay_out(const View& v, const Sizes& s, float* out) {
+  for (std::int64_t c = 0; c < s.padded; ++c) out[c] = c < s.o ? v.ptr<float>()[v.size(0) == 1 ? 0 : c * v.stride(0)] : 0;
+}
+
+// Workspace: weights, bias, slopes; for each share a copy of the pictures and their maps.
+struct ForwardPlan {
+  Sizes s;
+  std::int64_t pictures, share;
+};
+Convolution forward_convolution(const Sizes& s, std::int64_t images) { return {images, s.oh, s.ow, s.padded, s.kh, s.kw, s.c, s.h, s.w, 0, 0}; }
+ForwardPlan forward_plan(const KernelArgs& a) {
+  ForwardPlan p{sizes_of(a.in[0], a.in[1], a.out[0]), 0, 0};
+  if (!a.in[0].is_channels_last()) p.pictures = round_up(p.s.images() * p.s.picture(), 16);
+  p.share = p.pictures + p.s.images() * p.s.map() + gathered_floats(forward_convolution(p.s, 1));
+  return p;
+}
+std::int64_t forward_workspace(const KernelArgs& a) {
+  const ForwardPlan p = forward_plan(a);
+  return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.share);
+}
+void run_forward(const KernelArgs& a) {
+  const View &x = a.in[0], &w = a.in[1];
+  const ForwardPlan plan = forward_plan(a);
+  const Sizes& s = plan.s;
+  auto* packed = static_cast<float*>(a.workspace);
+  float *bias = packed + s.weights(), *slopes = bias + s.padded, *shares = slopes + s.padded;
+  pack_direct(straight(w), packed);
+  lay_out(a.in[2], s, bias);
+  lay_out(a.in[3], s, slopes);
+  for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    float *room = shares + share * plan.share, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
+    const PoolFunction pool = pool_function(a.get<ConvBlockParams>().kernel);
+    for (std::int64_t chunk = begin; chunk < end; ++chunk) {
+      const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first);
+      convolve(forward_convolution(s, images), as_pixels(x, s, first, images, room), {s.picture(), s.w * s.c, s.c}, packed, bias, maps, s.padded, gathered);
+      for (std::int64_t i = 0; i < images; ++i) {
+        const std::int64_t at = (first + i) * s.ph * s.pw * s.o;
+        pool(maps + i * s.map(), s, a.get<ConvBlockParams>(), slopes, {a.out[0].ptr<float>() + at, a.out[1].ptr<float>() + at, a.out[2].ptr<std::uint8_t>() + at});
+      }
+    }
+  });
+}
+const char* decline_picture(const View& x) { return x.is_channels_last() || x.is_contiguous() ? nullptr : "the input is neither channels_last nor contiguous"; }
+const char* decline_forward(const KernelArgs& a) {
+  if (!all_f32(a)) return "f32 only";
+  for (const auto& v : a.out)
+    if (!v.is_channels_last()) return "the output is not channels_last";
+  return decline_picture(a.in[0]);
+}
+
+// --- gradient -----------------------------------------------------------------------------------------------------------
+void add_to(double* sums, Vec v) {
+  float values[lanes];
+  Store(v, values);
+  for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(values[i]);
+}
+
+struct Kept {
+  const float *gy, *raw;
+  const std::uint8_t* index;
+  Maps gy_steps;
+};
+// The map's gradient of one image, added to zeros; sums of it and of the slope's. SIZE: of a square window, 0 for any other.
+template <int SIZE>
+void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float* slopes, float* map, double* bias_sums, double* slope_sums) {
+  const std::int64_t line_step = s.wide();
+  for (std::int64_t py = 0; py < s.ph; ++py) {
+    const std::int64_t rows = std::min(q.kernel[0], s.oh - py * q.stride[0]);
+    for (std::int64_t c = 0; c < s.o; c += lanes) {
+      const Vec slope = Load(slopes + c);
+      const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
+      Vec bias_sum = Set(0), slope_sum = Set(0);
+      for (std::int64_t px = 0; px < s.pw; ++px) {
+        const std::int64_t pooled = (py * s.pw + px) * s.o + c, cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
+        const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
+        const Mask on = Positive(raw);
+        const Vec d = Select(on, g, Mul(slope, g));
+        bias_sum = Add(bias_sum, d);
+        slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
+        Bytes bytes{};
+        std::memcpy(&bytes, k.index + pooled, static_cast<std::size_t>(some));
+        const Ints at = __builtin_convertvector(bytes, Ints);
+        float* corner = map + py * q.stride[0] * line_step + (px * q.stride[1] + s.edge) * s.padded + c;
+        const auto add = [=](std::int64_t i, std::int64_t j, std::int32_t number) {
+          float* to = corner + i * line_step + j * s.padded;
+          Store(AddWhere(Equal(at, SetInt(number)), Load(to), d), to);
+        };
+        if (SIZE > 0 && rows == SIZE && cols == SIZE) {
+#pragma GCC unroll 9
+          for (int number = 0; number < SIZE * SIZE; ++number) add(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
+        } else {
+          for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < cols; ++j) add(i, j, static_cast<std::int32_t>(i * q.kernel[1] + j));
+        }
+      }
+      add_to(bias_sums + c, bias_sum);
+      add_to(slope_sums + c, slope_sum);
+    }
+  }
+}
+
+using SpreadFunction = void (*)(const Kept&, const Sizes&, const ConvBlockParams&, const float*, float*, double*, double*);
+SpreadFunction spread_function(const Pair& window) {
+  if (window == Pair{1, 1}) return spread<1>;
+  if (window == Pair{2, 2}) return spread<2>;
+  return window == Pair{3, 3} ? spread<3> : spread<0>;
+}
+
+// Workspace: turned weights, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
+struct BackwardPlan {
+  Sizes s;
+  bool input;  // gx is wanted
+  std::int64_t turned, pictures, share;
+};
+Convolution input_convolution(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.kh, s.kw, s.padded, s.oh, s.ow, s.kh - 1, s.kw - 1}; }
+BackwardPlan backward_plan(const KernelArgs& a) {
+  BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
+  if (p.input && p.s.w > narrow) p.s.edge = p.s.kw - 1;
+  const Sizes& s = p.s;
+  if (p.input) p.turned = turned_floats(a.in[2]);
+  if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
+  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.input ? gathered_floats(input_convolution(s, 1)) : 0), 16);
+  return p;
+}
+std::int64_t backward_workspace(const KernelArgs& a) {
+  const BackwardPlan p = backward_plan(a);
+  return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * p.share);
+}
+
+void run_backward(const KernelArgs& a) {
+  const View &gy = a.in[0], &x = a.in[1], &w = a.in[2], &slope = a.in[3];
+  const auto& q = a.get<ConvBlockParams>();
+  const BackwardPlan plan = backward_plan(a);
+  const Sizes& s = plan.s;
+  auto* turned = static_cast<float*>(a.workspace);
+  float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
+  if (plan.input) pack_turned(w, s.padded, turned);
+  lay_out(slope, s, slopes);
+  const std::int64_t maps_floats = s.images() * s.gradient();
+  for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    float *room = shares + share * plan.share, *maps = room + plan.pictures, *sums = maps + maps_floats;
+    auto* small = reinterpret_cast<double*>(sums + s.weights());
+    float* gathered = sums + s.weights() + 4 * s.padded;
+    const SpreadFunction spread_image = spread_function(q.kernel);
+    std::fill_n(sums, s.weights(), 0.f);
+    std::fill_n(small, 2 * s.padded, 0.0);
+    for (std::int64_t chunk = begin; chunk < end; ++chunk) {
+      const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first), pooled = s.ph * s.pw * s.o;
+      std::fill_n(maps, images * s.gradient(), 0.f);
+      for (std::int64_t i = 0; i < images; ++i)
+        spread_image({gy.ptr<float>() + (first + i) * gy.stride(0), a.in[4].ptr<float>() + (first + i) * pooled, a.in[5].ptr<std::uint8_t>() + (first + i) * pooled,
+                      {gy.stride(0), gy.stride(2), gy.stride(3)}},
+                     s, q, slopes, maps + i * s.gradient(), small, small + s.padded);
+      const float* from = as_pixels(x, s, first, images, room);
+      DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), s.wide(), s.padded};
+      if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
+      direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge * s.padded, sums);
+      if (plan.input)
+        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, gathered);
+    }
+  });
+  // The shares are added in order: the same bits for any number of threads.
+  const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0, sums_at = plan.pictures + maps_floats;
+  const View &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
+  add_weight_sums(shares + sums_at, number, plan.share, s.padded, gw);
+  double all_slopes = 0;
+  for (std::int64_t o = 0; o < s.o; ++o) {
+    double bias_sum = 0, slope_sum = 0;
+    for (std::int64_t share = 0; share < number; ++share) {
+      const auto* small = reinterpret_cast<const double*>(shares + share * plan.share + sums_at + s.weights());
+      bias_sum += small[o];
+      slope_sum += small[s.padded + o];
+    }
+    gb.ptr<float>()[o * gb.stride(0)] = static_cast<float>(bias_sum);
+    all_slopes += slope_sum;
+    if (ga.size(0) > 1 || s.o == 1) ga.ptr<float>()[o * ga.stride(0)] = static_cast<float>(slope_sum);
+  }
+  if (ga.size(0) == 1) *ga.ptr<float>() = static_cast<float>(all_slopes);
+}
+const char* decline_backward(const KernelArgs& a) {
+  if (!all_f32({a.in.first(5), a.out})) return "f32 only";
+  if (a.in[0].stride(1) != 1 && a.in[0].size(1) != 1) return "channels of the gradient do not lie side by side";
+  if (!a.in[4].is_channels_last() || !a.in[5].is_channels_last()) return "what was kept is not channels_last";
+  if (a.get<ConvBlockParams>().input_gradient && !a.out[0].is_channels_last()) return "the output is not channels_last";
+  return decline_picture(a.in[1]);
+}
+
+}  // namespace
+
+extern const KernelEntry conv_block_entry{run_forward, decline_forward, forward_workspace};
+extern const KernelEntry conv_block_backward_entry{run_backward, decline_backward, backward_workspace};
+
+}  // namespace mien::MIEN_LEVEL

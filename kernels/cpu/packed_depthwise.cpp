@@ -1,0 +1,173 @@
+// Depthwise convolution with packed weights [tap][channel], bias, residual and activation. Lanes run along channels; up to eight neighbouring output
+// pixels share each load of a weight and stay in registers until they are finished. At the edges a pixel has the taps that lie on the picture.
+#include "mien/kernels/cpu/packed_conv.h"
+#include "mien/kernels/cpu/simd.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+constexpr std::int64_t most_taps = 64;
+constexpr int most_pixels = 8;
+
+struct Tap {
+  const float *x, *w;
+};
+// A run of output pixels that have the same taps: x moves by `step` from pixel to pixel.
+struct Run {
+  const Tap* taps;
+  std::int64_t count, step;
+  const float *bias, *slope, *residual;  // slope and residual may be null
+  float* y;
+  std::int64_t y_step, residual_step;
+  bool relu;
+};
+
+// VECS vectors of channels from c on, of PIXELS pixels. `part`: only the first `width` lanes.
+template <int PIXELS, int VECS, bool PART>
+inline void vectors(const Run& r, std::int64_t c, std::int64_t width) {
+  const auto load = [=](const float* p) { return PART ? LoadFirst(p, width) : Load(p); };
+  Vec acc[PIXELS][VECS];
+#pragma GCC unroll 4
+  for (int v = 0; v < VECS; ++v) acc[0][v] = load(r.bias + c + v * lanes);
+#pragma GCC unroll 8
+  for (int p = 1; p < PIXELS; ++p)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECS; ++v) acc[p][v] = acc[0][v];
+  const std::int64_t step = r.step;
+  for (const Tap *t = r.taps, *end = t + r.count; t != end; ++t) {
+    const float* x = t->x + c;
+    Vec w[VECS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECS; ++v) w[v] = load(t->w + c + v * lanes);
+#pragma GCC unroll 8
+    for (int p = 0; p < PIXELS; ++p)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECS; ++v) acc[p][v] = MulAdd(load(x + p * step + v * lanes), w[v], acc[p][v]);
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < VECS; ++v) {
+    const std::int64_t at = c + v * lanes;
+    const Vec slope = r.slope ? load(r.slope + at) : Set(0);
+#pragma GCC unroll 8
+    for (int p = 0; p < PIXELS; ++p) {
+      Vec s = acc[p][v];
+      if (r.residual) s = Add(s, load(r.residual + p * r.residual_step + at));
+      if (r.slope) s = MulAdd(slope, Min(Set(0), s), Max(Set(0), s));
+      else if (r.relu) s = Max(Set(0), s);
+      if constexpr (PART) StoreFirst(s, r.y + p * r.y_step + at, width);
+      else Store(s, r.y + p * r.y_step + at);
+    }
+  }
+}
+template <int PIXELS>
+void pixels(const Run& r, std::int64_t channels) {
+  std::int64_t c = 0;
+  if constexpr (PIXELS <= 2)
+    for (; c + 4 * lanes <= channels; c += 4 * lanes) vectors<PIXELS, 4, false>(r, c, lanes);
+  for (; c + lanes <= channels; c += lanes) vectors<PIXELS, 1, false>(r, c, lanes);
+  if (c < channels) vectors<PIXELS, 1, true>(r, c, channels - c);
+}
+void run_pixels(const Run& r, std::int64_t count, std::int64_t channels) {
+  switch (count) {
+    case 1: return pixels<1>(r, channels);
+    case 2: return pixels<2>(r, channels);
+    case 3: return pixels<3>(r, channels);
+    case 4: return pixels<4>(r, channels);
+    case 5: return pixels<5>(r, channels);
+    case 6: return pixels<6>(r, channels);
+    case 7: return pixels<7>(r, channels);
+    default: return pixels<8>(r, channels);
+  }
+}
+
+// One output row. Columns [first, last) have all their taps on the picture.
+struct Row {
+  const float* x;  // first pixel of the image
+  std::int64_t y0, first, last, ld;
+};
+void run_row(const PackedSizes& s, const Row& row, const float* weights, Run r) {
+  Tap taps[most_taps];
+  r.taps = taps;
+  const auto move = [&](std::int64_t n) {
+    r.y += n * r.y_step;
+    if (r.residual) r.residual += n * r.residual_step;
+  };
+  for (std::int64_t ox = 0; ox < s.ow;) {
+    const std::int64_t x0 = ox * s.sw - s.left;
+    r.count = 0;
+    for (std::int64_t i = 0; i < s.kh; ++i) {
+      const std::int64_t y = row.y0 + i * s.dh;
+      if (y < 0 || y >= s.h) continue;
+      for (std::int64_t j = 0; j < s.kw; ++j) {
+        const std::int64_t x = x0 + j * s.dw;
+        if (x >= 0 && x < s.w) taps[r.count++] = {row.x + (y * s.w + x) * row.ld, weights + (i * s.kw + j) * s.c};
+      }
+    }
+    const std::int64_t run = ox >= row.first && ox < row.last ? row.last - ox : 1, parts = (run + most_pixels - 1) / most_pixels;
+    for (std::int64_t k = 0; k < parts; ++k) {
+      const std::int64_t count = run * (k + 1) / parts - run * k / parts;
+      run_pixels(r, count, s.c);
+      move(count);
+      for (std::int64_t t = 0; t < r.count; ++t) taps[t].x += count * r.step;
+    }
+    ox += run;
+  }
+}
+
+void run(const KernelArgs& a) {
+  PackedSizes s = packed_sizes(a);
+  const PackedExtras extras = packed_extras(a);
+  const float* x = a.in[0].ptr<float>();
+  const std::int64_t ld = pixel_step(a.in[0]);
+  Run whole{};
+  whole.step = s.sw * ld;
+  whole.bias = extras.bias;
+  whole.slope = extras.slope;
+  whole.y = a.out[0].ptr<float>();
+  whole.y_step = pixel_step(a.out[0]);
+  whole.residual = extras.residual ? extras.residual->ptr<float>() : nullptr;
+  whole.residual_step = extras.residual ? pixel_step(*extras.residual) : 0;
+  whole.relu = a.get<PackedConvParams>().activation == Activation::relu;
+  const std::int64_t room = s.w - 1 + s.left - s.reach_w(), first = std::min(s.ow, (s.left + s.sw - 1) / s.sw),
+                     last = std::max(first, room < 0 ? 0 : std::min(s.ow, room / s.sw + 1));
+  const auto moved = [&](std::int64_t pixel) {
+    Run r = whole;
+    r.y += pixel * r.y_step;
+    if (r.residual) r.residual += pixel * r.residual_step;
+    return r;
+  };
+  const float* weights = a.in[1].ptr<float>();
+  if (s.oh == 1 && s.ow == 1 && !s.leaves()) {  // a map to one pixel: images are neighbours
+    parallel_for(s.n, most_pixels, [&](std::int64_t begin, std::int64_t end) {
+      Tap taps[most_taps];
+      Run r = moved(begin);
+      r.taps = taps;
+      r.step = s.h * s.w * ld;
+      for (std::int64_t i = 0; i < s.kh; ++i)
+        for (std::int64_t j = 0; j < s.kw; ++j)
+          taps[r.count++] = {x + begin * r.step + (i * s.dh * s.w + j * s.dw) * ld, weights + (i * s.kw + j) * s.c};
+      run_pixels(r, end - begin, s.c);
+    });
+    return;
+  }
+  const std::int64_t work = std::max<std::int64_t>(1, s.ow * s.c * s.taps());
+  parallel_for(s.n * s.oh, std::max<std::int64_t>(1, (1 << 19) / work), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row)
+      run_row(s, {x + row / s.oh * s.h * s.w * ld, row % s.oh * s.sh - s.top, first, last, ld}, weights, moved(row * s.ow));
+  });
+}
+
+const char* decline(const KernelArgs& a) {
+  const PackedSizes s = packed_sizes(a);
+  const View* residual = packed_extras(a).residual;
+  if (a.in[0].dtype != DType::f32 || a.out[0].dtype != DType::f32) return "f32 only";
+  if (a.in[0].numel() == 0 || a.out[0].numel() == 0) return "empty";
+  if (s.taps() > most_taps) return "more than 64 taps";
+  return pixel_step(a.in[0]) && pixel_step(a.out[0]) && (!residual || pixel_step(*residual)) ? nullptr : "not channels_last";
+}
+
+}  // namespace
+
+extern const KernelEntry packed_depthwise{run, decline, nullptr};
+
+}  // namespace mien::MIEN_LEVEL

@@ -1,0 +1,36 @@
+// Scratch memory for as many shares as run at once, not for every share: one thread then works in the same memory, which stays in its cache and is
+// touched for the first time only once. What a share leaves there must not matter to the next, so the bits stay the same for any number of threads.
+#pragma once
+
+#include <atomic>
+
+#include "mien/kernels/cpu/common.h"
+
+namespace mien::MIEN_LEVEL {
+
+class ScratchSlots {  // max_shares of them
+ public:
+  class Slot {
+   public:
+    explicit Slot(std::atomic<std::uint32_t>& used) : used_(used) {
+      std::uint32_t now = used.load(std::memory_order_relaxed);
+      do number_ = __builtin_ctz(~now);
+      while (!used.compare_exchange_weak(now, now | (1u << number_), std::memory_order_acquire));
+    }
+    ~Slot() { used_.fetch_and(~(1u << number_), std::memory_order_release); }
+    Slot(const Slot&) = delete;
+    Slot& operator=(const Slot&) = delete;
+    std::int64_t number() const { return number_; }
+
+   private:
+    std::atomic<std::uint32_t>& used_;
+    int number_;
+  };
+  // The lowest free slot. There is always one: no more than max_shares shares run at once.
+  Slot take() { return Slot(used_); }
+
+ private:
+  std::atomic<std::uint32_t> used_{0};
+};
+
+}  // namespace mien::MIEN_LEVEL

@@ -1,0 +1,41 @@
+// Choosing lane by lane, vectors of whole numbers, and vectors of which only the first n lanes exist. n == lanes means a whole one.
+#pragma once
+
+#include "mien/kernels/cpu/simd.h"
+
+namespace mien::MIEN_LEVEL {
+
+using Ints = std::int32_t __attribute__((vector_size(4 * lanes)));
+inline Ints SetInt(std::int32_t x) { return Ints{} + x; }
+
+inline Vec Load(const float* p, std::int64_t n) { return LoadFirst(p, n); }
+inline void Store(Vec v, float* p, std::int64_t n) { StoreFirst(v, p, n); }
+
+#if MIEN_LEVEL_IS_avx512
+using Mask = __mmask16;
+inline Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+inline Vec Select(Mask m, Vec yes, Vec no) { return _mm512_mask_mov_ps(no, m, yes); }
+inline Ints Select(Mask m, Ints yes, Ints no) {
+  return reinterpret_cast<Ints>(_mm512_mask_mov_epi32(reinterpret_cast<__m512i>(no), m, reinterpret_cast<__m512i>(yes)));
+}
+inline Vec AddWhere(Mask m, Vec a, Vec b) { return _mm512_mask_add_ps(a, m, a, b); }  // a + b where m, else a
+inline Mask Positive(Vec v) { return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GT_OQ); }
+inline Mask Equal(Ints a, Ints b) { return _mm512_cmpeq_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)); }
+// v takes the place of the best so far: the first of equals stays, the first NaN stays for good.
+inline Mask Beats(Vec v, Vec best) { return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(best, best, _CMP_ORD_Q), v, best, _CMP_NLE_UQ); }
+#else
+using Mask = Ints;
+inline Vec Mul(Vec a, Vec b) { return a * b; }
+#if MIEN_LEVEL_IS_avx2
+inline Vec Select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, reinterpret_cast<__m256>(m)); }
+#else
+inline Vec Select(Mask m, Vec yes, Vec no) { return reinterpret_cast<Vec>((m & reinterpret_cast<Ints>(yes)) | (~m & reinterpret_cast<Ints>(no))); }
+#endif
+inline Ints Select(Mask m, Ints yes, Ints no) { return (m & yes) | (~m & no); }
+inline Vec AddWhere(Mask m, Vec a, Vec b) { return Add(a, reinterpret_cast<Vec>(m & reinterpret_cast<Ints>(b))); }
+inline Mask Positive(Vec v) { return v > Set(0); }
+inline Mask Equal(Ints a, Ints b) { return a == b; }
+inline Mask Beats(Vec v, Vec best) { return ~(v <= best) & (best == best); }
+#endif
+
+}  // namespace mien::MIEN_LEVEL

@@ -1,0 +1,284 @@
+#include <cstdlib>
+#include <new>
+#include <random>
+#include <thread>
+
+#include "infer/nets.h"
+#include "mien/kernels/parallel.h"
+#include "mien/ops/binary.h"
+#include "mien/ops/nms.h"
+#include "mien/ops/norm.h"
+#include "mien/ops/pool.h"
+#include "mien/ops/shape.h"
+#include "mien/ops/softmax.h"
+#include "mien/ops/unary.h"
+#include "mien/ops/view.h"
+
+// Every operator new of the test program, counted while `counting` is set on the thread.
+namespace {
+thread_local bool counting = false;
+thread_local std::int64_t news = 0;
+void* counted(std::size_t n) {
+  if (counting) ++news;
+  if (void* p = std::malloc(n ? n : 1)) return p;
+  throw std::bad_alloc();
+}
+}  // namespace
+void* operator new(std::size_t n) { return counted(n); }
+void* operator new[](std::size_t n) { return counted(n); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+
+namespace mien::test {
+namespace {
+
+constexpr infer::Options exact{.fuse = false, .layout = false};
+
+infer::Forward one(const std::function<Tensor(const Tensor&)>& f) {
+  return [f](std::span<const Tensor> x) { return std::vector<Tensor>{f(x[0])}; };
+}
+std::vector<Tensor> eager(const infer::Forward& f, const Tensor& x) {
+  const NoGrad guard;
+  return f(std::span<const Tensor>(&x, 1));
+}
+std::shared_ptr<const infer::Plan> plan_of(const Net& net, const infer::Options& options = exact, std::int64_t batch = 1) {
+  return infer::compile(net.forward, {images(net.input, batch)}, options);
+}
+struct Threads {
+  explicit Threads(int n) : before(num_threads()) { set_num_threads(n); }
+  ~Threads() { set_num_threads(before); }
+  int before;
+};
+
+}  // namespace
+
+TEST_CASE("a plan without fusion gives the bits of eager forward, for every net and batch", "[infer]") {
+  for (const Net& net : all_nets()) {
+    INFO(net.name);
+    infer::Session session(plan_of(net));
+    for (const std::int64_t n : {1, 3, 2, 5}) {
+      INFO("batch " << n);
+      const Tensor x = images(net.input, n, 7 + static_cast<std::uint64_t>(n));
+      const auto expected = eager(net.forward, x);
+      const auto got = session.run({&x, 1});
+      REQUIRE(got.size() == expected.size());
+      for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], expected[i]));
+    }
+  }
+}
+
+TEST_CASE("an input in another memory order is copied", "[infer]") {
+  const Net net = all_nets()[3];
+  infer::Session session(plan_of(net));
+  const Tensor x = images(net.input, 2), expected = clone(session(x));
+  CHECK(same_bits(session(channels_last(x)), expected));
+}
+
+TEST_CASE("a plan's results don't depend on the number of threads", "[infer]") {
+  for (const Net& net : all_nets())
+    for (const auto& options : {exact, infer::Options{}}) {
+      INFO(net.name);
+      const auto plan = plan_of(net, options);
+      infer::Session session(plan);
+      const Tensor x = images(net.input, 19);
+      std::vector<Tensor> first;
+      for (const int threads : {1, 2, 3, 7}) {
+        const Threads scope(threads);
+        const auto got = session.run({&x, 1});
+        for (std::size_t i = 0; i < got.size(); ++i) {
+          if (threads == 1) first.push_back(clone(got[i]));
+          else CHECK(same_bits(got[i], first[i]));
+        }
+      }
+    }
+}
+
+TEST_CASE("100 runs allocate nothing", "[infer]") {
+  for (const Net& net : all_nets())
+    for (const std::int64_t n : {1, 4}) {
+      const auto options = n == 1 ? exact : infer::Options{};
+      INFO(net.name << " batch " << n);
+      infer::Session session(plan_of(net, options));
+      const Tensor x = images(net.input, n);
+      session(x);
+      session(x);
+      const auto before = cpu_allocator()->stats().allocations;
+      news = 0;
+      counting = true;
+      for (int i = 0; i < 100; ++i) session(x);
+      counting = false;
+      CHECK(news == 0);
+      CHECK(cpu_allocator()->stats().allocations == before);
+    }
+}
+
+TEST_CASE("1,000 random sizes leave memory flat", "[infer]") {
+  const Net net = all_nets().back();
+  const auto own = set_cpu_allocator(make_caching_allocator(0));
+  {
+    infer::Session session(plan_of(net, {.any_size = true}));
+    session.resize({2, 3, 64, 64});
+    const auto live = cpu_allocator()->stats().live;
+    const auto bytes = session.arena_bytes();
+    std::mt19937 random(3);
+    for (int i = 0; i < 1000; ++i) {
+      const auto side = [&] { return static_cast<std::int64_t>(12 + random() % 53); };
+      session.resize({static_cast<std::int64_t>(random() % 3), 3, side(), side()});
+    }
+    CHECK(session.arena_bytes() == bytes);
+    CHECK(cpu_allocator()->stats().live <= live);
+  }
+  set_cpu_allocator(own);
+}
+
+TEST_CASE("the pyramid: other sizes without a new trace", "[infer]") {
+  const Net net = all_nets().back();
+  int calls = 0;
+  const auto counted_forward = [&](std::span<const Tensor> x) {
+    ++calls;
+    return net.forward(x);
+  };
+  for (const bool fuse : {false, true}) {
+    calls = 0;
+    infer::Session session(infer::compile(counted_forward, {images({3, 12, 12}, 1)}, {.fuse = fuse, .layout = fuse, .any_size = true}));
+    for (const Shape& size : {Shape{3, 31, 47}, Shape{3, 12, 200}, Shape{3, 13, 12}}) {
+      const Tensor x = images(size, 2);
+      const auto expected = eager(net.forward, x);
+      const auto got = session.run({&x, 1});
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        REQUIRE(got[i].shape() == expected[i].shape());
+        CHECK(got[i].is_contiguous());
+        if (!fuse) CHECK(same_bits(got[i], expected[i]));
+      }
+    }
+    CHECK(calls == 1);
+    CHECK_THROWS_WITH(session(images({3, 5, 12}, 1)), Catch::Matchers::Contains("compiled for f32[1, 3, 12, 12]") && Catch::Matchers::Contains("f32[1, 3, 5, 12]"));
+  }
+}
+
+TEST_CASE("a plan refuses shapes it was not compiled for and names both", "[infer]") {
+  const Net net = all_nets()[5];
+  infer::Session session(plan_of(net));
+  CHECK_THROWS_WITH(session(images({3, 64, 64}, 2)), Catch::Matchers::Contains("compiled for f32[1, 3, 48, 48] or other batches, got f32[2, 3, 64, 64]"));
+  CHECK_THROWS_AS(session(images({3, 48}, 1)), ShapeError);
+  CHECK_THROWS_AS(session(cast(images(net.input, 1), DType::f64)), DTypeError);
+  const Tensor x = images(net.input, 2);  // and works afterwards
+  CHECK(same_bits(session(x), eager(net.forward, x)[0]));
+}
+
+TEST_CASE("a batch of 0 gives empty outputs", "[infer]") {
+  for (const Net& net : all_nets())
+    for (const auto& options : {exact, infer::Options{}}) {
+      INFO(net.name);
+      infer::Session session(plan_of(net, options));
+      const Tensor x = images(net.input, 0);
+      const auto expected = eager(net.forward, images(net.input, 1));
+      const auto got = session.run({&x, 1});
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        Shape shape = expected[i].shape();
+        shape[0] = 0;
+        CHECK(got[i].shape() == shape);
+      }
+    }
+}
+
+TEST_CASE("two threads in one session are told", "[infer]") {
+  const Net net = all_nets()[6];
+  infer::Session session(plan_of(net, exact));
+  const Tensor x = images({3, 37, 50}, 1);
+  session(x);
+  std::atomic<int> refused{0}, inside{0};
+  const auto loop = [&] {
+    ++inside;
+    while (inside < 2) {
+    }
+    for (int i = 0; i < 300; ++i) {
+      try {
+        session(x);
+      } catch (const ValueError& e) {
+        if (std::string(e.what()).find("two threads at once") != std::string::npos) ++refused;
+      }
+    }
+  };
+  std::thread other(loop);
+  loop();
+  other.join();
+  CHECK(refused > 0);
+}
+
+TEST_CASE("a pool lends sessions to threads", "[infer]") {
+  const Net net = all_nets()[2];
+  infer::SessionPool pool(plan_of(net, {}));
+  const Tensor x = images(net.input, 2);
+  const Tensor expected = clone((*pool.take())(x));
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20; ++i) {
+        const auto session = pool.take();
+        if (!same_bits((*session)(x), expected)) ++wrong;
+      }
+    });
+  for (auto& t : threads) t.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("what cannot be traced is refused by name", "[infer]") {
+  const Tensor x = images({4}, 3);
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return dropout(t, .5, true); }), {x}), Catch::Matchers::Contains("random"));
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return index_select(zeros({2, 2}), cast(t, DType::i64)); }), {zeros({2})}), Catch::Matchers::Contains("index_select"));
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) {
+                      const Tensor y = zeros({3, 4});
+                      copy_into(y, t);
+                      return y;
+                    }), {x}), Catch::Matchers::Contains("in place"));
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor&) { return zeros({2}); }), {x}), Catch::Matchers::Contains("does not depend on any input"));
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return t.as_strided({2}, {1}, 1) * 2; }), {x}), Catch::Matchers::Contains("as_strided"));
+  LeNet net;
+  CHECK_THROWS_WITH(infer::compile(net, images({1, 28, 28}, 1)), Catch::Matchers::Contains("eval"));
+}
+
+TEST_CASE("odd forwards: inputs returned, views, constants, several inputs, sums over the batch", "[infer]") {
+  const auto check = [](const infer::Forward& f, const std::vector<Tensor>& x) {
+    for (const auto& options : {exact, infer::Options{}}) {
+      infer::Session session(infer::compile(f, x, options));
+      const NoGrad guard;
+      const auto expected = f(x);
+      for (int k = 0; k < 2; ++k) {
+        const auto got = session.run(x);
+        for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], expected[i]));
+      }
+    }
+  };
+  const Tensor x = images({2, 3, 4}, 3), y = images({2, 3, 4}, 3, 8), w = images({3, 4}, 2);
+  check([](std::span<const Tensor> in) { return std::vector<Tensor>{in[0], permute(in[0], {0, 3, 1, 2}), in[1].detach()}; }, {x, y});
+  check([&](std::span<const Tensor> in) { return std::vector<Tensor>{relu(in[0] + in[1] * w) * 3., in[1] - in[0]}; }, {x, y});
+  check([](std::span<const Tensor> in) { return std::vector<Tensor>{softmax(reshape(in[0], {3, 24}), 0), slice(exp(in[0]), 0, 1)}; }, {x});
+  check([](std::span<const Tensor> in) {
+    const Tensor h = exp(in[0]);
+    return std::vector<Tensor>{h + expand(slice(h, 1, 0, 1), h.shape()), concat({h, relu(h), in[0]}, 1), h};
+  }, {x});
+  check([](std::span<const Tensor> in) {  // in place would read what it overwrote
+    const Tensor h = exp(in[0]);
+    return std::vector<Tensor>{h * expand(slice(h, 1, 1, 2), h.shape())};
+  }, {x});
+}
+
+TEST_CASE("reports: sharing memory helps, text and picture name the calls", "[infer]") {
+  const Net net = all_nets()[4];
+  const auto plan = plan_of(net, exact);
+  const infer::Report r = plan->report();
+  CHECK(r.peak < r.unplanned / 4);
+  CHECK(r.weights > 0);
+  CHECK(plan->dump().find("conv2d(") != std::string::npos);
+  CHECK(plan->svg().find("</svg>") != std::string::npos);
+  const auto failing = set_cpu_allocator(make_caching_allocator(0, 1 << 20));
+  infer::Session session(plan);
+  CHECK_THROWS_WITH(session.resize({64, 3, 96, 96}), Catch::Matchers::Contains("bytes"));
+  set_cpu_allocator(failing);
+}
+
+}  // namespace mien::test
