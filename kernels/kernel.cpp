@@ -142,7 +142,7 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
     if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(in).c_str());
     const Scratch scratch(entry->workspace ? entry->workspace(args) : 0);
     args.workspace = scratch.data();
-    if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, args);
+    if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
     entry->run(args);
     return;
   }
