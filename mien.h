@@ -25,6 +25,7 @@
 #include "mien/io/safetensors.h"
 #include "mien/io/torch_file.h"
 #include "mien/kernels/parallel.h"
+#include "mien/kernels/precision.h"
 #include "mien/layers/init.h"
 #include "mien/layers/layers.h"
 #include "mien/layers/metric.h"
