@@ -2,6 +2,7 @@
 // (w x + b) * s + t = (s w) x + (s b + t), worked out in double and rounded once.
 #include "mien/infer/passes_impl.h"
 #include "mien/kernels/unary_table.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/table.h"
 
 namespace mien::infer {
@@ -25,14 +26,15 @@ bool takes(const Graph& g, const Node& n) {
 
 // The call with `scale`'s factors in its constants.
 void fold(Graph& g, Node& n, const Node& scale) {
-  const Tensor w = g.value(n.in[1]).constant, b = n.in.size() > 2 ? g.value(n.in[2]).constant : Tensor();
-  const auto old = w.to_vector(), old_bias = b.defined() ? b.to_vector() : std::vector<double>();
+  const Tensor w = contiguous(g.value(n.in[1]).constant), b = n.in.size() > 2 ? contiguous(g.value(n.in[2]).constant) : Tensor();
   const Tensor weight = Tensor::empty(w.shape()), bias = Tensor::empty({w.size(0)});
   const std::int64_t each = w.numel() / w.size(0);
   for (std::int64_t o = 0; o < w.size(0); ++o) {
     const auto [s, t] = factors(g, scale, o);
-    for (std::int64_t i = o * each; i < (o + 1) * each; ++i) weight.data<float>()[i] = static_cast<float>(s * old[static_cast<std::size_t>(i)]);
-    bias.data<float>()[o] = static_cast<float>((b.defined() ? s * old_bias[static_cast<std::size_t>(o)] : 0) + t);
+    const float* from = w.data<float>() + o * each;
+    float* to = weight.data<float>() + o * each;
+    for (std::int64_t i = 0; i < each; ++i) to[i] = static_cast<float>(s * static_cast<double>(from[i]));
+    bias.data<float>()[o] = static_cast<float>((b.defined() ? s * static_cast<double>(b.data<float>()[o]) : 0) + t);
   }
   n.in = {n.in[0], g.add_constant(weight), g.add_constant(bias)};
 }

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "mien/infer/passes_impl.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/table.h"
 #include "mien/ops/view.h"
@@ -49,11 +50,12 @@ std::optional<Flattened> flattened(const Graph& g, int v) {
 Tensor reordered(const Tensor& weight, const Flattened& f, const Shape& map) {
   const std::int64_t outputs = weight.size(0), c = map[1], pixels = map[2] * map[3];
   const Tensor out = Tensor::empty({outputs, c * pixels, 1, 1});
-  const auto from = weight.to_vector();
+  const Tensor dense = contiguous(weight);
+  const float* from = dense.data<float>();
   for (std::int64_t o = 0; o < outputs; ++o)
     for (std::int64_t i = 0; i < c * pixels; ++i) {
       const std::int64_t e = f.element[static_cast<std::size_t>(i)], at = e % pixels * c + e / pixels;  // (c, pixel) -> (pixel, c)
-      out.data<float>()[o * c * pixels + at] = static_cast<float>(from[static_cast<std::size_t>(o * c * pixels + i)]);
+      out.data<float>()[o * c * pixels + at] = from[o * c * pixels + i];
     }
   return out;
 }
