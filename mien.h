@@ -40,6 +40,7 @@
 #include "mien/models/mtcnn/samples.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/conv.h"
+#include "mien/ops/conv_block.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"

@@ -27,14 +27,17 @@ void own_constants(Graph& g) {
   for (const auto& n : g.nodes)
     for (const int v : n.in) read[static_cast<std::size_t>(v)] = true;
   for (std::size_t v = 0; v < read.size(); ++v)
-    if (Tensor& t = g.values[v].constant; !read[v]) t = Tensor();
-    else if (t.defined() && t.storage().use_count() > 1) t = clone(t);
+    if (Tensor& t = g.values[v].constant; !read[v])
+      t = Tensor();
+    else if (t.defined() && t.storage().use_count() > 1)
+      t = clone(t);
 }
 
 }  // namespace
 
 std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Tensor>& example, const Options& options) {
-  if (options.dtype != DType::f32 && options.dtype != DType::bf16) throw DTypeError("compile", std::string("plans compute in f32 or bf16, got ") + name(options.dtype));
+  if (options.dtype != DType::f32 && options.dtype != DType::bf16)
+    throw DTypeError("compile", std::string("plans compute in f32 or bf16, got ") + name(options.dtype));
   if (options.dtype == DType::bf16 && !(options.fuse && options.layout)) throw ValueError("compile", "bf16 needs fuse and layout");
   auto impl = std::make_unique<Plan::Impl>();
   impl->options = options;
@@ -72,8 +75,9 @@ void Plan::Impl::check_shapes(std::span<const Shape> inputs) const {
     if (fits && by_image) fits = inputs[i][0] == inputs[0][0];
   }
   if (!fits)
-    throw ShapeError("infer", "the plan was compiled for " + list(traced, graph) + (options.any_size ? " or other sizes" : " or other batches") + ", got " +
-                                  (inputs.size() == traced.size() ? list(inputs, graph) : std::to_string(inputs.size()) + " inputs"),
+    throw ShapeError("infer",
+                     "the plan was compiled for " + list(traced, graph) + (options.any_size ? " or other sizes" : " or other batches") + ", got " +
+                         (inputs.size() == traced.size() ? list(inputs, graph) : std::to_string(inputs.size()) + " inputs"),
                      options.any_size ? "" : "Compile for this shape, or with .any_size = true.");
 }
 

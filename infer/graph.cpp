@@ -139,8 +139,10 @@ class Sizer {
       s_.params.push_back(node.params);
       Params& params = s_.params.back();
       if (node.op->follow) node.op->follow(params.data(), g_.value(node.in[0]).shape, shape_of(node.in[0]));
-      if (is_view(node)) view(n, params);
-      else call(node, params);
+      if (is_view(node))
+        view(n, params);
+      else
+        call(node, params);
     }
     return std::move(s_);
   }
@@ -178,7 +180,8 @@ class Sizer {
     }
     const SizedValue& w = at(wide);
     if (!(w.shape == whole))
-      throw ShapeError("concat", "expects equal sizes in all dimensions but 1, got " + std::string(name(self.dtype)) + to_string(self.shape) + " for " + to_string(w.shape));
+      throw ShapeError("concat", "expects equal sizes in all dimensions but 1, got " + std::string(name(self.dtype)) + to_string(self.shape) + " for " +
+                                     to_string(w.shape));
     self.strides = w.strides;
     self.root = w.root;
     self.offset = w.offset + g_.value(v).channel * w.strides[1] * item_size(w.dtype);

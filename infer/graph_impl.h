@@ -78,8 +78,8 @@ struct SizedValue {
 
 struct Sizes {
   std::vector<SizedValue> values;
-  std::vector<Params> params;     // of every node, with sizes that follow
-  std::vector<bool> copies;       // a view node that strides can't say: its elements are copied
+  std::vector<Params> params;  // of every node, with sizes that follow
+  std::vector<bool> copies;    // a view node that strides can't say: its elements are copied
 };
 
 // Throws the ops' ShapeErrors where a size does not fit. `inputs` one shape for each input of the graph.

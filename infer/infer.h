@@ -80,8 +80,7 @@ std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Te
 
 // A module with `Tensor forward(const Tensor&)`. ValueError in training mode.
 template <class M>
-  requires std::is_base_of_v<Module, M>
-std::shared_ptr<const Plan> compile(M& net, const Tensor& example, const Options& options = {}) {
+requires std::is_base_of_v<Module, M> std::shared_ptr<const Plan> compile(M& net, const Tensor& example, const Options& options = {}) {
   if (net.training()) throw ValueError("compile", "expects a module in eval mode", "Call net.eval() first.");
   return compile([&](std::span<const Tensor> x) { return std::vector<Tensor>{net.forward(x[0])}; }, std::vector<Tensor>{example}, options);
 }

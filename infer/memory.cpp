@@ -1,8 +1,8 @@
-#include "mien/infer/memory_impl.h"
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
+
+#include "mien/infer/memory_impl.h"
 
 namespace mien::infer {
 

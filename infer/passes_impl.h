@@ -6,13 +6,13 @@
 
 namespace mien::infer {
 
-void separate_outputs(Graph& g);           // an output that is an input, or a view of one, becomes a copy
-void remove_dead(Graph& g);                // calls whose outputs no one reads
-void share_equal(Graph& g);                // equal views and copies are one
+void separate_outputs(Graph& g);  // an output that is an input, or a view of one, becomes a copy
+void remove_dead(Graph& g);       // calls whose outputs no one reads
+void share_equal(Graph& g);       // equal views and copies are one
 void expand_blocks(Graph& g);
 void drop_indices(Graph& g);
 void fold_scale(Graph& g);
-void use_channels_last(Graph& g);
+void use_channels_last(Graph& g, bool any_size);
 void linear_to_conv(Graph& g);
 void pack_convs(Graph& g, DType dtype);
 void fuse_epilogue(Graph& g);

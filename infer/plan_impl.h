@@ -12,8 +12,8 @@ struct Plan::Impl {
   bool by_image = false;  // every image is computed by itself: batches may be cut
   int cut = 0;            // nodes before it run image by image, those from it on for a group of images (see schedule.cpp)
 
-  std::vector<Shape> shapes() const;             // of the example
-  void check_shapes(std::span<const Shape> inputs) const;  // ShapeError names both
+  std::vector<Shape> shapes() const;                                       // of the example
+  void check_shapes(std::span<const Shape> inputs) const;                  // ShapeError names both
   std::shared_ptr<const Sizes> size(std::span<const Shape> inputs) const;  // ShapeErrors tell what the plan was compiled for
 };
 

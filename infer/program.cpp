@@ -1,7 +1,6 @@
-#include "mien/infer/program_impl.h"
-
 #include <algorithm>
 
+#include "mien/infer/program_impl.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/table.h"
 
@@ -36,8 +35,10 @@ void Program::add_step(int n) {
   Step step{n, nullptr, sizes_->params[static_cast<std::size_t>(n)].data(), static_cast<std::int32_t>(views_.size()), 0, 0, -1};
   const Shape& whole = sized(*sizes_, node.out[0]).shape;
   for (const int v : node.in) {
-    if (const Tensor& t = g_->value(v).constant; t.defined()) push_view(broadcast_view(*node.op, t.view(), whole), -1, 0);
-    else push_view(copies ? view_of(v) : broadcast_view(*node.op, view_of(v), whole), sized(*sizes_, v).root, sized(*sizes_, v).offset);
+    if (const Tensor& t = g_->value(v).constant; t.defined())
+      push_view(broadcast_view(*node.op, t.view(), whole), -1, 0);
+    else
+      push_view(copies ? view_of(v) : broadcast_view(*node.op, view_of(v), whole), sized(*sizes_, v).root, sized(*sizes_, v).offset);
   }
   step.out = static_cast<std::int32_t>(views_.size());
   for (const int v : node.out) {
@@ -49,7 +50,9 @@ void Program::add_step(int n) {
     push_view(y, sized(*sizes_, v).root, sized(*sizes_, v).offset);
   }
   step.end = static_cast<std::int32_t>(views_.size());
-  const auto span = [&](std::int32_t a, std::int32_t b) { return std::span<const View>(views_).subspan(static_cast<std::size_t>(a), static_cast<std::size_t>(b - a)); };
+  const auto span = [&](std::int32_t a, std::int32_t b) {
+    return std::span<const View>(views_).subspan(static_cast<std::size_t>(a), static_cast<std::size_t>(b - a));
+  };
   KernelArgs args{span(step.in, step.out), span(step.out, step.end), step.params, nullptr};
   const Op& op = copies ? op_copy : *node.op;
   step.entry = &choose_kernel(op.name, op.kernels, args);
@@ -137,7 +140,8 @@ void Program::bind_arena(void* data) {
   for (std::size_t i = 0; i < views_.size(); ++i) {
     const Place& p = places_[i];
     if (p.root < 0) continue;
-    if (const int b = block_of_[static_cast<std::size_t>(p.root)]; b >= 0) views_[i].data = base + blocks_[static_cast<std::size_t>(b)].block.offset + p.offset;
+    if (const int b = block_of_[static_cast<std::size_t>(p.root)]; b >= 0)
+      views_[i].data = base + blocks_[static_cast<std::size_t>(b)].block.offset + p.offset;
   }
   scratch_.assign(steps_.size(), nullptr);
   for (std::size_t k = 0; k < steps_.size(); ++k)

@@ -38,11 +38,11 @@ class Program {
     int node;
     const KernelEntry* entry;
     const void* params;
-    std::int32_t in, out, end;     // views [in, out) are read, [out, end) written
-    std::int32_t scratch = -1;     // block
+    std::int32_t in, out, end;  // views [in, out) are read, [out, end) written
+    std::int32_t scratch = -1;  // block
   };
-  struct Place {                   // where a view's first element lies
-    int root;                      // -1: a constant, the view has its address
+  struct Place {  // where a view's first element lies
+    int root;     // -1: a constant, the view has its address
     std::int64_t offset;
   };
 
@@ -57,9 +57,9 @@ class Program {
   std::vector<Step> steps_;
   std::vector<View> views_;
   std::vector<Place> places_;
-  std::vector<void*> scratch_;       // one pointer a step
+  std::vector<void*> scratch_;  // one pointer a step
   std::vector<int> externals_;
-  std::vector<int> block_of_;        // by root; -1: external or not used here
+  std::vector<int> block_of_;  // by root; -1: external or not used here
   std::vector<Placed> blocks_;
   std::int64_t arena_bytes_ = 0, unplanned_ = 0;
 };

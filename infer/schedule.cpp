@@ -20,8 +20,8 @@ constexpr std::int64_t cache_bytes = std::int64_t{3} << 19;  // 1.5 MiB: what a 
 bool keeps_images(const Graph& g, const Node& n) {
   const Op& op = *n.op;
   const auto batch = [&](int v) { return g.value(v).shape.rank() > 0 ? g.value(v).shape[0] : -1; };
-  if (&op == &op_unary || &op == &op_copy || &op == &op_conv2d || &op == &op_conv_block || &op == &op_prelu || &op == &op_channel_affine || &op == &op_linear || &op == &op_max_pool2d ||
-      &op == &op_avg_pool2d || &op == &op_adaptive_avg_pool2d || &op == &op_resize_bilinear)
+  if (&op == &op_unary || &op == &op_copy || &op == &op_conv2d || &op == &op_conv_block || &op == &op_prelu || &op == &op_channel_affine ||
+      &op == &op_linear || &op == &op_max_pool2d || &op == &op_avg_pool2d || &op == &op_adaptive_avg_pool2d || &op == &op_resize_bilinear)
     return std::all_of(n.in.begin() + 1, n.in.end(), [&](int v) { return g.value(v).is_constant(); });
   if (&op == &op_binary) {  // a constant may not differ from image to image
     const int rank = g.value(n.out[0]).shape.rank();
@@ -56,8 +56,10 @@ int choose_cut(const Graph& g, const Sizes& image) {
     if (is_view(g.node(n))) continue;
     const auto k = static_cast<std::size_t>(n);
     for (const int v : g.node(n).in) {
-      if (g.value(v).is_constant()) weights[k] += g.value(v).constant.numel() * item_size(g.value(v).dtype);
-      else maps[k] += image.values[static_cast<std::size_t>(v)].bytes();
+      if (g.value(v).is_constant())
+        weights[k] += g.value(v).constant.numel() * item_size(g.value(v).dtype);
+      else
+        maps[k] += image.values[static_cast<std::size_t>(v)].bytes();
     }
     for (const int v : g.node(n).out) maps[k] += image.values[static_cast<std::size_t>(v)].bytes();
   }

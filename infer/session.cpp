@@ -17,7 +17,8 @@ Tensor allocate(std::int64_t bytes, const std::vector<Shape>& shapes) {
   } catch (const OutOfMemory& e) {
     std::string sizes;
     for (const auto& s : shapes) sizes += (sizes.empty() ? "" : ", ") + to_string(s);
-    throw OutOfMemory("infer", "a session for inputs " + sizes + " needs " + std::to_string(bytes) + " bytes: " + e.what(), "Use a smaller batch or picture.");
+    throw OutOfMemory("infer", "a session for inputs " + sizes + " needs " + std::to_string(bytes) + " bytes: " + e.what(),
+                      "Use a smaller batch or picture.");
   }
 }
 
@@ -31,10 +32,10 @@ struct Part {
 
 struct Session::Impl {
   std::shared_ptr<const Plan> plan;
-  std::vector<Shape> shapes;             // sized for; empty: not yet
-  int threads = 0;                       // sized for
+  std::vector<Shape> shapes;  // sized for; empty: not yet
+  int threads = 0;            // sized for
   std::int64_t batch = 0, group = 0;
-  std::shared_ptr<const Sizes> sizes;    // of the whole batch
+  std::shared_ptr<const Sizes> sizes;  // of the whole batch
 
   // One thread's programs and where its arena begins.
   struct Worker {
@@ -46,11 +47,11 @@ struct Session::Impl {
   std::vector<std::unique_ptr<Worker>> workers;
   struct External {
     int root;
-    int input = -1;                      // its number; -1: an output, at `offset` of the arena
+    int input = -1;  // its number; -1: an output, at `offset` of the arena
     std::int64_t offset = 0, image_bytes = 0;
   };
-  std::vector<External> externals;       // inputs and outputs
-  std::vector<int> between;              // roots that early writes and late reads
+  std::vector<External> externals;  // inputs and outputs
+  std::vector<int> between;         // roots that early writes and late reads
   Tensor arena;
   std::vector<Tensor> outputs, staging;
   std::vector<void*> input_data;
@@ -175,7 +176,8 @@ struct Session::Impl {
     for (std::size_t i = 0; i < in.size(); ++i) {
       const SizedValue& s = sized(graph().inputs[i]);
       if (in[i].dtype() != s.dtype)
-        throw DTypeError("infer", "the plan was compiled for input " + std::to_string(i) + " of " + name(s.dtype) + ", got " + describe(in[i]), std::string("Cast with mien::cast(x, DType::") + name(s.dtype) + ").");
+        throw DTypeError("infer", "the plan was compiled for input " + std::to_string(i) + " of " + name(s.dtype) + ", got " + describe(in[i]),
+                         std::string("Cast with mien::cast(x, DType::") + name(s.dtype) + ").");
       const View wanted{nullptr, s.dtype, s.shape, s.strides};
       if (wanted.is_contiguous() ? in[i].is_contiguous() : in[i].is_channels_last()) {
         input_data[i] = in[i].raw_data();
@@ -190,7 +192,8 @@ struct Session::Impl {
 
   // The address of an input or output from image `first` on.
   void* address(const External& e, std::int64_t first) const {
-    std::byte* base = e.input >= 0 ? static_cast<std::byte*>(input_data[static_cast<std::size_t>(e.input)]) : static_cast<std::byte*>(arena.raw_data()) + e.offset;
+    std::byte* base =
+        e.input >= 0 ? static_cast<std::byte*>(input_data[static_cast<std::size_t>(e.input)]) : static_cast<std::byte*>(arena.raw_data()) + e.offset;
     return base + first * e.image_bytes;
   }
 

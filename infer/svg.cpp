@@ -31,8 +31,9 @@ std::string svg(const Graph& g, const Program& program) {
   const double height = top + row * static_cast<double>(row_of.size()) + 20;
   std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + number(left + width + 20) + "\" height=\"" + number(height) +
                     "\" font-family=\"monospace\" font-size=\"10\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
-  out += "<text x=\"10\" y=\"20\">" + std::to_string(row_of.size()) + " calls</text><text x=\"" + number(left) + "\" y=\"20\">arena: " +
-         std::to_string(program.arena_bytes()) + " bytes (" + std::to_string(program.unplanned_bytes()) + " without sharing)</text>\n";
+  out += "<text x=\"10\" y=\"20\">" + std::to_string(row_of.size()) + " calls</text><text x=\"" + number(left) +
+         "\" y=\"20\">arena: " + std::to_string(program.arena_bytes()) + " bytes (" + std::to_string(program.unplanned_bytes()) +
+         " without sharing)</text>\n";
   for (std::size_t k = 0; k < row_of.size(); ++k) {
     const Node& n = g.node(row_of[k]);
     const SizedValue& v = program.sizes().values[static_cast<std::size_t>(n.out[0])];
@@ -44,10 +45,12 @@ std::string svg(const Graph& g, const Program& program) {
     const double hue = value < 0 ? 0 : static_cast<double>(value * 47 % 360);
     const std::string label = value < 0 ? "scratch" : std::string("v").append(std::to_string(value));
     out += "<rect x=\"" + number(left + scale * static_cast<double>(b.offset)) + "\" y=\"" + number(top + row * b.first) + "\" width=\"" +
-           number(std::max(1.0, scale * static_cast<double>(b.bytes))) + "\" height=\"" + number(row * (b.last - b.first + 1)) + "\" fill=\"hsl(" + number(hue) + "," +
-           (value < 0 ? "0%" : "60%") + ",75%)\" stroke=\"white\"><title>" + label + ": " + std::to_string(b.bytes) + " bytes</title></rect>\n";
+           number(std::max(1.0, scale * static_cast<double>(b.bytes))) + "\" height=\"" + number(row * (b.last - b.first + 1)) + "\" fill=\"hsl(" +
+           number(hue) + "," + (value < 0 ? "0%" : "60%") + ",75%)\" stroke=\"white\"><title>" + label + ": " + std::to_string(b.bytes) +
+           " bytes</title></rect>\n";
     if (scale * static_cast<double>(b.bytes) > 30)
-      out += "<text x=\"" + number(left + scale * static_cast<double>(b.offset) + 3) + "\" y=\"" + number(top + row * b.first + 10) + "\">" + label + "</text>\n";
+      out += "<text x=\"" + number(left + scale * static_cast<double>(b.offset) + 3) + "\" y=\"" + number(top + row * b.first + 10) + "\">" + label +
+             "</text>\n";
   }
   return out + "</svg>\n";
 }

@@ -1,9 +1,8 @@
-#include "mien/infer/trace_impl.h"
-
 #include <algorithm>
 #include <map>
 
 #include "mien/autograd/autograd.h"
+#include "mien/infer/trace_impl.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/table.h"
 
@@ -33,11 +32,13 @@ class Recorder final : public OpListener {
       found.push_back(find(t));
       depends = depends || found.back() >= 0;
     }
-    if (&op == &op_random) throw NotImplemented("compile", "random draws new numbers at every call, a plan would repeat those of the trace", "Call net.eval() first.");
+    if (&op == &op_random)
+      throw NotImplemented("compile", "random draws new numbers at every call, a plan would repeat those of the trace", "Call net.eval() first.");
     if (!depends) return;
     for (std::size_t i = 0; i < in.size(); ++i) {
       if (found[i] >= 0 && (op.reads & bit(static_cast<int>(i))))
-        throw NotImplemented("compile", std::string(op.name) + " checks or sizes its result by the values of input " + std::to_string(i) + ", which depend on the plan's inputs");
+        throw NotImplemented("compile", std::string(op.name) + " checks or sizes its result by the values of input " + std::to_string(i) +
+                                            ", which depend on the plan's inputs");
       n.in.push_back(found[i] >= 0 ? found[i] : constant(in[i]));
     }
     for (const auto& t : out) n.out.push_back(add_value(t));
@@ -98,7 +99,8 @@ Graph trace(const Forward& forward, const std::vector<Tensor>& example) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (!outputs[i].defined()) throw ValueError("compile", "output " + std::to_string(i) + " is undefined");
     const int v = recorder.find(outputs[i]);
-    if (v < 0) throw ValueError("compile", "output " + std::to_string(i) + " does not depend on any input", "Is it computed from the tensors that forward was given?");
+    if (v < 0)
+      throw ValueError("compile", "output " + std::to_string(i) + " does not depend on any input", "Is it computed from the tensors that forward was given?");
     g.outputs.push_back(v);
   }
   return std::move(g);

@@ -45,6 +45,15 @@ struct PackedConvParams : ConvParams {
   std::array<std::int64_t, max_packed_outputs> channels{};
 };
 
+// conv_block: in x[N,C,H,W], w[O,C,kh,kw], bias[O], a[O] or a[1]; out y[N,O,PH,PW] = max_pool2d(prelu(conv2d(x, w, bias), a)), raw and index of y's shape:
+//   what the activation saw at each winner, and u8 i * kernel width + j of the winner inside its window. The convolution has stride 1 and no padding;
+//   a window of {1, 1} with stride {1, 1} does not pool. _backward: in gy, x, w, a, raw, index; out gx (left alone unless input_gradient), gw, gb, ga.
+struct ConvBlockParams {
+  Pair kernel{1, 1}, stride{1, 1};  // of the pooling
+  bool ceil_mode = false;
+  bool input_gradient = true;       // backward only
+};
+
 // conv_chain: in x[N,C,H,W], then for every layer: packed weights (form of groups 1, f32 or f64), bias[O], (slope[O] when prelu); out y[N,O,OH,OW].
 //   A layer is a convolution with square kernel, stride 1 and no padding, bias, PReLU, and max pooling (pool x pool, stride 2, rounded up) when pool > 0.
 inline constexpr int max_chain_layers = 8;
@@ -59,15 +68,6 @@ struct ConvChainParams {
 };
 // Windows of a pool with stride 2 along a side, rounded up; a last window that would begin outside is dropped.
 inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : (side - pool + 1) / 2 + 1; }
-
-// conv_block: in x[N,C,H,W], w[O,C,kh,kw], bias[O], a[O] or a[1]; out y[N,O,PH,PW] = max_pool2d(prelu(conv2d(x, w, bias), a)), raw and index of y's shape:
-//   what the activation saw at each winner, and u8 i * kernel width + j of the winner inside its window. The convolution has stride 1 and no padding;
-//   a window of {1, 1} with stride {1, 1} does not pool. _backward: in gy, x, w, a, raw, index; out gx (left alone unless input_gradient), gw, gb, ga.
-struct ConvBlockParams {
-  Pair kernel{1, 1}, stride{1, 1};  // of the pooling
-  bool ceil_mode = false;
-  bool input_gradient = true;       // backward only
-};
 
 // max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]

@@ -5,10 +5,30 @@
 #include "mien/ops/table.h"
 
 namespace mien::infer {
+namespace {
 
-void use_channels_last(Graph& g) {
+// Strides of a map of one pixel don't tell its order. Where other sizes may come, those of larger inputs decide.
+Graph larger(const Graph& g) {
+  Graph grown = g;
+  for (const int in : grown.inputs)
+    if (Shape& s = grown.value(in).shape; s.rank() == 4) s[2] += 16, s[3] += 16;
+  std::vector<Shape> shapes;
+  for (const int in : grown.inputs) shapes.push_back(grown.value(in).shape);
+  try {
+    const Sizes sizes = size_graph(g, shapes);
+    for (std::size_t v = 0; v < grown.values.size(); ++v) grown.values[v].shape = sizes.values[v].shape, grown.values[v].strides = sizes.values[v].strides;
+    return grown;
+  } catch (const ShapeError&) {  // this net takes one size
+    return g;
+  }
+}
+
+}  // namespace
+
+void use_channels_last(Graph& g, bool any_size) {
+  const Graph traced = any_size ? larger(g) : g;
   for (int& out : g.outputs) {
-    const Value& v = g.value(out);
+    const Value& v = traced.value(out);
     if (v.shape.rank() != 4 || !View{nullptr, v.dtype, v.shape, v.strides}.is_contiguous()) continue;
     g.nodes.push_back(g.make_node(op_copy, CopyParams{v.dtype, Layout::contiguous}, {out}));
     out = g.nodes.back().out[0];

@@ -7,16 +7,43 @@ namespace {
 constexpr Pass passes[] = {
     {"separate_outputs", [](Graph& g, const Options&) { separate_outputs(g); }},
     {"remove_dead", [](Graph& g, const Options&) { remove_dead(g); }},
-    {"expand_blocks", [](Graph& g, const Options& o) { if (o.layout) expand_blocks(g); }},
+    {"expand_blocks",
+     [](Graph& g, const Options& o) {
+       if (o.layout) expand_blocks(g);
+     }},
     {"drop_indices", [](Graph& g, const Options&) { drop_indices(g); }},
-    {"fold_scale", [](Graph& g, const Options& o) { if (o.fuse) fold_scale(g); }},
-    {"use_channels_last", [](Graph& g, const Options& o) { if (o.layout) use_channels_last(g); }},
-    {"linear_to_conv", [](Graph& g, const Options& o) { if (o.layout) linear_to_conv(g); }},
-    {"pack_convs", [](Graph& g, const Options& o) { if (o.layout) pack_convs(g, o.dtype); }},
-    {"fuse_epilogue", [](Graph& g, const Options& o) { if (o.fuse && o.layout) fuse_epilogue(g); }},
-    {"merge_siblings", [](Graph& g, const Options& o) { if (o.fuse && o.layout) merge_siblings(g); }},
-    {"narrow", [](Graph& g, const Options& o) { if (o.dtype == DType::bf16) narrow(g); }},
-    {"concat_in_place", [](Graph& g, const Options& o) { if (o.layout) concat_in_place(g); }},
+    {"fold_scale",
+     [](Graph& g, const Options& o) {
+       if (o.fuse) fold_scale(g);
+     }},
+    {"use_channels_last",
+     [](Graph& g, const Options& o) {
+       if (o.layout) use_channels_last(g, o.any_size);
+     }},
+    {"linear_to_conv",
+     [](Graph& g, const Options& o) {
+       if (o.layout) linear_to_conv(g);
+     }},
+    {"pack_convs",
+     [](Graph& g, const Options& o) {
+       if (o.layout) pack_convs(g, o.dtype);
+     }},
+    {"fuse_epilogue",
+     [](Graph& g, const Options& o) {
+       if (o.fuse && o.layout) fuse_epilogue(g);
+     }},
+    {"merge_siblings",
+     [](Graph& g, const Options& o) {
+       if (o.fuse && o.layout) merge_siblings(g);
+     }},
+    {"narrow",
+     [](Graph& g, const Options& o) {
+       if (o.dtype == DType::bf16) narrow(g);
+     }},
+    {"concat_in_place",
+     [](Graph& g, const Options& o) {
+       if (o.layout) concat_in_place(g);
+     }},
 };
 
 }  // namespace

@@ -23,7 +23,8 @@ void share_equal(Graph& g) {
     if (g.node(k).op == &op_reshape)
       if (const int p = g.producer(g.node(k).in[0]); p >= 0 && g.node(p).op == &op_reshape) {
         const Shape &whole = g.value(g.node(p).in[0]).shape, &to = g.value(g.node(k).out[0]).shape, &between = g.value(g.node(k).in[0]).shape;
-        if (whole.rank() > 0 && to.rank() > 0 && between.rank() > 0 && whole[0] == to[0] && between[0] == to[0]) g.node(k).in[0] = g.node(p).in[0];  // the batch stays in front
+        if (whole.rank() > 0 && to.rank() > 0 && between.rank() > 0 && whole[0] == to[0] && between[0] == to[0])
+          g.node(k).in[0] = g.node(p).in[0];  // the batch stays in front
       }
     for (int other = 0; other < k; ++other)
       if (are_equal(g, g.node(k), g.node(other))) {

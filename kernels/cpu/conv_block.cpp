@@ -52,6 +52,16 @@ const float* as_pixels(const View& x, const Sizes& s, std::int64_t first, std::i
 
 // --- forward ------------------------------------------------------------------------------------------------------------
 using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
+Bytes load_bytes(const std::uint8_t* p, std::int64_t n) {
+  Bytes b{};
+  if (n == lanes) std::memcpy(&b, p, lanes);
+  else std::memcpy(&b, p, static_cast<std::size_t>(n));
+  return b;
+}
+void store_bytes(const Bytes& b, std::uint8_t* p, std::int64_t n) {
+  if (n == lanes) std::memcpy(p, &b, lanes);
+  else std::memcpy(p, &b, static_cast<std::size_t>(n));
+}
 struct Pooled {
   float *y, *raw;
   std::uint8_t* index;
@@ -75,8 +85,7 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
         else best = pool_window(corner + c, window, 0, lanes, activate);
         Store(best.value, to.y + c, some);
         Store(best.raw, to.raw + c, some);
-        const Bytes at = __builtin_convertvector(best.at, Bytes);
-        std::memcpy(to.index + c, &at, static_cast<std::size_t>(some));
+        store_bytes(__builtin_convertvector(best.at, Bytes), to.index + c, some);
       }
       to.y += s.o;
       to.raw += s.o;
@@ -154,66 +163,126 @@ struct Kept {
   const std::uint8_t* index;
   Maps gy_steps;
 };
-// The map's gradient of one image, added to zeros; sums of it and of the slope's. SIZE: of a square window, 0 for any other.
-template <int SIZE>
-void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float* slopes, float* map, double* bias_sums, double* slope_sums) {
+// Of a few channels: what the activation lets through to the winner of each window, and sums of it and of the slope's gradient.
+struct Channels {
+  Channels(const Kept& kept, const Sizes& sizes, const float* slopes, std::int64_t channel)
+      : k(kept), s(sizes), c(channel), some(std::min<std::int64_t>(lanes, sizes.o - channel)), slope(Load(slopes + channel)) {}
+  struct Passed {
+    Vec d;
+    Ints at;
+    Vec where(int number) const { return Select(Equal(at, SetInt(number)), d, Set(0)); }
+  };
+  Passed pass(std::int64_t py, std::int64_t px) {
+    const std::int64_t pooled = (py * s.pw + px) * s.o + c;
+    const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
+    const Mask on = Positive(raw);
+    const Vec d = Select(on, g, Mul(slope, g));
+    bias_sum = Add(bias_sum, d);
+    slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
+    return {d, __builtin_convertvector(load_bytes(k.index + pooled, some), Ints)};
+  }
+  const Kept& k;
+  const Sizes& s;
+  const std::int64_t c, some;
+  const Vec slope;
+  Vec bias_sum = Set(0), slope_sum = Set(0);
+};
+struct Sums {
+  double *bias, *slope;
+};
+
+// The map's gradient of one image, added to zeros; or written, where windows do not overlap. SIZE: of a square window, 0 for any other.
+template <int SIZE, bool WRITES>
+void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float* slopes, float* map, const Sums& sums) {
   const std::int64_t line_step = s.wide();
   for (std::int64_t py = 0; py < s.ph; ++py) {
     const std::int64_t rows = std::min(q.kernel[0], s.oh - py * q.stride[0]);
     for (std::int64_t c = 0; c < s.o; c += lanes) {
-      const Vec slope = Load(slopes + c);
-      const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
-      Vec bias_sum = Set(0), slope_sum = Set(0);
+      Channels channels(k, s, slopes, c);
       for (std::int64_t px = 0; px < s.pw; ++px) {
-        const std::int64_t pooled = (py * s.pw + px) * s.o + c, cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
-        const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
-        const Mask on = Positive(raw);
-        const Vec d = Select(on, g, Mul(slope, g));
-        bias_sum = Add(bias_sum, d);
-        slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
-        Bytes bytes{};
-        std::memcpy(&bytes, k.index + pooled, static_cast<std::size_t>(some));
-        const Ints at = __builtin_convertvector(bytes, Ints);
+        const Channels::Passed passed = channels.pass(py, px);
+        const std::int64_t cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
         float* corner = map + py * q.stride[0] * line_step + (px * q.stride[1] + s.edge) * s.padded + c;
-        const auto add = [=](std::int64_t i, std::int64_t j, std::int32_t number) {
+        const auto put = [=](std::int64_t i, std::int64_t j, int number) {
           float* to = corner + i * line_step + j * s.padded;
-          Store(AddWhere(Equal(at, SetInt(number)), Load(to), d), to);
+          const Vec part = passed.where(number);
+          Store(WRITES ? part : Add(Load(to), part), to);
         };
         if (SIZE > 0 && rows == SIZE && cols == SIZE) {
 #pragma GCC unroll 9
-          for (int number = 0; number < SIZE * SIZE; ++number) add(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
+          for (int number = 0; number < SIZE * SIZE; ++number) put(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
         } else {
           for (std::int64_t i = 0; i < rows; ++i)
-            for (std::int64_t j = 0; j < cols; ++j) add(i, j, static_cast<std::int32_t>(i * q.kernel[1] + j));
+            for (std::int64_t j = 0; j < cols; ++j) put(i, j, static_cast<int>(i * q.kernel[1] + j));
         }
       }
-      add_to(bias_sums + c, bias_sum);
-      add_to(slope_sums + c, slope_sum);
+      add_to(sums.bias + c, channels.bias_sum);
+      add_to(sums.slope + c, channels.slope_sum);
     }
   }
 }
 
-using SpreadFunction = void (*)(const Kept&, const Sizes&, const ConvBlockParams&, const float*, float*, double*, double*);
-SpreadFunction spread_function(const Pair& window) {
-  if (window == Pair{1, 1}) return spread<1>;
-  if (window == Pair{2, 2}) return spread<2>;
-  return window == Pair{3, 3} ? spread<3> : spread<0>;
+// The same for windows of 3 x 3 two apart, which share a line and a column with the next: the map is written once, the column waits in registers.
+void spread_threes(const Kept& k, const Sizes& s, const ConvBlockParams&, const float* slopes, float* map, const Sums& sums) {
+  const std::int64_t line_step = s.wide();
+  for (std::int64_t py = 0; py < s.ph; ++py) {
+    const std::int64_t rows = std::min<std::int64_t>(3, s.oh - 2 * py);
+    for (std::int64_t c = 0; c < s.o; c += lanes) {
+      Channels channels(k, s, slopes, c);
+      float* line = map + 2 * py * line_step + s.edge * s.padded + c;
+      const auto put = [=](std::int64_t i, std::int64_t x, Vec v) {
+        float* to = line + i * line_step + x * s.padded;
+        Store(i == 0 && py > 0 ? Add(Load(to), v) : v, to);
+      };
+      Vec column[3] = {Set(0), Set(0), Set(0)};
+      for (std::int64_t px = 0; px < s.pw; ++px) {
+        const Channels::Passed passed = channels.pass(py, px);
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; ++i) {
+          if (i < rows) {
+            put(i, 2 * px, Add(column[i], passed.where(3 * i)));
+            if (2 * px + 1 < s.ow) put(i, 2 * px + 1, passed.where(3 * i + 1));
+          }
+          column[i] = passed.where(3 * i + 2);
+        }
+      }
+      if (2 * s.pw < s.ow)
+        for (std::int64_t i = 0; i < rows; ++i) put(i, 2 * s.pw, column[i]);
+      add_to(sums.bias + c, channels.bias_sum);
+      add_to(sums.slope + c, channels.slope_sum);
+    }
+  }
 }
 
-// Workspace: turned weights, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
+using SpreadFunction = void (*)(const Kept&, const Sizes&, const ConvBlockParams&, const float*, float*, const Sums&);
+struct Spread {
+  SpreadFunction run;
+  bool writes;  // all of the map; otherwise it must hold zeros
+};
+Spread spread_for(const Sizes& s, const ConvBlockParams& q) {
+  const bool whole = (s.ph - 1) * q.stride[0] + q.kernel[0] >= s.oh && (s.pw - 1) * q.stride[1] + q.kernel[1] >= s.ow;
+  const auto apart = [&](std::int64_t size, std::int64_t step) { return q.kernel == Pair{size, size} && q.stride == Pair{step, step} && whole; };
+  if (apart(1, 1)) return {spread<1, true>, true};
+  if (apart(2, 2)) return {spread<2, true>, true};
+  if (apart(3, 2)) return {spread_threes, true};
+  return {q.kernel == Pair{2, 2} ? spread<2, false> : spread<0, false>, false};
+}
+
+// Workspace: weights for gx, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
 struct BackwardPlan {
   Sizes s;
   bool input;  // gx is wanted
+  bool narrow_input() const { return input && s.w <= narrow; }
   std::int64_t turned, pictures, share;
 };
 Convolution input_convolution(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.kh, s.kw, s.padded, s.oh, s.ow, s.kh - 1, s.kw - 1}; }
 BackwardPlan backward_plan(const KernelArgs& a) {
   BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
-  if (p.input && p.s.w > narrow) p.s.edge = p.s.kw - 1;
+  if (p.input && !p.narrow_input()) p.s.edge = p.s.kw - 1;
   const Sizes& s = p.s;
-  if (p.input) p.turned = turned_floats(a.in[2]);
+  if (p.input) p.turned = p.narrow_input() ? scatter_weights(a.in[2]) : turned_floats(a.in[2]);
   if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
-  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.input ? gathered_floats(input_convolution(s, 1)) : 0), 16);
+  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.narrow_input() ? scattered_floats(forward_convolution(s, 1)) : 0), 16);
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
@@ -228,29 +297,33 @@ void run_backward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
-  if (plan.input) pack_turned(w, s.padded, turned);
+  if (plan.narrow_input()) pack_scatter(w, turned);
+  else if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     float *room = shares + share * plan.share, *maps = room + plan.pictures, *sums = maps + maps_floats;
     auto* small = reinterpret_cast<double*>(sums + s.weights());
-    float* gathered = sums + s.weights() + 4 * s.padded;
-    const SpreadFunction spread_image = spread_function(q.kernel);
+    float* scattered = sums + s.weights() + 4 * s.padded;
+    const Spread spread = spread_for(s, q);
+    std::fill_n(maps, maps_floats, 0.f);
     std::fill_n(sums, s.weights(), 0.f);
     std::fill_n(small, 2 * s.padded, 0.0);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first), pooled = s.ph * s.pw * s.o;
-      std::fill_n(maps, images * s.gradient(), 0.f);
+      if (!spread.writes) std::fill_n(maps, images * s.gradient(), 0.f);
       for (std::int64_t i = 0; i < images; ++i)
-        spread_image({gy.ptr<float>() + (first + i) * gy.stride(0), a.in[4].ptr<float>() + (first + i) * pooled, a.in[5].ptr<std::uint8_t>() + (first + i) * pooled,
+        spread.run({gy.ptr<float>() + (first + i) * gy.stride(0), a.in[4].ptr<float>() + (first + i) * pooled, a.in[5].ptr<std::uint8_t>() + (first + i) * pooled,
                       {gy.stride(0), gy.stride(2), gy.stride(3)}},
-                     s, q, slopes, maps + i * s.gradient(), small, small + s.padded);
+                     s, q, slopes, maps + i * s.gradient(), {small, small + s.padded});
       const float* from = as_pixels(x, s, first, images, room);
       DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), s.wide(), s.padded};
       if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
       direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge * s.padded, sums);
-      if (plan.input)
-        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, gathered);
+      if (plan.narrow_input())
+        scatter(forward_convolution(s, images), maps, s.padded, turned, a.out[0].ptr<float>() + first * s.picture(), scattered);
+      else if (plan.input)
+        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, scattered);
     }
   });
   // The shares are added in order: the same bits for any number of threads.

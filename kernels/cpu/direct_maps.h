@@ -49,7 +49,8 @@ inline void convolve(const Convolution& c, const float* x, const Maps& xs, const
     for (std::int64_t n = 0; n < c.images; ++n)
       for (std::int64_t line = 0; line < c.lines; ++line, y += c.pixels * y_pixel) {
         const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
-        direct_product({x + n * xs.image + (line - c.above + first) * xs.line, xs.pixel, xs.line, end - first, c.run(), y, y_pixel}, c.pixels, c.cols, packed, c.kernel_rows, first, bias);
+        const float* from = x + n * xs.image + (line - c.above + first) * xs.line;
+        direct_product({from, xs.pixel, xs.line, end - first, c.run(), y, y_pixel}, c.pixels, c.cols, packed, c.kernel_rows, first, bias);
       }
     return;
   }
@@ -77,6 +78,37 @@ inline void pack_turned(const View& w, std::int64_t padded, float* out) {
       for (std::int64_t o = 0; o < w.size(0); ++o)
         for (std::int64_t k = 0; k < some; ++k)
           panel[(tap * padded + o) * width + k] = last[o * w.stride(0) + (first + k) * w.stride(1) - tap / kw * w.stride(2) - tap % kw * w.stride(3)];
+  }
+}
+// The other way to gx, for narrow maps, whose pixels mostly see the zeros around gy: what a pixel of gy gives to all that it saw, W^T gy, is added where it
+// came from. W as [panel][O, padded][(i, j, c)].
+inline std::int64_t scatter_weights(const View& w) { return round_up(padded_channels(w.size(0)) * padded_channels(w.size(1) * w.size(2) * w.size(3)), 16); }
+inline void pack_scatter(const View& w, float* out) {
+  const std::int64_t channels = w.size(1), kw = w.size(3), depth = channels * w.size(2) * kw, padded = padded_channels(w.size(0));
+  std::fill_n(out, scatter_weights(w), 0.f);
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const std::int64_t first = k / gemm_cols * gemm_cols, width = std::min<std::int64_t>(gemm_cols, padded_channels(depth) - first);
+    const float* from = w.ptr<float>() + k % channels * w.stride(1) + k / channels / kw * w.stride(2) + k / channels % kw * w.stride(3);
+    for (std::int64_t o = 0; o < w.size(0); ++o) out[first * padded + o * width + k - first] = from[o * w.stride(0)];
+  }
+}
+inline std::int64_t scattered_step(const Convolution& c) { return round_up(c.depth(), 16) + 16; }
+inline std::int64_t scattered_floats(const Convolution& c) { return gathered_rows * scattered_step(c); }
+// c describes the forward convolution; gy [images, lines, pixels, padded] and gx [images, height, width, channels] lie densely.
+inline void scatter(const Convolution& c, const float* gy, std::int64_t padded, const float* packed, float* gx, float* room) {
+  const std::int64_t pixels = c.images * c.lines * c.pixels, step = scattered_step(c), line = c.width * c.channels;
+  std::fill_n(gx, c.images * c.height * line, 0.f);
+  for (std::int64_t first = 0; first < pixels; first += gathered_rows) {
+    const std::int64_t rows = std::min(gathered_rows, pixels - first);
+    direct_product({gy + first * padded, padded, 0, 1, padded, room, step}, rows, padded_channels(c.depth()), packed, 1, 0, nullptr);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t p = first + r, y = p / c.pixels % c.lines, x = p % c.pixels;
+      for (std::int64_t i = 0; i < c.kernel_rows; ++i) {
+        float* __restrict to = gx + (p / (c.lines * c.pixels) * c.height + y + i) * line + x * c.channels;
+        const float* __restrict from = room + r * step + i * c.run();
+        for (std::int64_t k = 0; k < c.run(); ++k) to[k] += from[k];
+      }
+    }
   }
 }
 inline DirectWeights straight(const View& w) { return {w.ptr<float>(), w.size(0), w.size(2), w.size(3), w.size(1), w.stride(0), w.stride(2), w.stride(3), w.stride(1)}; }

@@ -214,7 +214,9 @@ void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source&
     for (std::int64_t i = 0; i < panels; ++i) out[i] = panel_out(a, panel + i, first_pixel);
     const float* mine = weights + panel * panel_floats;
     const auto* next = reinterpret_cast<const char*>(mine + panels * panel_floats);
-    const std::int64_t next_bytes = 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels);
+    // With few tiles a pair the arithmetic hides nothing: fetching ahead would only compete with the loads at hand.
+    const std::int64_t next_panels = pixels < 3 * tile_rows ? 0 : std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels);
+    const std::int64_t next_bytes = 4 * panel_floats * next_panels;
     for_tiles(p, b, from, data, [&](const LeftRows& left, std::int64_t pixel, std::int64_t rows) {
       PanelOut here[2];
       for (std::int64_t i = 0; i < panels; ++i) here[i] = moved(out[i], pixel);

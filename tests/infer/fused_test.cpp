@@ -99,10 +99,11 @@ TEST_CASE("after fusion MTCNN's nets and MobileFaceNet have no lone activation",
 }
 
 TEST_CASE("each fusion alone", "[infer]") {
-  const Tensor w1 = images({6, 3, 3}, 20, 2), w2 = images({20, 1, 1}, 20, 3), wd = images({1, 3, 3}, 20, 4), slope = full({1}, .3), scale = images({1}, 20, 6), shift = images({1}, 20, 7);
+  const Tensor w1 = images({6, 3, 3}, 20, 2), w2 = images({20, 1, 1}, 20, 3), wd = images({1, 3, 3}, 20, 4), slope = full({1}, .3),
+               scale = images({1}, 20, 6), shift = images({1}, 20, 7);
   const ConvParams same{.padding = {1, 1, 1, 1}};
-  const Tensor w5 = reshape(images({100}, 20, 9), {20, 100, 1, 1}), grouped = images({3, 3, 3}, 4, 9), dense = images({6 * 9 * 8}, 5, 12), a7 = images({6}, 7, 3),
-               bias7 = reshape(images({1}, 7, 4), {7}), a3 = images({7}, 3, 5), a4 = images({7}, 4, 6);
+  const Tensor w5 = reshape(images({100}, 20, 9), {20, 100, 1, 1}), grouped = images({3, 3, 3}, 4, 9), dense = images({6 * 9 * 8}, 5, 12),
+               a7 = images({6}, 7, 3), bias7 = reshape(images({1}, 7, 4), {7}), a3 = images({7}, 3, 5), a4 = images({7}, 4, 6);
   const Tensor flat_scale = reshape(scale, {20}), flat_shift = reshape(shift, {20});
   const auto norm = [&](const Tensor& t) { return batch_norm(t, flat_scale, flat_shift, zeros({20}), ones({20})); };
   const struct {
@@ -115,33 +116,51 @@ TEST_CASE("each fusion alone", "[infer]") {
       {"norm and ReLU", [&](const Tensor& x) { return relu(norm(conv2d(x, w1, {}, same))); }, 3},
       {"one slope for all", [&](const Tensor& x) { return prelu(conv2d(x, w1, {}, same), slope); }, 3},
       {"leaky ReLU", [&](const Tensor& x) { return leaky_relu(conv2d(x, w1, {}, same), .1); }, 3},
-      {"depthwise", [&](const Tensor& x) { return relu(norm(conv2d(conv2d(x, w1, {}, same), wd, {}, {.padding = {1, 1, 1, 1}, .groups = 20}))); }, 4},
-      {"residual, either side", [&](const Tensor& x) {
+      {"depthwise",
+       [&](const Tensor& x) {
+         return relu(norm(conv2d(conv2d(x, w1, {}, same), wd, {}, {.padding = {1, 1, 1, 1}, .groups = 20})));
+       },
+       4},
+      {"residual, either side",
+       [&](const Tensor& x) {
          const Tensor h = relu(conv2d(x, w1, {}, same)), y = relu(add(h, conv2d(h, w2)));
          return add(conv2d(y, w2), y);
-       }, 5},
+       },
+       5},
       {"residual of two convolutions", [&](const Tensor& x) { return relu(add(conv2d(x, w1, {}, same), conv2d(x, w1, flat_shift, same))); }, 4},
-      {"activation before the sum stays before it", [&](const Tensor& x) {
+      {"activation before the sum stays before it",
+       [&](const Tensor& x) {
          const Tensor h = conv2d(x, w1, {}, same);
          return add(h, relu(conv2d(h, w2)));
-       }, 5},
-      {"read twice: not fused", [&](const Tensor& x) {
+       },
+       5},
+      {"read twice: not fused",
+       [&](const Tensor& x) {
          const Tensor h = conv2d(x, w1, {}, same);
          return add(exp(h), relu(h));
-       }, 6},
-      {"concat of convolutions, a pool, and a part twice", [&](const Tensor& x) {
-         const Tensor h = conv2d(x, w1, {}, same), a = conv2d(h, w2), b = relu(conv2d(h, w2)), p = max_pool2d(h, {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}});
+       },
+       6},
+      {"concat of convolutions, a pool, and a part twice",
+       [&](const Tensor& x) {
+         const Tensor h = conv2d(x, w1, {}, same), a = conv2d(h, w2), b = relu(conv2d(h, w2)),
+                      p = max_pool2d(h, {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}});
          const Tensor inner = concat({a, p}, 1), c = concat({inner, b, conv2d(b, w2), p}, 1);
          return conv2d(c, w5);
-       }, -1},
+       },
+       -1},
       {"groups stay as they are", [&](const Tensor& x) { return relu(conv2d(x, grouped, {}, {.groups = 2})); }, 4},
-      {"flatten in three orders", [&](const Tensor& x) {
-         return concat({linear(flatten(x, 1), dense), linear(flatten(permute(x, {0, 3, 2, 1}), 1), dense), linear(flatten(permute(x, {0, 2, 3, 1}), 1), dense)}, 1);
-       }, -1},
-      {"linear chain", [&](const Tensor& x) {
+      {"flatten in three orders",
+       [&](const Tensor& x) {
+         return concat(
+             {linear(flatten(x, 1), dense), linear(flatten(permute(x, {0, 3, 2, 1}), 1), dense), linear(flatten(permute(x, {0, 2, 3, 1}), 1), dense)}, 1);
+       },
+       -1},
+      {"linear chain",
+       [&](const Tensor& x) {
          const Tensor h = prelu(linear(flatten(global_avg_pool2d(x), 1), a7, bias7), slope);
          return concat({linear(h, a3), sigmoid(linear(h, a4))}, 1);
-       }, -1},
+       },
+       -1},
   };
   for (const auto& c : cases) {
     INFO(c.name);

@@ -37,7 +37,8 @@ inline void shake(Module& net) {
     float* v = value.data<float>();
     for (std::int64_t i = 0; i < value.numel(); ++i) {
       seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-      v[i] = std::abs(v[i]) * (.75f + .5f * static_cast<float>(seed >> 40) / static_cast<float>(1 << 24)) + (v[i] == 0 ? .1f * (static_cast<float>(seed >> 40) / static_cast<float>(1 << 24) - .5f) : 0);
+      v[i] = std::abs(v[i]) * (.75f + .5f * static_cast<float>(seed >> 40) / static_cast<float>(1 << 24)) +
+             (v[i] == 0 ? .1f * (static_cast<float>(seed >> 40) / static_cast<float>(1 << 24) - .5f) : 0);
     }
   }
   net.eval();
@@ -47,26 +48,34 @@ template <class M, class... A>
 Net make_net(const std::string& name, const Shape& input, A&&... a) {
   auto m = std::make_shared<M>(std::forward<A>(a)...);
   shake(*m);
-  return {name, m, [m](std::span<const Tensor> x) {
+  return {name, m,
+          [m](std::span<const Tensor> x) {
             if constexpr (std::is_same_v<decltype(m->forward(x[0])), MtcnnOutput>) {
               const MtcnnOutput o = m->forward(x[0]);
               return o.points.defined() ? std::vector<Tensor>{o.logits, o.boxes, o.points} : std::vector<Tensor>{o.logits, o.boxes};
             } else {
               return std::vector<Tensor>{m->forward(x[0])};
             }
-          }, input};
+          },
+          input};
 }
 
 inline std::vector<Net> all_nets() {
-  std::vector<Net> nets{make_net<LeNet>("LeNet", {1, 28, 28}), make_net<PNet>("P-Net", {3, 12, 12}), make_net<RNet>("R-Net", {3, 24, 24}), make_net<ONet>("O-Net", {3, 48, 48}),
+  std::vector<Net> nets{make_net<LeNet>("LeNet", {1, 28, 28}),
+                        make_net<PNet>("P-Net", {3, 12, 12}),
+                        make_net<RNet>("R-Net", {3, 24, 24}),
+                        make_net<ONet>("O-Net", {3, 48, 48}),
                         make_net<InceptionResnetV1>("Inception-ResNet-v1 / 8", {3, 96, 96}, InceptionResnetV1Options{.repeats = {2, 2, 2}, .divisor = 8}),
                         make_net<MobileFaceNet>("MobileFaceNet", {3, 48, 48}, MobileFaceNetOptions{.height = 48, .width = 48, .size = 64})};
   auto pnet = std::make_shared<PNet>();
   shake(*pnet);
-  nets.push_back({"P-Net maps", pnet, [pnet](std::span<const Tensor> x) {
+  nets.push_back({"P-Net maps",
+                  pnet,
+                  [pnet](std::span<const Tensor> x) {
                     const MtcnnOutput o = pnet->maps(x[0]);
                     return std::vector<Tensor>{o.logits, o.boxes};
-                  }, {3, 37, 50}});
+                  },
+                  {3, 37, 50}});
   return nets;
 }
 

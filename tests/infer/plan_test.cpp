@@ -88,8 +88,10 @@ TEST_CASE("a plan's results don't depend on the number of threads", "[infer]") {
         const Threads scope(threads);
         const auto got = session.run({&x, 1});
         for (std::size_t i = 0; i < got.size(); ++i) {
-          if (threads == 1) first.push_back(clone(got[i]));
-          else CHECK(same_bits(got[i], first[i]));
+          if (threads == 1)
+            first.push_back(clone(got[i]));
+          else
+            CHECK(same_bits(got[i], first[i]));
         }
       }
     }
@@ -119,16 +121,22 @@ TEST_CASE("1,000 random sizes leave memory flat", "[infer]") {
   const auto own = set_cpu_allocator(make_caching_allocator(0));
   {
     infer::Session session(plan_of(net, {.any_size = true}));
+    const auto many_sizes = [&] {
+      std::mt19937 random(3);
+      for (int i = 0; i < 1000; ++i) {
+        const auto side = [&] { return static_cast<std::int64_t>(12 + random() % 53); };
+        const std::int64_t h = side(), w = side();
+        session.resize({static_cast<std::int64_t>(random() % 3), 3, h, w});
+      }
+    };
     session.resize({2, 3, 64, 64});
-    const auto live = cpu_allocator()->stats().live;
-    const auto bytes = session.arena_bytes();
-    std::mt19937 random(3);
-    for (int i = 0; i < 1000; ++i) {
-      const auto side = [&] { return static_cast<std::int64_t>(12 + random() % 53); };
-      session.resize({static_cast<std::int64_t>(random() % 3), 3, side(), side()});
-    }
+    const auto largest = session.arena_bytes();
+    many_sizes();
+    const auto live = cpu_allocator()->stats().live, bytes = session.arena_bytes();
+    CHECK(bytes < largest * 5 / 4);  // a smaller size may pack a little worse
+    many_sizes();
     CHECK(session.arena_bytes() == bytes);
-    CHECK(cpu_allocator()->stats().live <= live);
+    CHECK(cpu_allocator()->stats().live == live);
   }
   set_cpu_allocator(own);
 }
@@ -149,12 +157,13 @@ TEST_CASE("the pyramid: other sizes without a new trace", "[infer]") {
       const auto got = session.run({&x, 1});
       for (std::size_t i = 0; i < got.size(); ++i) {
         REQUIRE(got[i].shape() == expected[i].shape());
-        CHECK(got[i].is_contiguous());
+        CHECK(got[i].is_contiguous() == expected[i].is_contiguous());
         if (!fuse) CHECK(same_bits(got[i], expected[i]));
       }
     }
     CHECK(calls == 1);
-    CHECK_THROWS_WITH(session(images({3, 5, 12}, 1)), Catch::Matchers::Contains("compiled for f32[1, 3, 12, 12]") && Catch::Matchers::Contains("f32[1, 3, 5, 12]"));
+    CHECK_THROWS_WITH(session(images({3, 5, 12}, 1)),
+                      Catch::Matchers::Contains("compiled for f32[1, 3, 12, 12]") && Catch::Matchers::Contains("f32[1, 3, 5, 12]"));
   }
 }
 
@@ -229,12 +238,18 @@ TEST_CASE("a pool lends sessions to threads", "[infer]") {
 TEST_CASE("what cannot be traced is refused by name", "[infer]") {
   const Tensor x = images({4}, 3);
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return dropout(t, .5, true); }), {x}), Catch::Matchers::Contains("random"));
-  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return index_select(zeros({2, 2}), cast(t, DType::i64)); }), {zeros({2})}), Catch::Matchers::Contains("index_select"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) {
-                      const Tensor y = zeros({3, 4});
-                      copy_into(y, t);
-                      return y;
-                    }), {x}), Catch::Matchers::Contains("in place"));
+                                     return index_select(zeros({2, 2}), cast(t, DType::i64));
+                                   }),
+                                   {zeros({2})}),
+                    Catch::Matchers::Contains("index_select"));
+  CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) {
+                                     const Tensor y = zeros({3, 4});
+                                     copy_into(y, t);
+                                     return y;
+                                   }),
+                                   {x}),
+                    Catch::Matchers::Contains("in place"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor&) { return zeros({2}); }), {x}), Catch::Matchers::Contains("does not depend on any input"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return t.as_strided({2}, {1}, 1) * 2; }), {x}), Catch::Matchers::Contains("as_strided"));
   LeNet net;
@@ -257,14 +272,18 @@ TEST_CASE("odd forwards: inputs returned, views, constants, several inputs, sums
   check([](std::span<const Tensor> in) { return std::vector<Tensor>{in[0], permute(in[0], {0, 3, 1, 2}), in[1].detach()}; }, {x, y});
   check([&](std::span<const Tensor> in) { return std::vector<Tensor>{relu(in[0] + in[1] * w) * 3., in[1] - in[0]}; }, {x, y});
   check([](std::span<const Tensor> in) { return std::vector<Tensor>{softmax(reshape(in[0], {3, 24}), 0), slice(exp(in[0]), 0, 1)}; }, {x});
-  check([](std::span<const Tensor> in) {
-    const Tensor h = exp(in[0]);
-    return std::vector<Tensor>{h + expand(slice(h, 1, 0, 1), h.shape()), concat({h, relu(h), in[0]}, 1), h};
-  }, {x});
-  check([](std::span<const Tensor> in) {  // in place would read what it overwrote
-    const Tensor h = exp(in[0]);
-    return std::vector<Tensor>{h * expand(slice(h, 1, 1, 2), h.shape())};
-  }, {x});
+  check(
+      [](std::span<const Tensor> in) {
+        const Tensor h = exp(in[0]);
+        return std::vector<Tensor>{h + expand(slice(h, 1, 0, 1), h.shape()), concat({h, relu(h), in[0]}, 1), h};
+      },
+      {x});
+  check(
+      [](std::span<const Tensor> in) {  // in place would read what it overwrote
+        const Tensor h = exp(in[0]);
+        return std::vector<Tensor>{h * expand(slice(h, 1, 1, 2), h.shape())};
+      },
+      {x});
 }
 
 TEST_CASE("reports: sharing memory helps, text and picture name the calls", "[infer]") {
@@ -275,7 +294,7 @@ TEST_CASE("reports: sharing memory helps, text and picture name the calls", "[in
   CHECK(r.weights > 0);
   CHECK(plan->dump().find("conv2d(") != std::string::npos);
   CHECK(plan->svg().find("</svg>") != std::string::npos);
-  const auto failing = set_cpu_allocator(make_caching_allocator(0, 1 << 20));
+  const auto failing = set_cpu_allocator(make_caching_allocator(0, 1 << 17));
   infer::Session session(plan);
   CHECK_THROWS_WITH(session.resize({64, 3, 96, 96}), Catch::Matchers::Contains("bytes"));
   set_cpu_allocator(failing);

@@ -166,9 +166,10 @@ BlockCase block_case(const Kind& kind, Dice& dice) {
   c.w = {outputs, channels, kh, kw};
   c.slope = {dice.chance(.3) ? 1 : outputs};
   PoolParams pool{.stride = {1, 1}};
+  const std::int64_t usual = dice.one_of<std::int64_t>({0, 0, 2, 3});  // windows of MTCNN, two apart
   for (std::size_t i = 0; i < 2; ++i) {
-    c.q.kernel[i] = pool.kernel[i] = dice.chance(.4) ? 1 : std::min(dice.integer(1, 3), c.map[static_cast<int>(i) + 2]);
-    c.q.stride[i] = pool.stride[i] = c.q.kernel[i] == 1 ? 1 : dice.integer(1, 3);
+    c.q.kernel[i] = pool.kernel[i] = std::min(usual > 0 ? usual : dice.chance(.4) ? 1 : dice.integer(1, 3), c.map[static_cast<int>(i) + 2]);
+    c.q.stride[i] = pool.stride[i] = usual > 0 ? 2 : c.q.kernel[i] == 1 ? 1 : dice.integer(1, 3);
   }
   c.q.ceil_mode = pool.ceil_mode = dice.chance(.5);
   c.q.input_gradient = dice.chance(.7);
@@ -177,7 +178,7 @@ BlockCase block_case(const Kind& kind, Dice& dice) {
 }
 Order block_picture(Dice& dice) { return dice.one_of({Order::contiguous, Order::channels_last, Order::channels_last, Order::stepped}); }
 std::string block_text(const BlockCase& c) {
-  return "x" + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
+  return std::string("x") + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
 }
 // Whole numbers only: a rounding error may choose another winner.
 Problem make_conv_block(Dice& dice, int number) {

@@ -64,11 +64,6 @@ Strides strides_of(const Shape& shape, Order order, Dice& dice) {
       s[still] = 0;
       return s;
     }
-    case Order::channel_slice: {  // channels_last, of a picture with a few channels more
-      if (rank != 4) break;
-      Strides s = channels_last_strides({shape[0], shape[1] + dice.integer(1, 20), shape[2], shape[3]});
-      return s;
-    }
     case Order::per_channel: {  // only dimension 1 moves
       Strides s = Shape::filled(rank, 0);
       if (rank > 1) s[1] = 1;
