@@ -149,22 +149,26 @@ template <int ROWS, int PANELS>
 
 using TileKernel = void (*)(const LeftRows&, const Segments&, const float* b, std::int64_t b_step, const PanelOut*, Ahead);
 
-// The kernel of a tile of `rows` rows (1 to tile_rows) and `panels` panels (1 to tile_panels).
-inline TileKernel tile_kernel_of(std::int64_t rows, std::int64_t panels) {
-  namespace d = panel_tile_detail;
+namespace panel_tile_detail {
+// At namespace scope: a static inside an inline function would be a symbol that the linker merges across levels.
 #if MIEN_LEVEL_IS_avx512
-  static constexpr TileKernel one[] = {d::tile<1, 1>, d::tile<2, 1>, d::tile<3, 1>, d::tile<4, 1>, d::tile<5, 1>, d::tile<6, 1>, d::tile<7, 1>,
-                                       d::tile<8, 1>, d::tile<9, 1>, d::tile<10, 1>, d::tile<11, 1>, d::tile<12, 1>, d::tile<13, 1>, d::tile<14, 1>};
-  static constexpr TileKernel two[] = {d::tile<1, 2>, d::tile<2, 2>, d::tile<3, 2>, d::tile<4, 2>, d::tile<5, 2>, d::tile<6, 2>, d::tile<7, 2>,
-                                       d::tile<8, 2>, d::tile<9, 2>, d::tile<10, 2>, d::tile<11, 2>, d::tile<12, 2>, d::tile<13, 2>, d::tile<14, 2>};
-  return (panels == 2 ? two : one)[rows - 1];
+constexpr TileKernel one_panel[] = {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>, tile<7, 1>,
+                                    tile<8, 1>, tile<9, 1>, tile<10, 1>, tile<11, 1>, tile<12, 1>, tile<13, 1>, tile<14, 1>};
+constexpr TileKernel two_panels[] = {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>, tile<7, 2>,
+                                     tile<8, 2>, tile<9, 2>, tile<10, 2>, tile<11, 2>, tile<12, 2>, tile<13, 2>, tile<14, 2>};
 #elif MIEN_LEVEL_IS_avx2
-  static constexpr TileKernel one[] = {d::tile<1, 1>, d::tile<2, 1>, d::tile<3, 1>, d::tile<4, 1>, d::tile<5, 1>, d::tile<6, 1>};
-  return one[rows - panels];
+constexpr TileKernel one_panel[] = {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>};
 #else
-  static constexpr TileKernel one[] = {d::tile<1, 1>, d::tile<2, 1>, d::tile<3, 1>};
-  return one[rows - panels];
+constexpr TileKernel one_panel[] = {tile<1, 1>, tile<2, 1>, tile<3, 1>};
 #endif
+}  // namespace panel_tile_detail
+
+// The kernel of a tile of `rows` rows (1 to tile_rows) and `panels` panels (1 to tile_panels).
+inline TileKernel tile_kernel_of(std::int64_t rows, [[maybe_unused]] std::int64_t panels) {
+#if MIEN_LEVEL_IS_avx512
+  if (panels == 2) return panel_tile_detail::two_panels[rows - 1];
+#endif
+  return panel_tile_detail::one_panel[rows - 1];
 }
 
 }  // namespace mien::MIEN_LEVEL
