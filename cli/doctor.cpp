@@ -31,8 +31,9 @@ bool self_test() {
     const auto got = conv2d(x, w).to_vector();
     double worst = 0;
     for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - expected[i]));
-    std::printf("self-test %s: largest difference %.1e%s\n", name(l), worst, worst < 1e-4 ? "" : "  WRONG");
-    good = good && worst < 1e-4;
+    const double allowed = l == Level::amx ? 1e-3 : 1e-4;  // sums of 45 products; bf16x3 errs by up to 5e-5 of each
+    std::printf("self-test %s: largest difference %.1e%s\n", name(l), worst, worst < allowed ? "" : "  WRONG");
+    good = good && worst < allowed;
   }
   set_max_cpu_level(before);
   set_matmul_precision(Precision::f32);
