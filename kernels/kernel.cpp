@@ -165,7 +165,7 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
   const KernelEntry& entry = choose_kernel(op, list, args);
   const Scratch scratch(entry.workspace ? entry.workspace(args) : 0);
   args.workspace = scratch.data();
-  if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, args);
+  if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
   entry.run(args);
 }
 

@@ -62,7 +62,7 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
 
 // Called before every kernel that run_kernel runs: how benchmarks count the arithmetic of what really ran. One for the process, null for none; returns the
 // one before. It may be called from several threads at once.
-using KernelObserver = void (*)(const char* op, const KernelArgs& args);
+using KernelObserver = void (*)(const char* op, std::span<const View> in, std::span<const View> out);
 KernelObserver set_kernel_observer(KernelObserver observer) noexcept;
 
 }  // namespace mien

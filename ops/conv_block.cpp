@@ -23,7 +23,8 @@ void infer(Inputs in, const void* params, Outputs& out) {
   if (x.size(1) != w.size(1))
     throw ShapeError(op, "weight expects " + std::to_string(w.size(1)) + " input channels, input has " + std::to_string(x.size(1)) + " (" + describe_all(in) + ")");
   if (in[2].size(0) != w.size(0) || (in[3].size(0) != 1 && in[3].size(0) != w.size(0)))
-    throw ShapeError(op, "bias and slope expect a value for each of " + std::to_string(w.size(0)) + " output channels, got " + describe_all(in), "One slope for all is allowed, too.");
+    throw ShapeError(op, "bias and slope expect a value for each of " + std::to_string(w.size(0)) + " output channels, got " + describe_all(in),
+                     "One slope for all is allowed, too.");
   if (x.size(2) < w.size(2) || x.size(3) < w.size(3)) throw ShapeError(op, "the kernel is larger than the input (" + describe_all(in) + ")");
   const Shape map{x.size(0), w.size(0), x.size(2) - w.size(2) + 1, x.size(3) - w.size(3) + 1};
   const Shape shape = pooled_shape(op, map, {.kernel = q.kernel, .stride = q.stride, .ceil_mode = q.ceil_mode}, std::string("map ") + name(x.dtype()) + to_string(map));
@@ -62,7 +63,8 @@ Tensor conv_block(const Tensor& x, const Tensor& weight, const Tensor& bias, con
   if (window.padding != Pair{0, 0} || window.dilation != Pair{1, 1} || window.kernel[0] * window.kernel[1] > 255)
     throw ValueError("conv_block", "expects a window without padding and dilation and with at most 255 places", "Compose conv2d, prelu and max_pool2d instead.");
   const Tensor dense = x.rank() != 4 || x.is_contiguous() || x.is_channels_last() ? x : contiguous(x);
-  return std::move(apply_all(op_conv_block, {dense, weight, bias, slope}, ConvBlockParams{.kernel = window.kernel, .stride = window.stride, .ceil_mode = window.ceil_mode})[0]);
+  const ConvBlockParams params{.kernel = window.kernel, .stride = window.stride, .ceil_mode = window.ceil_mode};
+  return std::move(apply_all(op_conv_block, {dense, weight, bias, slope}, params)[0]);
 }
 
 }  // namespace mien

@@ -35,14 +35,17 @@ std::atomic<std::int64_t> macs{0};
 
 // The work is output values times the length of the sum behind each; a gradient does the same multiplications as its forward pass, so the weight and the
 // output (or its gradient) always tell: in: x, w -> y; gy, w -> gx; gy, x -> gw.
-void count(const char* op, const KernelArgs& args) {
-  const auto in = args.in, out = args.out;
+void count(const char* op, std::span<const View> in, std::span<const View> out) {
   const auto is = [&](const char* name) { return std::strcmp(op, name) == 0; };
   std::int64_t n = 0;
   if (is("conv2d")) n = out[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));
   else if (is("conv2d_grad_input")) n = in[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));
   else if (is("conv2d_grad_weight")) n = in[0].numel() * (out[0].numel() / std::max<std::int64_t>(out[0].shape[0], 1));
   else if (is("matmul") || is("linear")) n = out[0].numel() * in[0].shape[in[0].rank() - 1];
+  // Convolution, activation and pooling in one: the convolution has stride 1 and no padding. The backward op's first output is empty when nobody wants it.
+  const auto block = [](const View& x, const View& w) { return x.shape[0] * (x.shape[2] - w.shape[2] + 1) * (x.shape[3] - w.shape[3] + 1) * w.numel(); };
+  if (is("conv_block")) n = block(in[0], in[1]);
+  else if (is("conv_block_backward")) n = block(in[1], in[2]) * (out[0].numel() > 0 ? 2 : 1);
   macs.fetch_add(n, std::memory_order_relaxed);
 }
 

@@ -5,6 +5,7 @@
 #include "mien/autograd/autograd.h"
 #include "mien/infer/infer.h"
 #include "mien/io/torch_file.h"
+#include "mien/kernels/precision.h"
 #include "mien/models/facenet/embedding_net.h"
 #include "mien/models/facenet/inception_resnet_v1.h"
 #include "mien/models/lenet/lenet.h"
@@ -201,7 +202,8 @@ std::vector<std::string> model_names() {
 }
 
 Work model_work(const ModelOptions& o) {
-  if (o.dtype != DType::f32 && o.mode != Mode::inference) throw ValueError("--dtype", std::string("this build computes in f32, not in ") + name(o.dtype));
+  if (o.dtype != DType::f32 && o.mode == Mode::update) throw ValueError("--dtype", std::string("an optimizer's step computes in f32, not in ") + name(o.dtype));
+  if (o.dtype == DType::bf16 && o.mode == Mode::train) set_matmul_precision(Precision::bf16);  // tensors stay f32
   const bool scales = o.pyramid_width > 0;
   if (scales && (o.model != "pnet" || o.mode != Mode::inference || o.batch != 1)) throw ValueError("--pyramid", "is for inference of pnet with --batch 1");
   manual_seed(1);

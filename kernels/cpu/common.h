@@ -34,14 +34,14 @@ void for_shares(std::int64_t items, const F& f) {
 // Distance of pixels where channels lie side by side and pixels follow each other evenly: channels_last, or a slice of its channels. 0 where they don't.
 inline std::int64_t pixel_step(const View& v) {
   if ((v.rank() != 2 && v.rank() != 4) || (v.size(1) != 1 && v.stride(1) != 1)) return 0;
-  std::int64_t step = 0, pixels = 1;
+  std::int64_t step = v.size(1), pixels = 1;
   for (const int d : {3, 2, 0}) {
     if (d >= v.rank() || v.size(d) == 1) continue;
-    if (step == 0) step = v.stride(d);
+    if (pixels == 1) step = v.stride(d);
     if (v.stride(d) != step * pixels) return 0;
     pixels *= v.size(d);
   }
-  return step == 0 ? v.size(1) : step < v.size(1) ? 0 : step;
+  return step < v.size(1) ? 0 : step;
 }
 
 }  // namespace mien::MIEN_LEVEL

@@ -9,6 +9,8 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
+constexpr std::int64_t largest_kernel = 8;
+
 struct MapSize {
   std::int64_t c, h, w;
   std::int64_t floats() const { return c * h * w * lanes; }
@@ -39,44 +41,27 @@ void describe_layers(const KernelArgs& args, Layer* layers) {
 
 std::int64_t padded(std::int64_t channels) { return round_up(channels, packed_columns); }
 
-// Positions [begin, begin + R) of a layer's map whose rows start at `first_row`, all channels: y[position][channel][lane]. Position q of a row pair lies in
-// row q / w; `rows` gives where each output row is stored.
-template <int O, int R>
-[[gnu::always_inline]] inline void tile(const Layer& l, const float* const (&x)[R], float* const (&y)[R], std::int64_t o0) {
-  const std::int64_t run = l.kernel * l.x.c, row = l.x.w * l.x.c * lanes;
-  const float* w = l.weight + o0 / packed_columns * l.depth() * packed_columns + o0 % packed_columns;
-  Vec acc[O][R];
-  start(acc, l.bias + o0);
-  for (std::int64_t i = 0; i < l.kernel; ++i, w += run * packed_columns) {
-    const float* at[R];
-    for (int r = 0; r < R; ++r) at[r] = x[r] + i * row;
-    accumulate<O, R>(at, run, lanes, w, packed_columns, acc);
-  }
-  const std::int64_t outputs = std::min<std::int64_t>(O, l.y.c - o0);
-  if (l.slope)
-#pragma GCC unroll 16
-    for (int o = 0; o < O; ++o)
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) acc[o][r] = prelu_of(acc[o][r], Set(l.slope[o0 + o]));
-  if (outputs == O) {
-#pragma GCC unroll 16
-    for (int o = 0; o < O; ++o)
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) Store(acc[o][r], y[r] + (o0 + o) * lanes);
-    return;
-  }
-#pragma GCC unroll 16
-  for (int o = 0; o < O; ++o)
-    if (o < outputs)
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) Store(acc[o][r], y[r] + (o0 + o) * lanes);
-}
-
+// All channels at R positions, whose windows begin at x[r] and whose results go to y[r]: y[r][channel][lane].
 template <int R>
 void positions(const Layer& l, const float* const (&x)[R], float* const (&y)[R]) {
-  std::int64_t o = 0;
-  for (; o + lane_outputs <= l.y.c; o += lane_outputs) tile<lane_outputs, R>(l, x, y, o);
-  for (; o < l.y.c; o += 4) tile<4, R>(l, x, y, o);
+  const std::int64_t run = l.kernel * l.x.c, row = l.x.w * l.x.c * lanes;
+  const float* at[largest_kernel][R];
+  for (std::int64_t i = 0; i < l.kernel; ++i)
+    for (int r = 0; r < R; ++r) at[i][r] = x[r] + i * row;
+  const LaneTaps taps{l.kernel, run, lanes, packed_columns};
+  for (std::int64_t o = 0; o < l.y.c;) {
+    const float *w = l.weight + o / packed_columns * l.depth() * packed_columns + o % packed_columns, *slope = l.slope ? l.slope + o : nullptr;
+    float* to[R];
+    for (int r = 0; r < R; ++r) to[r] = y[r] + o * lanes;
+    const std::int64_t left = l.y.c - o;
+    if (left > 4 && lane_outputs > 4) {
+      lane_tile<lane_outputs, R>(at, taps, w, l.bias + o, slope, to, lanes, left);
+      o += lane_outputs;
+    } else {
+      lane_tile<4, R>(at, taps, w, l.bias + o, slope, to, lanes, left);
+      o += 4;
+    }
+  }
 }
 
 // Rows [begin, end) of the convolution; row i goes to out(i).
@@ -196,7 +181,7 @@ const char* decline(const KernelArgs& args) {
   for (const auto& v : args.in)
     if (v.rank() == 3 && !v.is_contiguous()) return "packed weights are not contiguous";
   for (int l = 0; l < args.get<ConvChainParams>().layers; ++l)
-    if (args.get<ConvChainParams>().layer[static_cast<std::size_t>(l)].pool > 3) return "a pool larger than 3";
+    if (const ChainLayer& q = args.get<ConvChainParams>().layer[static_cast<std::size_t>(l)]; q.pool > 3 || q.kernel > largest_kernel) return "a larger pool or kernel";
   return nullptr;
 }
 std::int64_t workspace(const KernelArgs& args) {

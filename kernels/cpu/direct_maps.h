@@ -49,7 +49,8 @@ inline void convolve(const Convolution& c, const float* x, const Maps& xs, const
     for (std::int64_t n = 0; n < c.images; ++n)
       for (std::int64_t line = 0; line < c.lines; ++line, y += c.pixels * y_pixel) {
         const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
-        direct_product({x + n * xs.image + (line - c.above + first) * xs.line, xs.pixel, xs.line, end - first, c.run(), y, y_pixel}, c.pixels, c.cols, packed, c.kernel_rows, first, bias);
+        const float* from = x + n * xs.image + (line - c.above + first) * xs.line;
+        direct_product({from, xs.pixel, xs.line, end - first, c.run(), y, y_pixel}, c.pixels, c.cols, packed, c.kernel_rows, first, bias);
       }
     return;
   }

@@ -43,4 +43,29 @@ template <int O, int R>
 
 inline Vec prelu_of(Vec x, Vec slope) { return MulAdd(slope, Min(Set(0.f), x), Max(Set(0.f), x)); }  // NaN stays NaN
 
+// What a tile reads: `runs` runs of `count` taps, `stride` floats from tap to tap; the weights of a tap are `step` floats after those of the tap before.
+struct LaneTaps {
+  std::int64_t runs, count, stride, step;
+};
+// y[r][o * y_step ..] = bias[o] + the sum over all taps, through PReLU where there is a slope; channels from `outputs` on are not stored. at[i][r]: where run i of
+// position r begins. A function of its own: inlined into loops, g++ 12 has registers for something else and keeps an input vector in memory.
+template <int O, int R>
+[[gnu::noinline]] void lane_tile(const float* const (*at)[R], const LaneTaps& taps, const float* w, const float* bias, const float* slope, float* const* y,
+                                 std::int64_t y_step, std::int64_t outputs) {
+  Vec acc[O][R];
+  start(acc, bias);
+  const std::int64_t count = taps.count, stride = taps.stride, step = taps.step;
+  for (const float* const(*end)[R] = at + taps.runs; at != end; ++at, w += count * step) accumulate<O, R>(*at, count, stride, w, step, acc);
+  if (slope)
+#pragma GCC unroll 16
+    for (int o = 0; o < O; ++o)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) acc[o][r] = prelu_of(acc[o][r], Set(slope[o]));
+#pragma GCC unroll 16
+  for (int o = 0; o < O; ++o)
+    if (o < outputs)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) Store(acc[o][r], y[r] + o * y_step);
+}
+
 }  // namespace mien::MIEN_LEVEL

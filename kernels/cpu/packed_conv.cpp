@@ -11,6 +11,7 @@ namespace mien::MIEN_LEVEL {
 namespace {
 
 constexpr std::int64_t block_bytes = 256 << 10;
+constexpr std::int64_t near_bytes = 1 << 20;  // weights up to here stay in L2 from block to block
 
 // Where values of the input lie, in floats: the picture itself or the copy with zeros around it.
 struct Source {
@@ -84,6 +85,15 @@ Plan plan_of(const KernelArgs& a) {
   // Too few blocks for the threads: the panels are dealt out as well.
   p.shares_of_panels = p.blocks >= 8 ? 1 : std::min(divide_up(p.panels, tile_panels), divide_up(8, p.blocks));
   return p;
+}
+
+Block block_of(const Plan& p, std::int64_t index) {
+  Block b{};
+  b.image = index / p.blocks_an_image * p.images_a_block;
+  b.images = std::min(p.images_a_block, p.s.n - b.image);
+  b.row = index % p.blocks_an_image * p.rows_a_block;
+  b.rows = std::min(p.rows_a_block, p.s.oh - b.row);
+  return b;
 }
 
 Source source_of_picture(const KernelArgs& a, const Plan& p) {
@@ -203,22 +213,51 @@ PanelOut moved(PanelOut o, std::int64_t pixels) {
   return o;
 }
 
-void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source& from, const Segments& segments, std::int64_t first_panel, std::int64_t end_panel) {
-  const std::int64_t panel_floats = p.s.depth() * panel_cols, pixels = b.images * b.rows * p.s.ow;
+// Memory that will be wanted soon, fetched little by little while tiles are at work.
+struct Stream {
+  const char* data;
+  std::int64_t bytes;
+  // The part [begin, end) of `whole`, one prefetch for each of `steps`.
+  Ahead part(std::int64_t begin, std::int64_t end, std::int64_t whole, std::int64_t steps) const {
+    return {data + bytes * begin / whole, divide_up(bytes * (end - begin) / whole, steps)};
+  }
+};
+
+// The memory that a block reads of the picture, from its first row to its last.
+Stream input_of(const Plan& p, const Block& b, const Source& picture) {
+  const PackedSizes& s = p.s;
+  if (p.planes && b.rows < s.oh) return {nullptr, 0};
+  const std::int64_t first = b.rows == s.oh ? 0 : std::clamp<std::int64_t>(b.row * s.sh - s.top, 0, s.h);
+  const std::int64_t rows = b.rows == s.oh ? s.h : std::min(s.h - first, (b.rows - 1) * s.sh + s.reach_h() + 1);
+  const float* data = picture.data + b.image * picture.image + first * picture.row;
+  return {reinterpret_cast<const char*>(data), 4 * (b.images > 1 ? b.images * picture.image : rows * picture.row)};
+}
+
+// `input`: what the next block will read, spread over the panels of this one.
+void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source& from, const Segments& segments, std::int64_t first_panel,
+               std::int64_t end_panel, const Stream& input, bool weights_far) {
+  const std::int64_t panel_floats = p.s.depth() * panel_cols, pixels = b.images * b.rows * p.s.ow, all = (end_panel - first_panel) * pixels;
   const std::int64_t first_pixel = (b.image * p.s.oh + b.row) * p.s.ow;
   const float* data = from.data + (p.copied ? 0 : b.image * from.image + b.row * p.s.sh * from.row);
   const float* weights = a.in[1].ptr<float>();
   for (std::int64_t panel = first_panel; panel < end_panel; panel += tile_panels) {
-    const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel);
+    const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel), done = (panel - first_panel) * pixels;
     PanelOut out[2];
     for (std::int64_t i = 0; i < panels; ++i) out[i] = panel_out(a, panel + i, first_pixel);
     const float* mine = weights + panel * panel_floats;
-    const auto* next = reinterpret_cast<const char*>(mine + panels * panel_floats);
-    const std::int64_t next_bytes = 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels);
+    // With few tiles a pair the arithmetic hides nothing: fetching ahead would only compete with the loads at hand.
+    const bool fetch = weights_far && pixels >= 3 * tile_rows;
+    const Stream next{reinterpret_cast<const char*>(mine + panels * panel_floats),
+                      fetch ? 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels) : 0};
+    bool turn = false;  // tiles fetch panels and input by turns
     for_tiles(p, b, from, data, [&](const LeftRows& left, std::int64_t pixel, std::int64_t rows) {
       PanelOut here[2];
       for (std::int64_t i = 0; i < panels; ++i) here[i] = moved(out[i], pixel);
-      tile_kernel_of(rows, panels)(left, segments, mine, panel_floats, here, {next + next_bytes * pixel / pixels, next_bytes * rows / pixels / p.s.depth()});
+      const bool both = next.bytes && input.bytes;
+      const std::int64_t end = std::min(pixels, pixel + (both ? 2 : 1) * rows);
+      turn = both ? !turn : next.bytes != 0;
+      const Ahead ahead = turn ? next.part(pixel, end, pixels, p.s.depth()) : input.part(done + panels * pixel, done + panels * end, all, p.s.depth());
+      tile_kernel_of(rows, panels)(left, segments, mine, panel_floats, here, ahead);
     });
   }
 }
@@ -241,19 +280,18 @@ void run(const KernelArgs& a) {
   const std::int64_t pairs = divide_up(p.panels, tile_panels);
   // A block is copied once a share: no more shares than threads then.
   const std::int64_t items = p.blocks * p.shares_of_panels, shares = p.copied ? std::min<std::int64_t>(shares_of(items), num_threads()) : shares_of(items);
+  const std::int64_t weight_bytes = 4 * p.panels * p.s.depth() * panel_cols;
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
     const std::int64_t begin = items * share / shares, end = items * (share + 1) / shares;
     auto* copy = reinterpret_cast<float*>(scratch + offsets_bytes(p) + share * copy_bytes(p));
     for (std::int64_t item = begin; item < end; ++item) {
       const std::int64_t index = item / p.shares_of_panels, part = item % p.shares_of_panels;
-      Block b{};
-      b.image = index / p.blocks_an_image * p.images_a_block;
-      b.images = std::min(p.images_a_block, p.s.n - b.image);
-      b.row = index % p.blocks_an_image * p.rows_a_block;
-      b.rows = std::min(p.rows_a_block, p.s.oh - b.row);
+      const Block b = block_of(p, index);
       if (p.copied && (part == 0 || item == begin)) copy_block(p, b, picture, copy);
       const std::int64_t from = pairs * part / p.shares_of_panels * tile_panels, to = pairs * (part + 1) / p.shares_of_panels * tile_panels;
-      run_block(a, p, b, p.copied ? source_of_copy(copy, p) : picture, segments, from, std::min(to, p.panels));
+      const bool last = index + 1 == p.blocks || part + 1 < p.shares_of_panels;
+      run_block(a, p, b, p.copied ? source_of_copy(copy, p) : picture, segments, from, std::min(to, p.panels),
+                last ? Stream{nullptr, 0} : input_of(p, block_of(p, index + 1), picture), index == 0 || weight_bytes > near_bytes);
     }
   });
 }

@@ -100,7 +100,8 @@ inline void finish(Vec (&acc)[ROWS][PANELS * panel_vecs], const PanelOut* out) {
 
 // b_step: distance of two panels.
 template <int ROWS, int PANELS>
-[[gnu::noinline]] inline void tile(const LeftRows& left, const Segments& segments, const float* b, [[maybe_unused]] std::int64_t b_step, const PanelOut* out, Ahead ahead) {
+[[gnu::noinline]] inline void tile(const LeftRows& left, const Segments& segments, const float* b, [[maybe_unused]] std::int64_t b_step, const PanelOut* out,
+                                   Ahead ahead) {
   constexpr int groups = (ROWS + 2) / 3, vecs = PANELS * panel_vecs;
   Vec acc[ROWS][vecs];
 #pragma GCC unroll 16

@@ -79,80 +79,72 @@ Sizes sizes_of(const Scale& s) {
 
 // --- the layers ------------------------------------------------------------------------------------------------------
 
-// Row p of the pooled first layer out of four rows of the picture; `rows` of its two convolution rows exist. Columns of the first layer end at `columns`.
-void pooled_row(const Weights& w, const float* const* picture, std::int64_t half, std::int64_t rows, std::int64_t columns, float* out, std::int64_t plane) {
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  const Vec none = Set(-infinity);
-  for (std::int64_t x = 0; 2 * x < columns; x += lanes) {
-    float odd_exists[lanes];  // infinity, or minus infinity where column 2p + 1 lies outside
-    for (std::int64_t k = 0; k < lanes; ++k) odd_exists[k] = 2 * (x + k) + 1 < columns ? infinity : -infinity;
-    const Vec limit = Load(odd_exists);
-    for (int o0 = 0; o0 < c1; o0 += first_outputs) {
-      Vec best[first_outputs];
-#pragma GCC unroll 16
-      for (int o = 0; o < first_outputs; ++o) best[o] = none;
-      for (std::int64_t row = 0; row < rows; ++row) {
-        Vec acc[first_outputs][2];
-        start(acc, w.bias1 + o0);
-        const float* tap = w.first + 27 * o0;
-        for (std::int64_t i = 0; i < 3; ++i) {
-          const float* even = picture[row + i] + x;
-          const float* odd = even + half;
+// One row of the first layer at 2 * lanes columns, first_outputs channels: the larger one of each pair of columns, and of what is there already in the second of
+// the two rows that are pooled. Even columns begin at rows[i], odd ones `half` further on. `limit`: infinity, or minus infinity where the odd column lies outside.
+[[gnu::noinline]] void first_tile(const float* const (&rows)[3], std::int64_t half, const float* w, const float* bias, const float* slope, Vec limit, bool second, float* out,
+                                  std::int64_t plane) {
+  Vec acc[first_outputs][2];
+  start(acc, bias);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const float *even = rows[i], *odd = even + half;
 #pragma GCC unroll 3
-          for (int j = 0; j < 3; ++j, tap += 3 * first_outputs) {
-            const float* const at[2] = {(j == 1 ? odd : even + j / 2), (j == 1 ? even + 1 : odd + j / 2)};
-            accumulate<first_outputs, 2>(at, 3, 2 * half, tap, first_outputs, acc);
-          }
-        }
-#pragma GCC unroll 16
-        for (int o = 0; o < first_outputs; ++o) {
-          const Vec slope = Set(w.slope1[o0 + o]);
-          best[o] = Max(best[o], Max(prelu_of(acc[o][0], slope), Min(limit, prelu_of(acc[o][1], slope))));
-        }
-      }
-#pragma GCC unroll 16
-      for (int o = 0; o < first_outputs; ++o) Store(best[o], out + (o0 + o) * plane + x);
+    for (int j = 0; j < 3; ++j, w += 3 * first_outputs) {
+      const float* const at[2] = {(j == 1 ? odd : even + j / 2), (j == 1 ? even + 1 : odd + j / 2)};
+      accumulate<first_outputs, 2>(at, 3, 2 * half, w, first_outputs, acc);
     }
+  }
+#pragma GCC unroll 16
+  for (int o = 0; o < first_outputs; ++o) {
+    const Vec a = Set(slope[o]);
+    Vec best = Max(prelu_of(acc[o][0], a), Min(limit, prelu_of(acc[o][1], a)));
+    if (second) best = Max(Load(out + o * plane), best);
+    Store(best, out + o * plane);
   }
 }
 
-// One tile of a 3x3 layer: lane_outputs channels of R rows at column x.
+// A row of the pooled first layer out of four rows of the picture; `rows` of its two convolution rows exist. Columns of the first layer end at `columns`.
+void pooled_row(const Weights& w, const float* const* picture, std::int64_t half, std::int64_t rows, std::int64_t columns, float* out, std::int64_t plane) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  for (std::int64_t x = 0; 2 * x < columns; x += lanes) {
+    float limit[lanes];
+    for (std::int64_t k = 0; k < lanes; ++k) limit[k] = 2 * (x + k) + 1 < columns ? infinity : -infinity;
+    for (int o = 0; o < c1; o += first_outputs)
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const float* const at[3] = {picture[row] + x, picture[row + 1] + x, picture[row + 2] + x};
+        first_tile(at, half, w.first + 27 * o, w.bias1 + o, w.slope1 + o, Load(limit), row > 0, out + o * plane + x, plane);
+      }
+  }
+}
+
+// R rows of a 3x3 layer with PReLU at one vector of columns: y[r][channel * y_step ..].
 template <int R>
-[[gnu::always_inline]] inline void layer_tile(const float* const* in, std::int64_t channels, std::int64_t plane, std::int64_t x, const float* w, const float* bias,
-                                              Vec (&acc)[lane_outputs][R]) {
-  start(acc, bias);
-  for (std::int64_t i = 0; i < 3; ++i)
-    for (std::int64_t j = 0; j < 3; ++j, w += channels * lane_outputs) {
-      const float* at[R];
-      for (int r = 0; r < R; ++r) at[r] = in[i + r] + x + j;
-      accumulate<lane_outputs, R>(at, channels, plane, w, lane_outputs, acc);
-    }
+void layer_tiles(const float* const* in, std::int64_t channels, std::int64_t plane, std::int64_t x, const float* w, const float* bias, const float* slope, std::int64_t outputs,
+                 float* const* y, std::int64_t y_step) {
+  const float* at[9][R];
+  for (int i = 0; i < 9; ++i)
+    for (int r = 0; r < R; ++r) at[i][r] = in[i / 3 + r] + x + i % 3;
+  for (std::int64_t o = 0; o < outputs; o += lane_outputs) {
+    float* to[R];
+    for (int r = 0; r < R; ++r) to[r] = y[r] + o * y_step;
+    lane_tile<lane_outputs, R>(at, {9, channels, plane, lane_outputs}, w + 9 * channels * o, bias + o, slope + o, to, y_step, lane_outputs);
+  }
 }
 
 template <int R>
 void second_rows(const Weights& w, const float* const* pooled, std::int64_t plane, std::int64_t width, float* const* out, std::int64_t out_plane) {
-  for (std::int64_t x = 0; x < width; x += lanes)
-    for (int o0 = 0; o0 < c2; o0 += lane_outputs) {
-      Vec acc[lane_outputs][R];
-      layer_tile<R>(pooled, c1, plane, x, w.second + 9 * c1 * o0, w.bias2 + o0, acc);
-#pragma GCC unroll 16
-      for (int o = 0; o < lane_outputs; ++o)
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) Store(prelu_of(acc[o][r], Set(w.slope2[o0 + o])), out[r] + (o0 + o) * out_plane + x);
-    }
+  for (std::int64_t x = 0; x < width; x += lanes) {
+    float* to[R];
+    for (int r = 0; r < R; ++r) to[r] = out[r] + x;
+    layer_tiles<R>(pooled, c1, plane, x, w.second, w.bias2, w.slope2, c2, to, out_plane);
+  }
 }
 
 // The third layer at R rows and one vector of columns: to[channel][row][lane].
 template <int R>
 void third_tile(const Weights& w, const float* const* second, std::int64_t plane, std::int64_t x, float* to) {
-  for (int o0 = 0; o0 < c3; o0 += lane_outputs) {
-    Vec acc[lane_outputs][R];
-    layer_tile<R>(second, c2, plane, x, w.third + 9 * c2 * o0, w.bias3 + o0, acc);
-#pragma GCC unroll 16
-    for (int o = 0; o < lane_outputs; ++o)
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) Store(prelu_of(acc[o][r], Set(w.slope3[o0 + o])), to + ((o0 + o) * R + r) * lanes);
-  }
+  float* rows[R];
+  for (int r = 0; r < R; ++r) rows[r] = to + r * lanes;
+  layer_tiles<R>(second, c2, plane, x, w.third, w.bias3, w.slope3, c3, rows, R * lanes);
 }
 
 // Softmax of two classes in float steps: see face/detector.cpp for why no other formula will do.

@@ -79,9 +79,10 @@ Problem make_packed_conv2d(Dice& dice, int number) {
   if (q.activation == Activation::relu) sizes.activation = Activation::none;
   p.set_magnitude_params(sizes);
   p.magnitudes.assign(p.in.size(), true);
-  p.text = std::string("x") + to_string(Shape{n, channels, h, w}) + " kernel " + to_string(Shape{q.kernel[0], q.kernel[1]}) + " stride " + to_string(Shape{q.stride[0], q.stride[1]}) +
-           " padding " + to_string(Shape{q.padding[0], q.padding[1], q.padding[2], q.padding[3]}) + " dilation " + to_string(Shape{q.dilation[0], q.dilation[1]}) + " outputs " +
-           std::to_string(q.outputs) + (depthwise ? " depthwise" : "") + " activation " + std::to_string(static_cast<int>(q.activation)) + (q.residual ? " residual" : "");
+  const auto pair = [](const Pair& v) { return to_string(Shape{v[0], v[1]}); };
+  p.text = "x" + to_string(Shape{n, channels, h, w}) + " kernel " + pair(q.kernel) + " stride " + pair(q.stride) + " dilation " + pair(q.dilation) + " padding " +
+           to_string(Shape{q.padding[0], q.padding[1], q.padding[2], q.padding[3]}) + " outputs " + std::to_string(q.outputs) + (depthwise ? " depthwise" : "") +
+           " activation " + std::to_string(static_cast<int>(q.activation)) + (q.residual ? " residual" : "");
   return p;
 }
 

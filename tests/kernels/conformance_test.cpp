@@ -341,7 +341,8 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
                 << tally.worst;
       for (const auto& [reason, count] : tally.reasons) std::cout << "; " << count << "x " << reason;
       std::cout << "\n";
-      if (wanted.empty()) {
+      const bool bf16_alone = level == Level::amx && std::string(row.name) == "packed_conv2d";  // its problems are in amx_test.cpp
+      if (wanted.empty() && !bf16_alone) {
         INFO(row.name << " at " << name(level) << " declined every problem: it was never compared");
         CHECK(tally.compared > 0);
       }

@@ -97,5 +97,9 @@ Problem make_avg_pool2d(Dice& dice, int number);
 Problem make_avg_pool2d_backward(Dice& dice, int number);
 Problem make_residual(Dice& dice, int number);
 Problem make_concat(Dice& dice, int number);
+// And of conformance_problems_detect_test.cpp.
+Problem make_nms(Dice& dice, int number);
+Problem make_pnet_candidates(Dice& dice, int number);
+Problem make_conv_chain(Dice& dice, int number);
 
 }  // namespace mien::test

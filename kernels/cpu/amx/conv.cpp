@@ -93,33 +93,43 @@ inline void put_line(const float* from, Bf16* to, const Parts& parts) {
 }
 
 // Rows [first, first + count) as row tiles [row tile][step][16 rows][32]; where each row's output pixel lies goes to `pixels`.
-[[gnu::noinline]] void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, float* line, std::int64_t* pixels) {
+void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, float* line, std::int64_t* pixels) {
   const std::int64_t all = steps(p, l), k_size = l.taps * p.c;
+  std::int64_t offset[most_taps], top = 0, bottom = 0, left = 0, right = 0;  // of the taps from the row's own pixel, and how far they reach
+  for (std::int64_t t = 0; t < l.taps; ++t) {
+    const Tap& tap = l.tap[t];
+    offset[t] = (tap.dy * p.w + tap.dx) * p.c;
+    top = std::min(top, tap.dy), bottom = std::max(bottom, tap.dy), left = std::min(left, tap.dx), right = std::max(right, tap.dx);
+  }
   std::int64_t n = first / (l.rows * l.cols), r = first / l.cols % l.rows, q = first % l.cols;
   for (std::int64_t i = 0; i < count; ++i) {
     Bf16* row = to.data + i / tile_size * all * tile_values + i % tile_size * tile_depth;
     const std::int64_t y = r * l.step_y + l.y, x = q * l.step_x + l.x;
-    const auto source = [&](const Tap& t) -> const float* {
-      const std::int64_t sy = y + t.dy, sx = x + t.dx;
-      return sy >= 0 && sy < p.h && sx >= 0 && sx < p.w ? p.x + ((n * p.h + sy) * p.w + sx) * p.c : nullptr;
+    const float* base = p.x + ((n * p.h + y) * p.w + x) * p.c;
+    const bool inside = y + top >= 0 && y + bottom < p.h && x + left >= 0 && x + right < p.w;
+    const auto source = [&](std::int64_t t) -> const float* {
+      const std::int64_t sy = y + l.tap[t].dy, sx = x + l.tap[t].dx;
+      return inside || (sy >= 0 && sy < p.h && sx >= 0 && sx < p.w) ? base + offset[t] : nullptr;
     };
     if (p.c % tile_depth == 0) {
       for (std::int64_t t = 0; t < l.taps; ++t) {
-        const float* from = source(l.tap[t]);
+        const float* from = source(t);
         for (std::int64_t c = 0; c < p.c; c += tile_depth, row += tile_values) put_line(from ? from + c : nullptr, row, to);
       }
     } else if (p.c % 16 == 0) {
       std::int64_t k = 0;
       for (std::int64_t t = 0; t < l.taps; ++t) {
-        const float* from = source(l.tap[t]);
+        const float* from = source(t);
         for (std::int64_t c = 0; c < p.c; c += 16, k += 16) put_half(from ? from + c : nullptr, row + k / tile_depth * tile_values + k % tile_depth, to);
       }
       if (k % tile_depth) put_half(nullptr, row + k / tile_depth * tile_values + 16, to);
     } else {
       for (std::int64_t t = 0; t < l.taps; ++t) {
-        const float* from = source(l.tap[t]);
-        if (from) std::copy_n(from, p.c, line + t * p.c);
-        else std::fill_n(line + t * p.c, p.c, 0.f);
+        const float* from = source(t);
+        for (std::int64_t c = 0; c < p.c; c += 16) {
+          const __mmask16 mask = first_lanes(p.c - c);
+          _mm512_mask_storeu_ps(line + t * p.c + c, mask, from ? _mm512_maskz_loadu_ps(mask, from + c) : _mm512_setzero_ps());
+        }
       }
       std::fill(line + k_size, line + all * tile_depth, 0.f);
       for (std::int64_t s = 0; s < all; ++s) put_line(line + s * tile_depth, row + s * tile_values, to);
@@ -134,7 +144,7 @@ inline void put_line(const float* from, Bf16* to, const Parts& parts) {
 }
 
 // Output tiles of gathered rows: straight into y where whole tiles lie there densely, else through a buffer.
-[[gnu::noinline]] void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
+void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
   const std::int64_t all = steps(p, l);
   for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
     for (std::int64_t row = 0; row < count; row += 2 * tile_size) {

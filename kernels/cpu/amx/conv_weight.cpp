@@ -79,34 +79,42 @@ Plan make_plan(const KernelArgs& a) {
   return p;
 }
 
-// Pictures [first, last): where the pixel of every place of the grid lies, null outside. Left: of residue (ry, rx) of x, right: of gy.
+// Pictures [first, last), pointwise: pixels.
 struct Chunk {
   std::int64_t first, last;
 };
-void left_lines(const Plan& p, const Chunk& k, std::int64_t ry, std::int64_t rx, std::int64_t at, const float** lines) {
-  const ConvSizes& s = p.s;
-  for (std::int64_t i = 0; i < tile_depth; ++i) {
-    const std::int64_t place = at + i;
-    if (p.pointwise) {
-      lines[i] = k.first + place < k.last ? p.left + (k.first + place) * p.left_c : nullptr;
-      continue;
+
+// Walks over the places of a chunk's grid and says where the pixel of each lies, null outside. Divisions only at the start: they would cost more than
+// the packing of a few channels.
+class Walk {
+ public:
+  // of `data` with pictures of h x w pixels of c channels; place (y, x) of the grid is pixel (y * sy + y0, x * sx + x0).
+  Walk(const Plan& p, const Chunk& k, const float* data, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t sy, std::int64_t y0, std::int64_t sx, std::int64_t x0)
+      : data_(data), last_(k.last), grid_h_(p.grid_h), grid_w_(p.grid_w), h_(h), w_(w), c_(c), sy_(sy), y0_(y0), sx_(sx), x0_(x0), n_(k.first), flat_(p.pointwise) {}
+  // The next 32 places.
+  void next(const float** lines) {
+    for (std::int64_t i = 0; i < tile_depth; ++i) {
+      if (flat_) {
+        lines[i] = n_ < last_ ? data_ + n_ * c_ : nullptr;
+        ++n_;
+        continue;
+      }
+      const std::int64_t y = y_ * sy_ + y0_, x = x_ * sx_ + x0_;
+      lines[i] = n_ < last_ && y >= 0 && y < h_ && x >= 0 && x < w_ ? data_ + ((n_ * h_ + y) * w_ + x) * c_ : nullptr;
+      if (++x_ < grid_w_) continue;
+      x_ = 0;
+      if (++y_ < grid_h_) continue;
+      y_ = 0;
+      ++n_;
     }
-    const std::int64_t n = k.first + place / (p.grid_h * p.grid_w), y = place / p.grid_w % p.grid_h * s.sh + ry - s.ph, x = place % p.grid_w * s.sw + rx - s.pw;
-    lines[i] = n < k.last && y >= 0 && y < s.h && x >= 0 && x < s.w ? p.left + ((n * s.h + y) * s.w + x) * s.c : nullptr;
   }
-}
-void right_lines(const Plan& p, const Chunk& k, std::int64_t at, const float** lines) {
-  const ConvSizes& s = p.s;
-  for (std::int64_t i = 0; i < tile_depth; ++i) {
-    const std::int64_t place = at + i;
-    if (p.pointwise) {
-      lines[i] = k.first + place < k.last ? p.right + (k.first + place) * p.right_c : nullptr;
-      continue;
-    }
-    const std::int64_t n = k.first + place / (p.grid_h * p.grid_w), y = place / p.grid_w % p.grid_h, x = place % p.grid_w;
-    lines[i] = n < k.last && y < s.oh && x < s.ow ? p.right + ((n * s.oh + y) * s.ow + x) * s.o : nullptr;
-  }
-}
+
+ private:
+  const float* data_;
+  std::int64_t last_, grid_h_, grid_w_, h_, w_, c_, sy_, y0_, sx_, x0_;
+  std::int64_t n_, y_ = 0, x_ = 0;
+  bool flat_;
+};
 
 // Adds a chunk to the sums of row tiles [tile, tile + tiles).
 void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, Bf16* left, Bf16* right, float* sums) {
@@ -114,9 +122,10 @@ void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
   const float* lines[tile_depth];
   const std::int64_t wide_x = std::min(s.sw, (s.kw - 1) * s.dw + 1), residue_values = p.tiles_per_share() * tile_size * p.plane, steps = p.range / tile_depth;
   const Parts to_left{left, p.left_part(), p.parts}, to_right{right, p.right_part(), p.parts};
-  for (std::int64_t residue = 0; residue < p.residues; ++residue)
+  for (std::int64_t residue = 0; residue < p.residues; ++residue) {
+    Walk walk(p, k, p.left, s.h, s.w, p.left_c, s.sh, residue / wide_x - s.ph, s.sw, residue % wide_x - s.pw);
     for (std::int64_t at = 0; at < p.plane; at += tile_depth) {
-      left_lines(p, k, residue / wide_x, residue % wide_x, at, lines);
+      walk.next(lines);
       for (std::int64_t t = 0; t < tiles; ++t) {
         const std::int64_t c = (tile + t) * tile_size;
         // Moved starts need planes; whole tiles in a row are read faster.
@@ -124,8 +133,10 @@ void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
         else pack_lines(lines, c, p.left_c - c, Side::left, to_left, residue * residue_values + t * tile_size * p.plane + at, p.plane);
       }
     }
+  }
+  Walk walk(p, k, p.right, s.oh, s.ow, p.right_c, 1, 0, 1, 0);
   for (std::int64_t at = 0; at < p.range; at += tile_depth) {
-    right_lines(p, k, at, lines);
+    walk.next(lines);
     for (std::int64_t o = 0; o < p.right_c; o += tile_size)
       pack_lines(lines, o, p.right_c - o, Side::right, to_right, (o / tile_size * steps + at / tile_depth) * tile_values);
   }

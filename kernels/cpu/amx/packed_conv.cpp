@@ -17,13 +17,15 @@ struct Plan {
   Activation activation;
   std::int64_t rows_at_once, column_shares, panels;
   bool in_place;
+  bool flat;  // few channels: k = (tap, channel) without gaps, the weights are packed again so
 
   std::int64_t pixels() const { return s.n * s.oh * s.ow; }
-  std::int64_t steps() const { return s.taps() * channel_steps; }
+  std::int64_t steps() const { return flat ? steps_of(s.depth()) : s.taps() * channel_steps; }
   std::int64_t blocks() const { return (pixels() + rows_at_once - 1) / rows_at_once; }
   std::int64_t panel_values() const { return steps() * tile_values; }
   std::int64_t share_values() const { return rows_at_once * steps() * tile_depth; }
-  std::int64_t bytes() const { return 2 * 4 * panels * tile_size + max_shares * 2 * share_values(); }
+  std::int64_t flat_values() const { return flat ? panels * panel_values() : 0; }
+  std::int64_t bytes() const { return 2 * 4 * panels * tile_size + 2 * flat_values() + max_shares * 2 * share_values(); }
 };
 
 Plan make_plan(const KernelArgs& a) {
@@ -38,6 +40,7 @@ Plan make_plan(const KernelArgs& a) {
   }
   p.activation = a.get<PackedConvParams>().activation;
   p.channel_steps = steps_of(s.c);
+  p.flat = s.c <= tile_depth / 2 && s.taps() > 1 && s.taps() <= 64;
   for (const View& y : a.out) p.panels += tiles_of(y.size(1));
   p.in_place = s.taps() == 1 && s.c % tile_depth == 0 && s.sh == 1 && s.sw == 1 && !s.leaves();
   // A block's tiles stay in the second cache beside a stream of weights.
@@ -46,28 +49,84 @@ Plan make_plan(const KernelArgs& a) {
   return p;
 }
 
-// Rows [first, first + count) as [row tile][step][16 rows][32 channels]; channels past C are zeros.
+// The weights of a few channels, from [tap][32 channels] to k without gaps.
+void pack_flat(const Plan& p, Bf16* to) {
+  std::fill_n(to, p.flat_values(), Bf16{0});
+  for (std::int64_t panel = 0; panel < p.panels; ++panel)
+    for (std::int64_t k = 0; k < p.s.depth(); ++k) {
+      const std::int64_t tap = k / p.s.c, c = k % p.s.c;
+      const Bf16* from = p.weights + (panel * p.s.taps() + tap) * tile_values + c / 2 * tile_depth + c % 2;
+      Bf16* out = to + panel * p.panel_values() + k / tile_depth * tile_values + k % tile_depth / 2 * tile_depth + k % 2;
+      for (std::int64_t col = 0; col < tile_size; ++col) out[2 * col] = from[2 * col];
+    }
+}
+
+inline __mmask32 first_halves(std::int64_t n) { return n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1; }
+// n values, whole vectors and a rest; zeros from a null pointer.
+inline void copy_values(const Bf16* from, std::int64_t n, Bf16* to) {
+  for (std::int64_t i = 0; i < n; i += tile_depth) {
+    const __mmask32 mask = first_halves(n - i);
+    _mm512_mask_storeu_epi16(to + i, mask, from ? _mm512_maskz_loadu_epi16(mask, from + i) : _mm512_setzero_si512());
+  }
+}
+
+// What lies under the taps of one row, as lines of 32 values in [step][16 rows][32]; channels past C are zeros.
+class RowGather {
+ public:
+  explicit RowGather(const Plan& p) : p_(p), s_(p.s), whole_(p.s.c / tile_depth), rest_(first_halves(p.s.c % tile_depth)) {}
+  // `base`: the pixel under the first tap of the row, at (y, x) of the picture, perhaps outside of it.
+  void put(const Bf16* base, std::int64_t y, std::int64_t x, Bf16* row) const {
+    const bool inside = y >= 0 && y + s_.reach_h() < s_.h && x >= 0 && x + s_.reach_w() < s_.w;
+    if (p_.flat) return put_flat(base, y, x, inside, row);
+    const std::int64_t down = s_.dh * s_.w * p_.x_step, right = s_.dw * p_.x_step;
+    for (std::int64_t ky = 0; ky < s_.kh; ++ky) {
+      const Bf16* from = base + ky * down;
+      for (std::int64_t kx = 0; kx < s_.kw; ++kx, from += right) row = inside || within(y + ky * s_.dh, x + kx * s_.dw) ? copy(from, row) : clear(row);
+    }
+  }
+
+ private:
+  bool within(std::int64_t y, std::int64_t x) const { return y >= 0 && y < s_.h && x >= 0 && x < s_.w; }
+  Bf16* copy(const Bf16* from, Bf16* row) const {
+    for (std::int64_t k = 0; k < whole_; ++k, row += tile_values) _mm512_store_si512(row, _mm512_loadu_si512(from + k * tile_depth));
+    if (!rest_) return row;
+    _mm512_store_si512(row, _mm512_maskz_loadu_epi16(rest_, from + whole_ * tile_depth));
+    return row + tile_values;
+  }
+  Bf16* clear(Bf16* row) const {
+    for (std::int64_t k = 0; k < p_.channel_steps; ++k, row += tile_values) _mm512_store_si512(row, _mm512_setzero_si512());
+    return row;
+  }
+  void put_flat(const Bf16* base, std::int64_t y, std::int64_t x, bool inside, Bf16* row) const {
+    alignas(64) Bf16 line[64 * tile_depth / 2];
+    const std::int64_t c = s_.c, depth = s_.depth();
+    for (std::int64_t ky = 0; ky < s_.kh; ++ky) {
+      const Bf16* from = base + ky * s_.dh * s_.w * p_.x_step;
+      Bf16* to = line + ky * s_.kw * c;
+      if (inside && s_.dw == 1 && p_.x_step == c) copy_values(from, s_.kw * c, to);
+      else
+        for (std::int64_t kx = 0; kx < s_.kw; ++kx)
+          copy_values(inside || within(y + ky * s_.dh, x + kx * s_.dw) ? from + kx * s_.dw * p_.x_step : nullptr, c, to + kx * c);
+    }
+    for (std::int64_t k = 0; k < depth; k += tile_depth, row += tile_values) _mm512_store_si512(row, _mm512_maskz_loadu_epi16(first_halves(depth - k), line + k));
+  }
+
+  const Plan& p_;
+  const PackedSizes& s_;
+  std::int64_t whole_;
+  __mmask32 rest_;
+};
+
+// Rows [first, first + count) as [row tile][step][16 rows][32].
 void gather(const Plan& p, std::int64_t first, std::int64_t count, Bf16* to) {
   const PackedSizes& s = p.s;
-  const std::int64_t whole = s.c / tile_depth, rest = s.c % tile_depth;
-  const auto mask = static_cast<__mmask32>((std::uint64_t{1} << rest) - 1);
+  const RowGather row(p);
   std::int64_t n = first / (s.oh * s.ow), oy = first / s.ow % s.oh, ox = first % s.ow;
-  for (std::int64_t i = 0; i < count; ++i) {
-    Bf16* row = to + i / tile_size * p.panel_values() + i % tile_size * tile_depth;
-    for (std::int64_t ky = 0; ky < s.kh; ++ky) {
-      const std::int64_t y = oy * s.sh - s.top + ky * s.dh;
-      for (std::int64_t kx = 0; kx < s.kw; ++kx) {
-        const std::int64_t x = ox * s.sw - s.left + kx * s.dw;
-        const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
-        const Bf16* from = p.x + ((n * s.h + y) * s.w + x) * p.x_step;
-        for (std::int64_t k = 0; k < whole; ++k, row += tile_values) _mm512_store_si512(row, inside ? _mm512_loadu_si512(from + k * tile_depth) : _mm512_setzero_si512());
-        if (rest) {
-          _mm512_store_si512(row, inside ? _mm512_maskz_loadu_epi16(mask, from + whole * tile_depth) : _mm512_setzero_si512());
-          row += tile_values;
-        }
-      }
-    }
-    if (++ox < s.ow) continue;
+  for (std::int64_t i = 0; i < count;) {
+    const std::int64_t y = oy * s.sh - s.top;
+    const Bf16* line = p.x + ((n * s.h + y) * s.w - s.left) * p.x_step;
+    for (; ox < s.ow && i < count; ++ox, ++i)
+      row.put(line + ox * s.sw * p.x_step, y, ox * s.sw - s.left, to + i / tile_size * p.panel_values() + i % tile_size * tile_depth);
     ox = 0;
     if (++oy < s.oh) continue;
     oy = 0;
@@ -139,10 +198,15 @@ void multiply_block(const KernelArgs& a, const Plan& s, std::int64_t first, std:
 }
 
 void run(const KernelArgs& a) {
-  const Plan s = make_plan(a);
+  Plan s = make_plan(a);
   auto* bias = static_cast<float*>(a.workspace);
   float* slope = bias + s.panels * tile_size;
-  auto* scratch = reinterpret_cast<Bf16*>(slope + s.panels * tile_size);
+  auto* flat = reinterpret_cast<Bf16*>(slope + s.panels * tile_size);
+  Bf16* scratch = flat + s.flat_values();
+  if (s.flat) {
+    pack_flat(s, flat);
+    s.weights = flat;
+  }
   std::fill_n(bias, 2 * s.panels * tile_size, 0.f);
   const PackedExtras extras = packed_extras(a);
   std::int64_t channel = 0, at = 0;

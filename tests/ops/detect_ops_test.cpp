@@ -1,0 +1,121 @@
+// The ops of a face detector beside each other and beside their reference kernels.
+#include <chrono>
+
+#include "catch.h"
+#include "mien/kernels/kernel.h"
+#include "mien/ops/conv_chain.h"
+#include "mien/ops/factory.h"
+#include "mien/ops/nms.h"
+#include "mien/ops/packed_conv.h"
+#include "mien/ops/pnet.h"
+#include "mien/tensor/generator.h"
+
+namespace mien::test {
+namespace {
+
+struct Capped {  // what follows runs at this level
+  explicit Capped(Level level) { set_max_cpu_level(level); }
+  ~Capped() { set_max_cpu_level(before); }
+  Level before = max_cpu_level();
+};
+
+Tensor bytes(const Shape& shape, std::uint64_t seed) {
+  const Tensor t = Tensor::empty(shape, DType::u8);
+  for (std::int64_t i = 0; i < t.numel(); ++i) t.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(philox_integer(seed, 0, static_cast<std::uint64_t>(i), 256));
+  return t;
+}
+Tensor values(const Shape& shape, std::uint64_t seed, float scale) {
+  const Tensor t = Tensor::empty(shape);
+  for (std::int64_t i = 0; i < t.numel(); ++i) t.data<float>()[i] = (philox_uniform(seed, 1, static_cast<std::uint64_t>(i)) - .5f) * 2 * scale;
+  return t;
+}
+
+PnetWeights random_pnet() {
+  const Shape shapes[13] = {{10, 3, 3, 3}, {10}, {10}, {16, 10, 3, 3}, {16}, {16}, {32, 16, 3, 3}, {32}, {32}, {2, 32, 1, 1}, {2}, {4, 32, 1, 1}, {4}};
+  PnetWeights w;
+  for (std::size_t k = 0; k < 13; ++k) w[k] = values(shapes[k], 10 + k, .3f);
+  return w;
+}
+
+template <class F>
+std::string message(const F& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("pnet_candidates keeps what reaches the threshold, in the same order, to the bit", "[ops][detector]") {
+  const Tensor pixels = bytes({120, 150, 3}, 1), image = pixels.as_strided({3, 120, 150}, {1, 450, 3}, 0);
+  const Tensor sizes = Tensor::from({std::int64_t{101}, std::int64_t{130}, std::int64_t{50}, std::int64_t{60}, std::int64_t{11}, std::int64_t{12}}, {3, 2});
+  const PnetWeights weights = random_pnet();
+  const PnetCandidates all = pnet_candidates(image, sizes, weights, 0);
+  const std::int64_t *cells = all.cells.data<std::int64_t>(), *counts = all.counts.data<std::int64_t>();
+  REQUIRE((counts[0] == 46 * 60 && counts[1] == 20 * 25 && counts[2] == 1));
+  for (const float threshold : {.4f, .5f, .55f, 1.f}) {
+    const PnetCandidates some = pnet_candidates(image, sizes, weights, threshold);
+    std::int64_t at = 0, first = 0;
+    for (std::int64_t s = 0; s < 3; first += counts[s++]) {
+      const std::int64_t before = at;
+      for (std::int64_t i = first; i < first + counts[s]; ++i) {
+        const float* v = all.values.data<float>() + 5 * i;
+        if (!(v[0] >= threshold)) continue;
+        REQUIRE(some.cells.data<std::int64_t>()[at] == cells[i]);
+        REQUIRE(std::equal(v, v + 5, some.values.data<float>() + 5 * at));
+        ++at;
+      }
+      CHECK(some.counts.data<std::int64_t>()[s] == at - before);
+    }
+  }
+}
+
+TEST_CASE("pnet_candidates names what does not fit", "[ops][error]") {
+  const PnetWeights weights = random_pnet();
+  const Tensor image = bytes({3, 20, 20}, 1), sizes = Tensor::from({std::int64_t{12}, std::int64_t{12}}, {1, 2});
+  CHECK(message([&] { pnet_candidates(values({3, 20, 20}, 1, 1), sizes, weights, .6f); }) == "pnet_candidates: the picture must be u8, got f32[3, 20, 20].");
+  CHECK(message([&] { pnet_candidates(bytes({1, 20, 20}, 1), sizes, weights, .6f); }).find("[3, H, W]") != std::string::npos);
+  CHECK(message([&] { pnet_candidates(image, Tensor::from({std::int64_t{10}, std::int64_t{12}}, {1, 2}), weights, .6f); }).find("scale 0 must be 11 to 32767 pixels") !=
+        std::string::npos);
+  PnetWeights wrong = weights;
+  wrong[3] = values({16, 10, 1, 1}, 1, 1);
+  CHECK(message([&] { pnet_candidates(image, sizes, wrong, .6f); }).find("parameter 3 must be f32[16, 10, 3, 3]") != std::string::npos);
+}
+
+TEST_CASE("conv_chain names what does not fit", "[ops][error]") {
+  const Tensor x = values({2, 3, 8, 8}, 1, 1), packed = pack_conv_weights(values({20, 3, 3, 3}, 2, 1)), bias = values({20}, 3, 1);
+  const auto run = [&](const ConvChainWeights& w, const ChainLayer& l) { return message([&] { conv_chain(x, {{w}}, {{l}}); }); };
+  CHECK(run({packed, bias, {}}, {.channels = 20, .kernel = 3}) == "accepted");
+  CHECK(run({packed, bias, {}}, {.channels = 20, .kernel = 3, .prelu = true}).find("needs a slope if and only if") != std::string::npos);
+  CHECK(run({packed, bias, {}}, {.channels = 40, .kernel = 3}).find("layer 0 expects packed weights [3, 27, 16]") != std::string::npos);
+  CHECK(run({packed, values({19}, 3, 1), {}}, {.channels = 20, .kernel = 3}).find("expects a bias [20]") != std::string::npos);
+  CHECK(run({packed, bias, {}}, {.channels = 20, .kernel = 9}).find("has a kernel of 9") != std::string::npos);
+  CHECK(message([&] { conv_chain(x, {}, {}); }).find("expects 1 to 8 layers") != std::string::npos);
+}
+
+TEST_CASE("nms of 10,000 candidates and of none", "[ops][detector]") {
+  CHECK(nms(Tensor::empty({0, 4}), Tensor::empty({0}), .5).numel() == 0);
+  // A crowd as P-Net makes it: windows of a few sizes on a lattice, scores that tie often.
+  const std::int64_t n = 10000;
+  const Tensor boxes = Tensor::empty({n, 4}), scores = Tensor::empty({n});
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto draw = [&](std::uint64_t stream, std::int64_t range) { return static_cast<float>(philox_integer(3, stream, static_cast<std::uint64_t>(i), range)); };
+    const float side = 20.f * static_cast<float>(1 << static_cast<int>(draw(0, 5))), x = 3 * draw(1, 640), y = 3 * draw(2, 360);
+    const float corners[4] = {x, y, x + side, y + side};
+    std::copy_n(corners, 4, boxes.data<float>() + 4 * i);
+    scores.data<float>()[i] = .6f + .001f * draw(3, 400);
+  }
+  for (const NmsMode mode : {NmsMode::union_, NmsMode::min})
+    for (const double threshold : {.3, .7}) {
+      const Tensor fast = nms(boxes, scores, threshold, mode);
+      const Capped ref(Level::ref);
+      const Tensor slow = nms(boxes, scores, threshold, mode);
+      REQUIRE(fast.numel() == slow.numel());
+      CHECK(std::equal(fast.data<std::int64_t>(), fast.data<std::int64_t>() + fast.numel(), slow.data<std::int64_t>()));
+    }
+}
+
+}  // namespace mien::test
