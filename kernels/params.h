@@ -2,6 +2,7 @@
 // Shapes are logical (NCHW) and strides free, unless a comment says otherwise.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -67,7 +68,7 @@ struct ConvChainParams {
   std::array<ChainLayer, max_chain_layers> layer{};
 };
 // Windows of a pool with stride 2 along a side, rounded up; a last window that would begin outside is dropped.
-inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : (side - pool + 1) / 2 + 1; }
+inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : std::min((side - pool + 1) / 2, (side - 1) / 2) + 1; }
 
 // max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]
