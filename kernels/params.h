@@ -67,7 +67,10 @@ struct ConvChainParams {
   std::array<ChainLayer, max_chain_layers> layer{};
 };
 // Windows of a pool with stride 2 along a side, rounded up; a last window that would begin outside is dropped.
-inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : (side - pool + 1) / 2 + 1; }
+inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) {
+  const std::int64_t windows = side <= pool ? 1 : (side - pool + 1) / 2 + 1;
+  return 2 * (windows - 1) >= side ? windows - 1 : windows;
+}
 
 // max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
 // max_pool2d_backward:  in gy, index                out gx[N,C,H,W]

@@ -76,7 +76,7 @@ TEST_CASE("pnet_candidates keeps what reaches the threshold, in the same order, 
 TEST_CASE("pnet_candidates names what does not fit", "[ops][error]") {
   const PnetWeights weights = random_pnet();
   const Tensor image = bytes({3, 20, 20}, 1), sizes = Tensor::from({std::int64_t{12}, std::int64_t{12}}, {1, 2});
-  CHECK(message([&] { pnet_candidates(values({3, 20, 20}, 1, 1), sizes, weights, .6f); }) == "pnet_candidates: the picture must be u8, got f32[3, 20, 20].");
+  CHECK(message([&] { pnet_candidates(values({3, 20, 20}, 1, 1), sizes, weights, .6f); }) == "pnet_candidates: the picture must be u8, got f32[3, 20, 20]");
   CHECK(message([&] { pnet_candidates(bytes({1, 20, 20}, 1), sizes, weights, .6f); }).find("[3, H, W]") != std::string::npos);
   CHECK(message([&] { pnet_candidates(image, Tensor::from({std::int64_t{10}, std::int64_t{12}}, {1, 2}), weights, .6f); }).find("scale 0 must be 11 to 32767 pixels") !=
         std::string::npos);
