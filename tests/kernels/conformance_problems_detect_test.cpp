@@ -9,9 +9,10 @@ Problem make_nms(Dice& dice, int number) {
   const Kind kind(number, dice);
   const std::int64_t n = kind.empty ? 0 : kind.big ? 400 : dice.integer(1, 40);
   const double size = dice.one_of({4., 40., 400.});  // of the picture: crowded or sparse
+  const double steps = kind.whole ? 1 : 4;  // a lattice on which f32 is exact: no pair lies within rounding of the threshold
   std::vector<double> boxes;
   for (std::int64_t i = 0; i < n; ++i) {
-    const auto draw = [&](double low, double high) { return kind.whole ? std::floor(dice.uniform(low, high)) : dice.uniform(low, high); };
+    const auto draw = [&](double low, double high) { return std::floor(dice.uniform(low, high) * steps) / steps; };
     const double x = draw(-size, size), y = draw(-size, size);
     const double wide = dice.chance(.05) ? 3 * size : dice.chance(.05) ? -2 : 20;  // some cover everything, some are turned inside out
     for (const double v : {x, y, x + draw(0, wide), y + draw(0, wide)}) boxes.push_back(v);
@@ -23,7 +24,7 @@ Problem make_nms(Dice& dice, int number) {
   if (kind.nan) spoil(p.in[dice.chance(.5) ? 0 : 1], dice);
   p.out.push_back({{n}, DType::i64, dice.chance(.9) ? Order::contiguous : Order::stepped, {}});
   p.out.push_back({{1}, DType::i64, Order::contiguous, {}});
-  p.set_params(NmsParams{dice.one_of({0., .37, .5}), dice.chance(.5) ? NmsMode::union_ : NmsMode::min, dice.chance(.5) ? 1 : 0});
+  p.set_params(NmsParams{dice.one_of({0., .3719, .5}), dice.chance(.5) ? NmsMode::union_ : NmsMode::min, dice.chance(.5) ? 1 : 0});
   p.exact = true;
   return p;
 }
