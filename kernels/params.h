@@ -134,12 +134,13 @@ struct SoftmaxParams {
   int dim = 0;
   bool log = false;
 };
-// batch_norm (training): in x[N,C,...], weight[C], bias[C]; out y, mean[C], invstd[C] (biased variance). `relu`: y = max(y, 0) in the same pass.
-// batch_norm_backward: in g, x, weight, mean, invstd, (bias[C] with `relu`, whose mask is made anew from x); out gx, gw, gb.
+// batch_norm (training): in x[N,C,...], weight[C], bias[C], (slope[C] of prelu); out y, mean[C], invstd[C] (biased variance). The activation follows in the
+//   same pass.
+// batch_norm_backward: in g, x, weight, mean, invstd, (bias[C] with an activation, whose input is made anew from x), (slope[C]); out gx, gw, gb, (gslope).
 // channel_affine: in x[N,C,...], scale[C], shift[C]; out y = x * scale[c] + shift[c]. No parameters.
 struct NormParams {
   double eps = 1e-5;
-  bool relu = false;
+  Activation activation = Activation::none;
 };
 // residual: in x, h; out y = x + scale * h, and max(y, 0) with `relu`.
 struct ResidualParams {

@@ -85,7 +85,11 @@ Tensor BatchNorm2d::operator()(const Tensor& x) {
   return batch_norm(x, weight, bias, running_mean, running_var, {.training = training(), .eps = options.eps, .momentum = options.momentum});
 }
 Tensor BatchNorm2d::with_relu(const Tensor& x) {
-  return batch_norm(x, weight, bias, running_mean, running_var, {.training = training(), .eps = options.eps, .momentum = options.momentum, .relu = true});
+  return batch_norm(x, weight, bias, running_mean, running_var, {.training = training(), .eps = options.eps, .momentum = options.momentum, .activation = Activation::relu});
+}
+Tensor BatchNorm2d::with_prelu(const Tensor& x, const PReLU& prelu) {
+  return batch_norm(x, weight, bias, running_mean, running_var,
+                    {.training = training(), .eps = options.eps, .momentum = options.momentum, .activation = Activation::prelu}, prelu.weight);
 }
 void BatchNorm2d::visit(Visitor& v) {
   v("weight", weight);

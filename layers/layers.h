@@ -72,6 +72,7 @@ class BatchNorm2d : public Module {  // also for [N, C]
   explicit BatchNorm2d(const NormOptions& options);
   Tensor operator()(const Tensor& x);  // not const: training updates the running statistics
   Tensor with_relu(const Tensor& x);   // relu of it, in one pass
+  Tensor with_prelu(const Tensor& x, const PReLU& prelu);  // so too; a slope for each channel
   void visit(Visitor& v) override;
   std::string label() const override;
   const NormOptions options;

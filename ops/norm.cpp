@@ -7,6 +7,7 @@
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/op.h"
+#include "mien/ops/prelu.h"
 #include "mien/ops/reduce.h"
 #include "mien/ops/table.h"
 #include "mien/ops/unary.h"
@@ -31,19 +32,22 @@ void infer(Inputs in, const void*, Outputs& out) {
   out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
   out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
 }
-Saves saves(const void* params) { return {bit(0) | bit(1) | (static_cast<const NormParams*>(params)->relu ? bit(2) : 0), bit(1) | bit(2)}; }
+Saves saves(const void* params) {
+  const bool active = static_cast<const NormParams*>(params)->activation != Activation::none;
+  return {bit(0) | bit(1) | (active ? bit(2) | bit(3) : 0), bit(1) | bit(2)};
+}
 void vjp(const Vjp& v) {
   if (!v.grads[0].defined()) return;
   const auto& p = v.get<NormParams>();
-  const Tensor in[] = {v.grads[0], v.inputs[0], v.inputs[1], v.outputs[1], v.outputs[2], v.inputs[2]};
-  auto g = apply_all(op_batch_norm_backward, Inputs(in, p.relu ? 6 : 5), p);
-  for (std::size_t i = 0; i < 3; ++i)
+  std::vector<Tensor> in{v.grads[0], v.inputs[0], v.inputs[1], v.outputs[1], v.outputs[2]};
+  if (p.activation != Activation::none) in.insert(in.end(), v.inputs.begin() + 2, v.inputs.end());
+  auto g = apply_all(op_batch_norm_backward, in, p);
+  for (std::size_t i = 0; i < g.size(); ++i)
     if (v.needs[i]) v.result[i] = g[i];
 }
 void infer_backward(Inputs in, const void*, Outputs& out) {
   out.push_back(spec_like(in[1]));
-  out.push_back(spec_like(in[2]));
-  out.push_back(spec_like(in[2]));
+  for (std::size_t i = 0; i < (in.size() > 6 ? 3 : 2); ++i) out.push_back(spec_like(in[2]));
 }
 
 // [C] as [1, C, 1, ...], to broadcast against x.
@@ -69,21 +73,25 @@ void infer_affine(Inputs in, const void*, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1) | bit(2), .save_outputs = bit(1) | bit(2),
+constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1) | bit(2) | bit(3), .save_outputs = bit(1) | bit(2),
                                  .kernels = {&ref::batch_norm_entry, &CpuTable::batch_norm}, .saves = saves};
 constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry, &CpuTable::batch_norm_backward}};
 constinit const Op op_channel_affine{.name = "channel_affine", .infer = infer_affine, .vjp = vjp_affine, .save_inputs = bit(0) | bit(1),
                                      .kernels = {&ref::channel_affine_entry, &CpuTable::channel_affine}, .fusion = Fusion::elementwise};
 
-Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o) {
-  const Tensor all[] = {x, weight, bias, running_mean, running_var};
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o, const Tensor& slope) {
+  const bool sloped = o.activation == Activation::prelu;
+  if (sloped != slope.defined()) throw ValueError("batch_norm", sloped ? "prelu needs a slope" : "a slope is for prelu only");
+  std::vector<Tensor> all{x, weight, bias, running_mean, running_var};
+  if (sloped) all.push_back(slope);
   check_channels(all);
   if (!o.training) {
     const Tensor scale = mul(weight, rsqrt(affine(running_var, 1, o.eps)));
     const Tensor y = apply(op_channel_affine, {x, scale, sub(bias, mul(running_mean, scale))});
-    return o.relu ? relu(y) : y;
+    return o.activation == Activation::relu ? relu(y) : sloped ? prelu(y, slope) : y;
   }
-  const auto out = apply_all(op_batch_norm, {x, weight, bias}, NormParams{o.eps, o.relu});
+  const NormParams p{o.eps, o.activation};
+  const auto out = sloped ? apply_all(op_batch_norm, {x, weight, bias, slope}, p) : apply_all(op_batch_norm, {x, weight, bias}, p);
   if (recomputing()) return out[0];  // the statistics have seen this batch
   const NoGrad guard;
   const double n = static_cast<double>(x.numel() / x.size(1));

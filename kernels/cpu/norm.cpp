@@ -1,10 +1,11 @@
-// Batch normalisation with the statistics of the batch, and its gradient. Semantics: kernels/ref/norm.cpp.
+// Batch normalisation with the statistics of the batch, what follows it (ReLU, PReLU), and the gradient of both. Semantics: kernels/ref/norm.cpp.
 //
 // Sums are made in floats over a chunk that stays in the first cache, the variance about the chunk's own mean; chunks are joined in doubles
 // (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979), share by share, in order.
 #include <cmath>
 
 #include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/select.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -21,15 +22,55 @@ void join(Moments& a, double count_a, const Moments& b, double count_b) {
   a.squares += b.squares + d * d * share * count_a;
 }
 
-// y = (x - mean) * scale + shift, and with RELU max(y, 0), which lets NaN through.
+// What follows the normalised value v, and what of a gradient reaches it. NaN goes through.
+template <Activation A>
+inline float activate(float v, float slope) {
+  const float low = A == Activation::prelu ? slope * v : 0.f;
+  if (A == Activation::relu) return v <= 0 ? 0.f : v;
+  return A == Activation::none || v > 0 ? v : low;
+}
+template <Activation A>
+inline float gradient(float g, float v, float slope) {
+  const float low = A == Activation::prelu ? slope * g : 0.f;
+  if (A == Activation::relu) return v <= 0 ? 0.f : g;
+  return A == Activation::none || v > 0 ? g : low;
+}
+// The same for vectors.
+template <Activation A>
+inline Vec activate(Vec v, Vec slope) {
+  if (A == Activation::relu) return Max(Set(0), v);
+  return A == Activation::none ? v : Select(Positive(v), v, Mul(slope, v));
+}
+template <Activation A>
+inline Vec gradient(Vec g, Vec v, Vec slope) {
+  if (A == Activation::none) return g;
+  return Select(Positive(v), g, A == Activation::relu ? Set(0) : Mul(slope, g));
+}
+using Whole = std::integral_constant<std::int64_t, lanes>;
+// f(first channel, channels) for all vectors of a pixel; the number is a constant but for the last.
+template <class F>
+inline void each_vector(std::int64_t channels, const F& f) {
+  std::int64_t c = 0;
+  for (; c + lanes <= channels; c += lanes) f(c, Whole());
+  if (c < channels) f(c, channels - c);
+}
+template <class N>
+inline Vec Get(const float* p, N n) {
+  if constexpr (std::is_same_v<N, Whole>) return Load(p);
+  else return LoadFirst(p, n);
+}
+template <class N>
+inline void Put(Vec v, float* p, N n) {
+  if constexpr (std::is_same_v<N, Whole>) Store(v, p);
+  else StoreFirst(v, p, n);
+}
+
+float slope_of(const View& slope, std::int64_t c) { return slope.ptr<float>()[c * slope.stride(0)]; }
+
+// v = (x - mean) * scale + shift
 struct Normal {
   float mean, scale, shift;
 };
-template <bool RELU>
-inline float normal(float x, float mean, float scale, float shift) {
-  const float y = (x - mean) * scale + shift;
-  return RELU && y <= 0 ? 0.f : y;
-}
 Normal finish(const KernelArgs& a, std::int64_t c, const Moments& m, std::int64_t count) {
   const double invstd = 1 / std::sqrt(m.squares / static_cast<double>(count) + a.get<NormParams>().eps);
   const View &w = a.in[1], &b = a.in[2];
@@ -38,13 +79,7 @@ Normal finish(const KernelArgs& a, std::int64_t c, const Moments& m, std::int64_
   return {static_cast<float>(m.mean), static_cast<float>(invstd * static_cast<double>(w.ptr<float>()[c * w.stride(0)])), b.ptr<float>()[c * b.stride(0)]};
 }
 
-// What reaches the normalised value: with RELU nothing where the output was 0.
-template <bool RELU>
-inline float gradient(float g, float x, float mean, float scale, float shift) {
-  return RELU && (x - mean) * scale + shift <= 0 ? 0.f : g;
-}
-
-// gx = g * by_g + (x - mean) * by_x + rest. y = (x - mean) * by_g + shift.
+// gx = gradient * by_g + (x - mean) * by_x + rest
 struct Slope {
   float mean, by_g, by_x, rest;
 };
@@ -60,11 +95,11 @@ Slope finish_backward(const KernelArgs& a, std::int64_t c, double sum_g, double 
 }
 
 // --- channels_last and [N, C] -------------------------------------------------------------------------------------------
-// Scratch: for each share two doubles a channel, then for each share two floats a channel, then five floats a channel for all.
+// Scratch: for each share three doubles a channel, then for each share three floats a channel, then six floats a channel for all.
 struct Scratch {
   Scratch(void* workspace, std::int64_t channels)
-      : sums(static_cast<double*>(workspace)), parts(reinterpret_cast<float*>(sums + max_shares * 2 * channels)), table(parts + max_shares * 2 * channels) {}
-  static std::int64_t bytes(std::int64_t channels) { return channels * (max_shares * 24 + 20); }
+      : sums(static_cast<double*>(workspace)), parts(reinterpret_cast<float*>(sums + max_shares * 3 * channels)), table(parts + max_shares * 3 * channels) {}
+  static std::int64_t bytes(std::int64_t channels) { return channels * (max_shares * 36 + 24); }
   double* sums;
   float *parts, *table;
 };
@@ -80,14 +115,14 @@ void for_chunks(const PixelRows& r, const F& f) {
 }
 std::int64_t chunk_shares(const PixelRows& r) { return shares_of((r.pixels + chunk_pixels(r) - 1) / chunk_pixels(r)); }
 
-template <bool RELU>
+template <Activation A>
 void rows_forward(const KernelArgs& a) {
   const PixelRows r = pixel_rows(a.in[0]);
   const std::int64_t channels = r.channels, step = chunk_pixels(r), shares = chunk_shares(r), chunks = (r.pixels + step - 1) / step;
   const Scratch s(a.workspace, channels);
   const float* x = a.in[0].ptr<float>();
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
-    float *mean = s.parts + share * 2 * channels, *squares = mean + channels;
+    float *mean = s.parts + share * 3 * channels, *squares = mean + channels;
     const float* rows = x + pixel * channels;
     sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return rows[row * channels + c]; });
     const float scale = 1.f / static_cast<float>(pixels);
@@ -96,7 +131,7 @@ void rows_forward(const KernelArgs& a) {
       const float d = rows[row * channels + c] - mean[c];
       return d * d;
     });
-    double *total_mean = s.sums + share * 2 * channels, *total_squares = total_mean + channels;
+    double *total_mean = s.sums + share * 3 * channels, *total_squares = total_mean + channels;
     const double before = first ? 0 : static_cast<double>(pixel - chunks * share / shares * step), now = static_cast<double>(pixels);
     for (std::int64_t c = 0; c < channels; ++c) {
       Moments m = first ? Moments{} : Moments{total_mean[c], total_squares[c]};
@@ -105,72 +140,103 @@ void rows_forward(const KernelArgs& a) {
       total_squares[c] = m.squares;
     }
   });
-  float *mean = s.table, *scale = mean + channels, *shift = scale + channels;
+  float *mean = s.table, *scale = mean + channels, *shift = scale + channels, *slope = shift + channels;
   for (std::int64_t c = 0; c < channels; ++c) {
     Moments m;
     double before = 0;
     for (std::int64_t share = 0; share < shares; ++share) {
       const double now = static_cast<double>(std::min(chunks * (share + 1) / shares * step, r.pixels) - chunks * share / shares * step);
-      join(m, before, {s.sums[share * 2 * channels + c], s.sums[(share * 2 + 1) * channels + c]}, now);
+      join(m, before, {s.sums[share * 3 * channels + c], s.sums[(share * 3 + 1) * channels + c]}, now);
       before += now;
     }
     const Normal n = finish(a, c, m, r.pixels);
     mean[c] = n.mean;
     scale[c] = n.scale;
     shift[c] = n.shift;
+    if (A == Activation::prelu) slope[c] = slope_of(a.in[3], c);
   }
   parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      const float* __restrict from = x + p * channels;
-      float* __restrict to = a.out[0].ptr<float>() + p * channels;
-      for (std::int64_t c = 0; c < channels; ++c) to[c] = normal<RELU>(from[c], mean[c], scale[c], shift[c]);
+      const float* from = x + p * channels;
+      float* to = a.out[0].ptr<float>() + p * channels;
+      each_vector(channels, [&](std::int64_t c, auto n) {
+        const Vec v = MulAdd(Get(from + c, n) - Get(mean + c, n), Get(scale + c, n), Get(shift + c, n));
+        Put(activate<A>(v, A == Activation::prelu ? Get(slope + c, n) : Vec{}), to + c, n);
+      });
     }
   });
 }
 
-template <bool RELU>
+// Of each channel: what finds the value before the activation again, and its gradient's way back.
+struct Table {
+  const float *mean, *scale, *shift, *slope;
+};
+template <Activation A, class N>
+inline Vec value(const Table& t, Vec d, std::int64_t c, N n) {  // d = x - mean
+  return A == Activation::none ? d : MulAdd(d, Get(t.scale + c, n), Get(t.shift + c, n));
+}
+template <Activation A, class N>
+inline Vec slope(const Table& t, std::int64_t c, N n) {
+  return A == Activation::prelu ? Get(t.slope + c, n) : Vec{};
+}
+
+// sums[c] of the gradients, [channels + c] of those times (x - mean), [2 channels + c] of the slope's.
+template <Activation A>
+void sum_gradients(std::int64_t pixels, std::int64_t channels, const float* g, std::int64_t g_step, const float* x, const Table& t, float* sums) {
+  std::fill_n(sums, 3 * channels, 0.f);
+  for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += channels)
+    each_vector(channels, [&](std::int64_t c, auto n) {
+      const Vec own = Get(g + c, n), d = Get(x + c, n) - Get(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
+      float *sum_g = sums + c, *sum_gd = sum_g + channels, *sum_slope = sum_gd + channels;
+      Put(Add(Get(sum_g, n), m), sum_g, n);
+      Put(MulAdd(m, d, Get(sum_gd, n)), sum_gd, n);
+      if (A == Activation::prelu) Put(Add(Get(sum_slope, n), Select(Positive(v), Set(0), Mul(own, v))), sum_slope, n);
+    });
+}
+
+template <Activation A>
 void rows_backward(const KernelArgs& a) {
   const PixelRows r = pixel_rows(a.in[1]);
   const std::int64_t channels = r.channels, shares = chunk_shares(r), step = pixel_step(a.in[0]);
   const Scratch s(a.workspace, channels);
   const float *g = a.in[0].ptr<float>(), *x = a.in[1].ptr<float>();
-  float *mean = s.table, *by_g = mean + channels, *shift = by_g + channels, *by_x = shift + channels, *rest = by_x + channels;
+  float *mean = s.table, *scale = mean + channels, *shift = scale + channels, *slopes = shift + channels, *by_x = slopes + channels, *rest = by_x + channels;
   for (std::int64_t c = 0; c < channels; ++c) {
     mean[c] = a.in[3].ptr<float>()[c * a.in[3].stride(0)];
-    by_g[c] = scale_of(a, c);
-    shift[c] = RELU ? a.in[5].ptr<float>()[c * a.in[5].stride(0)] : 0;
+    scale[c] = scale_of(a, c);
+    shift[c] = A == Activation::none ? 0 : slope_of(a.in[5], c);
+    slopes[c] = A == Activation::prelu ? slope_of(a.in[6], c) : 0;
   }
+  const Table t{mean, scale, shift, slopes};
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
-    float *sum_g = s.parts + share * 2 * channels, *sum_gd = sum_g + channels;
-    const float *gs = g + pixel * step, *xs = x + pixel * channels;
-    const auto masked = [=](std::int64_t row, std::int64_t c) { return gradient<RELU>(gs[row * step + c], xs[row * channels + c], mean[c], by_g[c], shift[c]); };
-    sum_rows(pixels, channels, sum_g, masked);
-    sum_rows(pixels, channels, sum_gd, [=](std::int64_t row, std::int64_t c) { return masked(row, c) * (xs[row * channels + c] - mean[c]); });
-    double* total = s.sums + share * 2 * channels;
-    for (std::int64_t k = 0; k < 2 * channels; ++k) total[k] = (first ? 0 : total[k]) + static_cast<double>(sum_g[k]);
+    float* part = s.parts + share * 3 * channels;
+    sum_gradients<A>(pixels, channels, g + pixel * step, step, x + pixel * channels, t, part);
+    double* total = s.sums + share * 3 * channels;
+    for (std::int64_t k = 0; k < 3 * channels; ++k) total[k] = (first ? 0 : total[k]) + static_cast<double>(part[k]);
   });
   for (std::int64_t c = 0; c < channels; ++c) {
-    double sum_g = 0, sum_gd = 0;
-    for (std::int64_t share = 0; share < shares; ++share) {
-      sum_g += s.sums[share * 2 * channels + c];
-      sum_gd += s.sums[(share * 2 + 1) * channels + c];
-    }
-    const Slope k = finish_backward(a, c, sum_g, sum_gd, r.pixels);
-    by_x[c] = k.by_x;
-    rest[c] = k.rest;
+    double sums[3] = {};
+    for (std::int64_t share = 0; share < shares; ++share)
+      for (std::int64_t k = 0; k < 3; ++k) sums[k] += s.sums[(share * 3 + k) * channels + c];
+    const Slope f = finish_backward(a, c, sums[0], sums[1], r.pixels);
+    by_x[c] = f.by_x;
+    rest[c] = f.rest;
+    if (A == Activation::prelu) a.out[3].ptr<float>()[c * a.out[3].stride(0)] = static_cast<float>(sums[2]);
   }
   parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      const float *__restrict gs = g + p * step, *__restrict xs = x + p * channels;
-      float* __restrict to = a.out[0].ptr<float>() + p * channels;
-      for (std::int64_t c = 0; c < channels; ++c)
-        to[c] = gradient<RELU>(gs[c], xs[c], mean[c], by_g[c], shift[c]) * by_g[c] + ((xs[c] - mean[c]) * by_x[c] + rest[c]);
+      const float *gs = g + p * step, *xs = x + p * channels;
+      float* to = a.out[0].ptr<float>() + p * channels;
+      each_vector(channels, [&](std::int64_t c, auto n) {
+        const Vec d = Get(xs + c, n) - Get(mean + c, n), m = gradient<A>(Get(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
+        Put(MulAdd(m, Get(scale + c, n), MulAdd(d, Get(by_x + c, n), Get(rest + c, n))), to + c, n);
+      });
     }
   });
 }
 
 // --- contiguous [N, C, ...]: one thread has a whole channel -----------------------------------------------------------------
-template <bool RELU>
+template <Activation A>
 void planes_forward(const KernelArgs& a) {
   const View &x = a.in[0], &y = a.out[0];
   const std::int64_t n = x.size(0), channels = x.size(1), size = x.numel() / (n * channels);
@@ -187,35 +253,40 @@ void planes_forward(const KernelArgs& a) {
         seen += count;
       }
     const Normal f = finish(a, c, m, n * size);
+    const float slope = A == Activation::prelu ? slope_of(a.in[3], c) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
       const float* __restrict from = x.ptr<float>() + (i * channels + c) * size;
       float* __restrict to = y.ptr<float>() + (i * channels + c) * size;
-      for (std::int64_t t = 0; t < size; ++t) to[t] = normal<RELU>(from[t], f.mean, f.scale, f.shift);
+      for (std::int64_t t = 0; t < size; ++t) to[t] = activate<A>((from[t] - f.mean) * f.scale + f.shift, slope);
     }
   });
 }
 
-template <bool RELU>
+template <Activation A>
 void planes_backward(const KernelArgs& a) {
   const View &g = a.in[0], &x = a.in[1];
   const std::int64_t n = x.size(0), channels = x.size(1), size = x.numel() / (n * channels);
   parallel_for(channels, 1, [&](std::int64_t c, std::int64_t) {
-    const float mean = a.in[3].ptr<float>()[c * a.in[3].stride(0)], scale = scale_of(a, c), shift = RELU ? a.in[5].ptr<float>()[c * a.in[5].stride(0)] : 0;
-    double sum_g = 0, sum_gd = 0;
+    const float mean = a.in[3].ptr<float>()[c * a.in[3].stride(0)], scale = scale_of(a, c), shift = A == Activation::none ? 0 : slope_of(a.in[5], c),
+                slope = A == Activation::prelu ? slope_of(a.in[6], c) : 0;
+    double sum_g = 0, sum_gd = 0, sum_slope = 0;
     for (std::int64_t i = 0; i < n; ++i)
       for (std::int64_t k = 0; k < size; k += chunk_floats) {
         const std::int64_t at = (i * channels + c) * size + k, count = std::min(chunk_floats, size - k);
         const float *gs = g.ptr<float>() + at, *xs = x.ptr<float>() + at;
-        const auto masked = [=](std::int64_t t) { return gradient<RELU>(gs[t], xs[t], mean, scale, shift); };
+        const auto value = [=](std::int64_t t) { return (xs[t] - mean) * scale + shift; };
+        const auto masked = [=](std::int64_t t) { return gradient<A>(gs[t], value(t), slope); };
         sum_g += static_cast<double>(sum_run(count, masked));
         sum_gd += static_cast<double>(sum_run(count, [=](std::int64_t t) { return masked(t) * (xs[t] - mean); }));
+        if (A == Activation::prelu) sum_slope += static_cast<double>(sum_run(count, [=](std::int64_t t) { return value(t) > 0 ? 0.f : gs[t] * value(t); }));
       }
     const Slope f = finish_backward(a, c, sum_g, sum_gd, n * size);
+    if (A == Activation::prelu) a.out[3].ptr<float>()[c * a.out[3].stride(0)] = static_cast<float>(sum_slope);
     for (std::int64_t i = 0; i < n; ++i) {
       const std::int64_t at = (i * channels + c) * size;
       const float *__restrict gs = g.ptr<float>() + at, *__restrict xs = x.ptr<float>() + at;
       float* __restrict to = a.out[0].ptr<float>() + at;
-      for (std::int64_t t = 0; t < size; ++t) to[t] = gradient<RELU>(gs[t], xs[t], f.mean, f.by_g, shift) * f.by_g + ((xs[t] - f.mean) * f.by_x + f.rest);
+      for (std::int64_t t = 0; t < size; ++t) to[t] = gradient<A>(gs[t], (xs[t] - mean) * scale + shift, slope) * scale + ((xs[t] - mean) * f.by_x + f.rest);
     }
   });
 }
@@ -263,16 +334,28 @@ const char* decline_backward(const KernelArgs& a) {
 std::int64_t workspace_forward(const KernelArgs& a) { return Scratch::bytes(a.in[0].size(1)); }
 std::int64_t workspace_backward(const KernelArgs& a) { return Scratch::bytes(a.in[1].size(1)); }
 std::int64_t workspace_affine(const KernelArgs& a) { return 8 * a.in[0].size(1); }
-template <bool RELU>
+template <Activation A>
 void forward(const KernelArgs& a) {
-  all_pixel_rows(a.in[0], a.out[0]) ? rows_forward<RELU>(a) : planes_forward<RELU>(a);
+  all_pixel_rows(a.in[0], a.out[0]) ? rows_forward<A>(a) : planes_forward<A>(a);
 }
-template <bool RELU>
+template <Activation A>
 void backward(const KernelArgs& a) {
-  rows_of_backward(a) ? rows_backward<RELU>(a) : planes_backward<RELU>(a);
+  rows_of_backward(a) ? rows_backward<A>(a) : planes_backward<A>(a);
 }
-void run_forward(const KernelArgs& a) { a.get<NormParams>().relu ? forward<true>(a) : forward<false>(a); }
-void run_backward(const KernelArgs& a) { a.get<NormParams>().relu ? backward<true>(a) : backward<false>(a); }
+void run_forward(const KernelArgs& a) {
+  switch (a.get<NormParams>().activation) {
+    case Activation::none: return forward<Activation::none>(a);
+    case Activation::relu: return forward<Activation::relu>(a);
+    case Activation::prelu: return forward<Activation::prelu>(a);
+  }
+}
+void run_backward(const KernelArgs& a) {
+  switch (a.get<NormParams>().activation) {
+    case Activation::none: return backward<Activation::none>(a);
+    case Activation::relu: return backward<Activation::relu>(a);
+    case Activation::prelu: return backward<Activation::prelu>(a);
+  }
+}
 
 }  // namespace
 

@@ -16,7 +16,7 @@ Shape channel_part(const View& x) {
 template <class T>
 void batch_norm(const KernelArgs& args) {
   const double eps = args.get<NormParams>().eps;
-  const bool relu = args.get<NormParams>().relu;
+  const Activation activation = args.get<NormParams>().activation;
   const View &vx = args.in[0], &vw = args.in[1], &vb = args.in[2], &vy = args.out[0], &vm = args.out[1], &vs = args.out[2];
   const Shape part = channel_part(vx);
   const double count = static_cast<double>(numel(part));
@@ -32,9 +32,10 @@ void batch_norm(const KernelArgs& args) {
     });
     const double invstd = 1.0 / std::sqrt(squares / count + eps);
     const double w = static_cast<double>(typed<T>(vw)[c * vw.stride(0)]), b = static_cast<double>(typed<T>(vb)[c * vb.stride(0)]);
+    const double slope = activation == Activation::prelu ? static_cast<double>(typed<T>(args.in[3])[c * args.in[3].stride(0)]) : 0;
     iterate<2>(part, {vx.strides, vy.strides}, [&](const Offsets<2>& o) {
       const double v = (static_cast<double>(x[o[0]]) - mean) * invstd * w + b;
-      y[o[1]] = static_cast<T>(relu && v <= 0 ? 0 : v);
+      y[o[1]] = static_cast<T>(activation == Activation::none || v > 0 || v != v ? v : slope * v);
     });
     typed<T>(vm)[c * vm.stride(0)] = static_cast<T>(mean);
     typed<T>(vs)[c * vs.stride(0)] = static_cast<T>(invstd);
@@ -47,26 +48,31 @@ void batch_norm_backward(const KernelArgs& args) {
   const View &vgx = args.out[0], &vgw = args.out[1], &vgb = args.out[2];
   const Shape part = channel_part(vx);
   const double count = static_cast<double>(numel(part));
-  const bool relu = args.get<NormParams>().relu;
+  const Activation activation = args.get<NormParams>().activation;
   for (std::int64_t c = 0; c < vx.size(1); ++c) {
     const T *g = typed<T>(vg) + c * vg.stride(1), *x = typed<T>(vx) + c * vx.stride(1);
     T* gx = typed<T>(vgx) + c * vgx.stride(1);
     const double w = static_cast<double>(typed<T>(vw)[c * vw.stride(0)]), mean = static_cast<double>(typed<T>(vm)[c * vm.stride(0)]),
                  invstd = static_cast<double>(typed<T>(vs)[c * vs.stride(0)]);
-    const double b = relu ? static_cast<double>(typed<T>(args.in[5])[c * args.in[5].stride(0)]) : 0;
+    const double b = activation == Activation::none ? 0 : static_cast<double>(typed<T>(args.in[5])[c * args.in[5].stride(0)]);
+    const double slope = activation == Activation::prelu ? static_cast<double>(typed<T>(args.in[6])[c * args.in[6].stride(0)]) : 0;
     const auto normal = [&](std::int64_t at) { return (static_cast<double>(x[at]) - mean) * invstd; };
-    const auto gradient = [&](std::int64_t at, std::int64_t x_at) { return relu && normal(x_at) * w + b <= 0 ? 0 : static_cast<double>(g[at]); };
+    const auto low = [&](std::int64_t at) { return activation != Activation::none && normal(at) * w + b <= 0; };
+    const auto gradient = [&](std::int64_t at, std::int64_t x_at) { return static_cast<double>(g[at]) * (low(x_at) ? slope : 1); };
+    double sum_slope = 0;
     double sum_g = 0, sum_gx = 0;  // of g, of g times the normalised x
     iterate<2>(part, {vg.strides, vx.strides}, [&](const Offsets<2>& o) {
       const double gi = gradient(o[0], o[1]);
       sum_g += gi;
       sum_gx += gi * normal(o[1]);
+      if (low(o[1])) sum_slope += static_cast<double>(g[o[0]]) * (normal(o[1]) * w + b);
     });
     iterate<3>(part, {vg.strides, vx.strides, vgx.strides}, [&](const Offsets<3>& o) {
       gx[o[2]] = static_cast<T>(w * invstd * (gradient(o[0], o[1]) - (sum_g + normal(o[1]) * sum_gx) / count));
     });
     typed<T>(vgw)[c * vgw.stride(0)] = static_cast<T>(sum_gx);
     typed<T>(vgb)[c * vgb.stride(0)] = static_cast<T>(sum_g);
+    if (activation == Activation::prelu) typed<T>(args.out[3])[c * args.out[3].stride(0)] = static_cast<T>(sum_slope);
   }
 }
 

@@ -35,8 +35,8 @@ MobileFaceNet::Unit::Unit(const ConvOptions& c, bool linear)
       }()),
       bn({.channels = c.out}), prelu(linear ? nullptr : std::make_unique<PReLU>(c.out)) {}
 Tensor MobileFaceNet::Unit::forward(const Tensor& x) {
-  const Tensor y = bn(conv(x));
-  return prelu ? (*prelu)(y) : y;
+  const Tensor y = conv(x);
+  return prelu ? bn.with_prelu(y, *prelu) : bn(y);
 }
 void MobileFaceNet::Unit::visit(Visitor& v) {
   v("conv", conv);

@@ -431,7 +431,9 @@ Problem make_batch_norm(Dice& dice, int number) {
   p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return centre + dice.uniform(-1, 1); }));
   for (int i = 0; i < 2; ++i) p.in.push_back(filled(channels, DType::f32, flat(), dice, values_of(kind, dice)));
   p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
-  p.set_params(NormParams{1e-3, dice.chance(.5)});
+  const Activation activation = dice.one_of({Activation::none, Activation::relu, Activation::prelu});
+  if (activation == Activation::prelu) p.in.push_back(filled(channels, DType::f32, flat(), dice, values_of(kind, dice)));
+  p.set_params(NormParams{1e-3, activation});
   p.text = to_string(shape);
   return p;
 }
@@ -441,19 +443,22 @@ Problem make_batch_norm_backward(Dice& dice, int number) {
   const Orders orders(dice);
   const auto flat = [&] { return dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}); };
   Problem p;
-  const bool relu = dice.chance(.5);
-  // Small gradients: errors of a sum of thousands are measured against 1. With relu the normalised values keep away from 0, where its derivative jumps:
+  const Activation activation = dice.one_of({Activation::none, Activation::relu, Activation::prelu});
+  const bool active = activation != Activation::none;
+  // Small gradients: errors of a sum of thousands are measured against 1. With an activation the normalised values keep away from 0, where its derivative jumps:
   // x is an odd number of eighths, mean and bias are even ones.
   const auto even = [&] { return static_cast<double>(dice.integer(-3, 3)) / 4; };
   p.in.push_back(filled(shape, DType::f32, orders.order == Order::channels_last && dice.chance(.3) ? Order::channel_slice : orders.next(dice), dice, [&] { return dice.uniform(-.2, .2); }));
-  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return relu ? static_cast<double>(2 * dice.integer(-4, 4) + 1) / 8 : dice.uniform(-1, 1); }));
-  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return relu ? dice.one_of({-1., 1.}) : dice.uniform(-1, 1); }));
-  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return relu ? even() : dice.uniform(-1, 1); }));
-  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return relu ? 1 : dice.uniform(.5, 2); }));
-  if (relu) p.in.push_back(filled(channels, DType::f32, flat(), dice, even));
+  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return active ? static_cast<double>(2 * dice.integer(-4, 4) + 1) / 8 : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return active ? dice.one_of({-1., 1.}) : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return active ? even() : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return active ? 1 : dice.uniform(.5, 2); }));
+  if (active) p.in.push_back(filled(channels, DType::f32, flat(), dice, even));
+  if (activation == Activation::prelu) p.in.push_back(filled(channels, DType::f32, flat(), dice, values_of(kind, dice)));
   p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
-  p.set_params(NormParams{1e-5, relu});
-  p.text = to_string(shape) + (relu ? " relu" : "");
+  if (activation == Activation::prelu) p.out.push_back({channels, DType::f32, flat(), {}});
+  p.set_params(NormParams{1e-5, activation});
+  p.text = to_string(shape) + (active ? " active" : "");
   return p;
 }
 

@@ -140,8 +140,13 @@ void add_rest(Adder& a) {
           [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3}); },
           {a.in(shape), a.in({c}), a.in({c})});
     a.row("batch_norm", "training with relu, " + to_string(shape),
-          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .relu = true}); },
+          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .activation = Activation::relu}); },
           {a.in(shape), a.in({c}), a.in({c})});
+    a.row("batch_norm", "training with prelu, " + to_string(shape),
+          [c](In in) {
+            return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .activation = Activation::prelu}, in[3]);
+          },
+          {a.in(shape), a.in({c}), a.in({c}), a.in({c})});
     a.row("channel_affine", "as batch_norm in eval mode, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); },
           {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)});
     a.row("batch_norm", "eval, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); }, {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)}, true);
