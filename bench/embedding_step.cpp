@@ -3,16 +3,12 @@
 //
 //   bench_embedding_step mobilefacenet|inception-resnet-v1 [LOSS=softmax|cosface|arcface] [BATCH=32] [THREADS=1] [STEPS=5] [CLASSES=10575] [PRODUCTS=f32|bf16x3|bf16]
 //
-// One JSON line; medians after two steps of warm-up. Peak memory: tensors alive at once, and the process.
-#include <sys/resource.h>
-
-#include <algorithm>
-#include <chrono>
+// One JSON line; medians. Peak memory: tensors alive at once, and the process.
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <string>
 
+#include "measure.h"
 #include "mien/autograd/autograd.h"
 #include "mien/kernels/kernel.h"
 #include "mien/kernels/parallel.h"
@@ -25,29 +21,6 @@
 #include "mien/tensor/generator.h"
 
 using namespace mien;
-
-namespace {
-
-struct Times {
-  double wall, cpu;
-};
-template <class F>
-Times median_ms(int steps, const F& f) {
-  std::vector<double> wall, cpu;
-  for (int step = 0; step < steps + 2; ++step) {
-    const auto t = std::chrono::steady_clock::now();
-    const std::clock_t c = std::clock();
-    f();
-    if (step < 2) continue;
-    cpu.push_back(1000.0 * static_cast<double>(std::clock() - c) / CLOCKS_PER_SEC);
-    wall.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - t).count());
-  }
-  std::sort(wall.begin(), wall.end());
-  std::sort(cpu.begin(), cpu.end());
-  return {wall[wall.size() / 2], cpu[cpu.size() / 2]};
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
@@ -75,19 +48,17 @@ int main(int argc, char** argv) {
   optimizer.add_group(objective.parameters());
   const Tensor x = channels_last(randn({batch, 3, spec.height, spec.width})), labels = randint(0, classes, {batch});
   net->train();
-  const Times train = median_ms(steps, [&] {
+  const auto train = bench::measure([&] {
     backward(objective(net->forward(x), labels, 0).total);
     optimizer.step();
     optimizer.zero_grad();
-  });
+  }, steps);
   const std::int64_t tensors = cpu_allocator()->stats().peak;
   net->eval();
   const NoGrad guard;
-  const Times infer = median_ms(steps, [&] { net->forward(x); });
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
+  const auto infer = bench::measure([&] { net->forward(x); }, steps);
   std::printf("{\"schema\": \"mien.embedding_step/1\", \"net\": \"%s\", \"loss\": \"%s\", \"classes\": %ld, \"batch\": %ld, \"threads\": %d, \"level\": \"%s\", \"products\": \"%s\", \"train_wall_ms\": %.1f, "
               "\"train_cpu_ms\": %.1f, \"infer_wall_ms\": %.1f, \"infer_cpu_ms\": %.1f, \"tensors_MiB\": %ld, \"resident_MiB\": %ld}\n",
-              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), mien::name(matmul_precision()), train.wall, train.cpu, infer.wall, infer.cpu,
-              static_cast<long>(tensors >> 20), usage.ru_maxrss >> 10);
+              name.c_str(), loss.c_str(), static_cast<long>(classes), static_cast<long>(batch), threads, mien::name(max_cpu_level()), mien::name(matmul_precision()), train.wall_ms.median,
+              train.cpu_ms.median, infer.wall_ms.median, infer.cpu_ms.median, static_cast<long>(tensors >> 20), static_cast<long>(bench::peak_resident_bytes() >> 20));
 }

@@ -2,14 +2,13 @@
 //
 //   bench_train_step [NET=onet] [BATCH] [THREADS=1] [STEPS=9]      NET: pnet (512 crops unless told), rnet (512), onet (256), lenet (256)
 //
-// One JSON line: the median over the steps after two of warm-up.
-#include <algorithm>
+// One JSON line: the median over the steps.
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <string>
 
+#include "measure.h"
 #include "mien/autograd/autograd.h"
 #include "mien/kernels/kernel.h"
 #include "mien/kernels/parallel.h"
@@ -36,16 +35,12 @@ double median_ms(Module& net, int steps, const std::function<Tensor()>& loss) {
   net.train();
   Sgd optimizer({.lr = .001, .momentum = .9, .weight_decay = 5e-4});
   optimizer.add_group(net.parameters());
-  std::vector<double> ms;
-  for (int step = 0; step < steps + 2; ++step) {
-    const std::clock_t start = std::clock();
+  const auto step = [&] {
     backward(loss());
     optimizer.step();
     optimizer.zero_grad();
-    if (step >= 2) ms.push_back(1000.0 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
-  }
-  std::sort(ms.begin(), ms.end());
-  return ms[ms.size() / 2];
+  };
+  return bench::measure(step, steps).cpu_ms.median;
 }
 
 template <class Net>

@@ -7,6 +7,7 @@
 
 namespace mien::MIEN_LEVEL {
 
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 inline bool all_f32(const KernelArgs& a) {
@@ -19,6 +20,25 @@ inline bool all_f32(const KernelArgs& a) {
 
 // An optional third input, the bias.
 inline bool strided_bias(const KernelArgs& a) { return a.in.size() > 2 && a.in[2].stride(0) != 1 && a.in[2].size(0) != 1; }
+
+// f(x, w, y) with the matrices of every index of the leading dimensions of a matmul whose output is contiguous.
+template <class F>
+void for_matrices(const KernelArgs& a, const F& f) {
+  const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
+  const int r = y.rank();
+  std::int64_t count = 1;
+  for (int d = 0; d < r - 2; ++d) count *= y.size(d);
+  for (std::int64_t b = 0; b < count; ++b) {
+    std::int64_t rest = b, xo = 0, wo = 0;
+    for (int d = r - 3; d >= 0; --d) {
+      const std::int64_t i = rest % y.size(d);
+      rest /= y.size(d);
+      xo += i * x.stride(d);
+      wo += i * w.stride(d);
+    }
+    f(x.ptr<float>() + xo, w.ptr<float>() + wo, y.ptr<float>() + b * y.size(r - 2) * y.size(r - 1));
+  }
+}
 
 // Work split into a fixed number of shares, each with scratch memory of its own.
 inline constexpr std::int64_t max_shares = 16;

@@ -7,8 +7,6 @@
 
 namespace mien::MIEN_LEVEL {
 
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 // Windows of the output pixels [first, first + count), kh * kw * C values each at distance ld. Zeros outside the picture.
 inline void gather_rows(const float* x, const ConvSizes& s, std::int64_t first, std::int64_t count, float* out, std::int64_t ld) {
   std::int64_t n = first / (s.oh * s.ow), oy = first / s.ow % s.oh, ox = first % s.ow;

@@ -5,6 +5,8 @@
 //   planes      everything else: lanes along the pixels of a plane (conv.cpp)
 #pragma once
 
+#include <algorithm>
+
 #include "mien/kernels/cpu/common.h"
 
 namespace mien::MIEN_LEVEL {
@@ -28,6 +30,19 @@ inline ConvSizes conv_sizes(const View& x, const View& weight, const View& y, co
   return {x.size(0), x.size(2), x.size(3), x.size(1), y.size(2), y.size(3), y.size(1), weight.size(2), weight.size(3),
           p.stride[0], p.stride[1], p.padding[0], p.padding[2], p.dilation[0], p.dilation[1]};
 }
+// The output cut into blocks of about `wanted` rows: all rows of some pictures, or some rows of one.
+struct RowBlocks {
+  std::int64_t images, rows, count;
+};
+inline RowBlocks row_blocks(const ConvSizes& s, std::int64_t wanted) {
+  if (wanted >= s.oh) {
+    const std::int64_t images = std::min(s.n, wanted / s.oh);
+    return {images, s.oh, ceil_div(s.n, images)};
+  }
+  const std::int64_t rows = ceil_div(s.oh, ceil_div(s.oh, wanted));
+  return {1, rows, s.n * ceil_div(s.oh, rows)};
+}
+
 // The convolution of gy with turned weights that gives gx when the stride is 1.
 inline ConvSizes turned_sizes(const View& gy, const View& weight, const View& gx, const ConvParams& p) {
   return {gy.size(0), gy.size(2), gy.size(3), gy.size(1), gx.size(2), gx.size(3), gx.size(1), weight.size(2), weight.size(3), 1, 1,

@@ -89,14 +89,10 @@ Plan plan_of(const ConvSizes& s, bool dense_output) {
     p.in_cols = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1;
     p.padded = s.ph > 0 || s.pw > 0 || (s.oh - 1) * s.sh - s.ph + (s.kh - 1) * s.dh >= s.h || p.in_cols - s.pw > s.w;
     const std::int64_t wanted = std::clamp<std::int64_t>(cache_floats / (p.in_cols * s.sh * s.c), 1, ceil_div(most_pixels, s.ow));
-    if (wanted >= s.oh) {
-      p.images = std::min(s.n, wanted / s.oh);
-      p.rows = s.oh;
-      p.bands = ceil_div(s.n, p.images);
-    } else {
-      p.rows = ceil_div(s.oh, ceil_div(s.oh, wanted));
-      p.bands = s.n * ceil_div(s.oh, p.rows);
-    }
+    const RowBlocks blocks = row_blocks(s, wanted);
+    p.images = blocks.images;
+    p.rows = blocks.rows;
+    p.bands = blocks.count;
     p.in_rows = (p.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1;
   }
   const std::int64_t panels = ceil_div(s.o, lanes);

@@ -43,15 +43,10 @@ Plan plan_of(const ConvSizes& s) {
     return p;
   }
   p.panels = s.taps() * p.channel_panels();
-  const std::int64_t rows = std::max<std::int64_t>(1, wanted / s.ow);
-  if (rows >= s.oh) {
-    p.images = std::min(s.n, rows / s.oh);
-    p.rows = s.oh;
-    p.chunks = ceil_div(s.n, p.images);
-  } else {
-    p.rows = ceil_div(s.oh, ceil_div(s.oh, rows));
-    p.chunks = s.n * ceil_div(s.oh, p.rows);
-  }
+  const RowBlocks blocks = row_blocks(s, std::max<std::int64_t>(1, wanted / s.ow));
+  p.images = blocks.images;
+  p.rows = blocks.rows;
+  p.chunks = blocks.count;
   p.pixels = p.images * p.rows * s.ow;
   p.in_rows = (p.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1;
   p.in_cols = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1;

@@ -50,23 +50,12 @@ const char* decline_linear(const KernelArgs& a) {
   return a.out[0].is_contiguous() ? nullptr : "the output is not contiguous";
 }
 
-// One product for each index of the leading dimensions.
 void run_matmul(const KernelArgs& a) {
   const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
   const int r = y.rank();
-  const std::int64_t m = y.size(r - 2), n = y.size(r - 1), k = x.size(r - 1);
-  std::int64_t batches = 1;
-  for (int d = 0; d < r - 2; ++d) batches *= y.size(d);
-  for (std::int64_t b = 0; b < batches; ++b) {
-    std::int64_t rest = b, xo = 0, wo = 0;
-    for (int d = r - 3; d >= 0; --d) {
-      const std::int64_t i = rest % y.size(d);
-      rest /= y.size(d);
-      xo += i * x.stride(d);
-      wo += i * w.stride(d);
-    }
-    product(m, n, k, {x.ptr<float>() + xo, x.stride(r - 2), x.stride(r - 1)}, {w.ptr<float>() + wo, w.stride(r - 2), w.stride(r - 1)}, y.ptr<float>() + b * m * n, nullptr, a.workspace);
-  }
+  for_matrices(a, [&](const float* left, const float* right, float* out) {
+    product(y.size(r - 2), y.size(r - 1), x.size(r - 1), {left, x.stride(r - 2), x.stride(r - 1)}, {right, w.stride(r - 2), w.stride(r - 1)}, out, nullptr, a.workspace);
+  });
 }
 std::int64_t matmul_workspace(const KernelArgs& a) {
   const int r = a.out[0].rank();

@@ -77,28 +77,17 @@ void run_linear(const KernelArgs& a) {
 std::int64_t linear_workspace(const KernelArgs& a) { return linear_sizes(a).bytes(); }
 const char* decline_linear(const KernelArgs& a) { return strided_bias(a) ? "the bias is strided" : decline(a); }
 
-// One product for each index of the leading dimensions.
 Sizes matmul_sizes(const KernelArgs& a) {
   const int r = a.out[0].rank();
   return {a.out[0].size(r - 2), a.out[0].size(r - 1), a.in[0].size(r - 1), parts_of(a.precision)};
 }
 void run_matmul(const KernelArgs& a) {
-  const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
-  const int r = y.rank();
+  const View &x = a.in[0], &w = a.in[1];
+  const int r = x.rank();
   const Sizes s = matmul_sizes(a);
-  std::int64_t batches = 1;
-  for (int d = 0; d < r - 2; ++d) batches *= y.size(d);
-  for (std::int64_t b = 0; b < batches; ++b) {
-    std::int64_t rest = b, xo = 0, wo = 0;
-    for (int d = r - 3; d >= 0; --d) {
-      const std::int64_t i = rest % y.size(d);
-      rest /= y.size(d);
-      xo += i * x.stride(d);
-      wo += i * w.stride(d);
-    }
-    product(s, {x.ptr<float>() + xo, x.stride(r - 2), x.stride(r - 1)}, {w.ptr<float>() + wo, w.stride(r - 2), w.stride(r - 1)}, y.ptr<float>() + b * s.m * s.n, nullptr,
-            a.workspace);
-  }
+  for_matrices(a, [&](const float* left, const float* right, float* out) {
+    product(s, {left, x.stride(r - 2), x.stride(r - 1)}, {right, w.stride(r - 2), w.stride(r - 1)}, out, nullptr, a.workspace);
+  });
 }
 std::int64_t matmul_workspace(const KernelArgs& a) { return matmul_sizes(a).bytes(); }
 
