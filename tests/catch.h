@@ -8,6 +8,7 @@
 #endif
 
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <string>
@@ -26,6 +27,21 @@ inline std::filesystem::path temp_dir(const std::string& tag) {
   std::string pattern = (std::filesystem::temp_directory_path() / ("mien-" + tag + "-XXXXXX")).string();
   if (!mkdtemp(pattern.data())) throw std::runtime_error("mkdtemp failed for " + pattern);
   return pattern;
+}
+
+// The message of what `f` throws as E; "" with a failed check when it throws nothing or something else.
+template <class E, class F>
+std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const E& e) {
+    return e.what();
+  } catch (const std::exception& e) {
+    FAIL_CHECK("another exception: " << e.what());
+    return "";
+  }
+  FAIL_CHECK("nothing was thrown");
+  return "";
 }
 
 }  // namespace mien::test

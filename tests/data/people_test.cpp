@@ -7,14 +7,7 @@
 namespace mien::test {
 namespace {
 
-std::string message(const std::string& path, const PeopleOptions& options = {}) {
-  try {
-    read_people(path, options);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+std::string message(const std::string& path, const PeopleOptions& options = {}) { return message_of<Error>([&] { read_people(path, options); }); }
 void touch(const std::filesystem::path& file) {
   std::filesystem::create_directories(file.parent_path());
   std::ofstream(file) << "x";

@@ -25,14 +25,7 @@ std::string npy(const std::string& header, const std::string& data) {
   const std::string padded = header + std::string((64 - (header.size() + 11) % 64) % 64, ' ') + "\n";
   return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(padded.size() & 255) + static_cast<char>(padded.size() >> 8) + padded + data;
 }
-std::string refusal(const std::string& path) {
-  try {
-    load_tensors(path);
-  } catch (const IoError& e) {
-    return e.what();
-  }
-  return "";
-}
+std::string refusal(const std::string& path) { return message_of<IoError>([&] { load_tensors(path); }); }
 
 }  // namespace
 

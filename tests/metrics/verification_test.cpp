@@ -29,14 +29,6 @@ Sample sample() {
   s.distances[17] = s.distances[40] = NAN;
   return s;
 }
-std::string refusal(auto f) {
-  try {
-    f();
-  } catch (const ValueError& e) {
-    return e.what();
-  }
-  return "";
-}
 
 }  // namespace
 
@@ -127,17 +119,17 @@ TEST_CASE("verification refuses what can't be judged") {
   const Doubles d{1, 2};
   const std::vector<char> same{1, 0};
   const std::vector<int> fold{0, 0};
-  CHECK(refusal([&] { fold_accuracy(d, same, fold); }) ==
+  CHECK(message_of<ValueError>([&] { fold_accuracy(d, same, fold); }) ==
         "fold_accuracy: no pair is left to choose the threshold of fold 1 of 1 from. Judge with FoldOptions::inner parts.");
-  CHECK(refusal([&] { fold_accuracy(d, same, fold, {.folds = {3}}); }) == "fold_accuracy: fold 1 of 1 has no pair");
-  CHECK(refusal([&] { fold_accuracy(d, same, std::vector<int>{0}); }) == "fold_accuracy: expects a fold for each pair, got 1 for 2");
-  CHECK(refusal([&] { fold_accuracy({}, {}, {}); }) == "fold_accuracy: there is no pair");
-  CHECK(refusal([&] { best_threshold(d, std::vector<char>{1}, lfw_thresholds()); }) == "best_threshold: expects a label for each distance, got 2 distances and 1 labels");
-  CHECK(refusal([&] { calibrate_far(d, std::vector<char>{1, 1}, .1); }) == "calibrate_far: needs at least one same and one different pair with faces, got 2 and 0");
-  CHECK(refusal([&] { threshold_at_far(d, same, 2); }).starts_with("threshold_at_far: expects a rate of 0..1"));
+  CHECK(message_of<ValueError>([&] { fold_accuracy(d, same, fold, {.folds = {3}}); }) == "fold_accuracy: fold 1 of 1 has no pair");
+  CHECK(message_of<ValueError>([&] { fold_accuracy(d, same, std::vector<int>{0}); }) == "fold_accuracy: expects a fold for each pair, got 1 for 2");
+  CHECK(message_of<ValueError>([&] { fold_accuracy({}, {}, {}); }) == "fold_accuracy: there is no pair");
+  CHECK(message_of<ValueError>([&] { best_threshold(d, std::vector<char>{1}, lfw_thresholds()); }) == "best_threshold: expects a label for each distance, got 2 distances and 1 labels");
+  CHECK(message_of<ValueError>([&] { calibrate_far(d, std::vector<char>{1, 1}, .1); }) == "calibrate_far: needs at least one same and one different pair with faces, got 2 and 0");
+  CHECK(message_of<ValueError>([&] { threshold_at_far(d, same, 2); }).starts_with("threshold_at_far: expects a rate of 0..1"));
   const std::array<std::int64_t, 2> pair[] = {{0, 5}};
-  CHECK(refusal([&] { squared_distances(std::vector<float>{1, 2, 3}, 2, {}); }) == "squared_distances: expects rows of 2 numbers, got 3 numbers");
-  CHECK(refusal([&] { squared_distances(std::vector<float>{1, 2}, 2, pair); }) == "squared_distances: a pair names the rows 0 and 5, there are 1");
+  CHECK(message_of<ValueError>([&] { squared_distances(std::vector<float>{1, 2, 3}, 2, {}); }) == "squared_distances: expects rows of 2 numbers, got 3 numbers");
+  CHECK(message_of<ValueError>([&] { squared_distances(std::vector<float>{1, 2}, 2, pair); }) == "squared_distances: a pair names the rows 0 and 5, there are 1");
 }
 
 }  // namespace mien::test

@@ -14,15 +14,6 @@
 namespace mien::test {
 namespace {
 
-template <class F>
-std::string message(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 EmbeddingSpec small_spec() {
@@ -43,8 +34,8 @@ TEST_CASE("MobileFaceNet has the published number of parameters", "[mobilefacene
   CHECK(narrow.parameter_count() == 999552);
   MobileFaceNet wide({.height = 112, .width = 112, .size = 512});
   CHECK(wide.parameter_count() == 999552 + 512 * 7 + 384 * 512 + 2 * 384);
-  CHECK(contains(message([] { MobileFaceNet bad({.height = 100}); }), "multiples of 16"));
-  CHECK(contains(message([&] { narrow.forward(Tensor::empty({1, 3, 112, 112})); }), "expects [N, 3, 112, 96], got f32[1, 3, 112, 112]"));
+  CHECK(contains(message_of<Error>([] { MobileFaceNet bad({.height = 100}); }), "multiples of 16"));
+  CHECK(contains(message_of<Error>([&] { narrow.forward(Tensor::empty({1, 3, 112, 112})); }), "expects [N, 3, 112, 96], got f32[1, 3, 112, 112]"));
 }
 
 TEST_CASE("published MobileFaceNet weights give the published embeddings", "[mobilefacenet]") {
@@ -98,14 +89,14 @@ TEST_CASE("a model file brings net and facts back, and says what it lacks", "[mo
   const auto without = [&](const std::string& key) {
     TensorFile f = file;
     f.metadata.erase(key);
-    return message([&] { load_embedding_net(f, "f"); });
+    return message_of<Error>([&] { load_embedding_net(f, "f"); });
   };
   for (const char* key : {"mien.architecture", "mien.input_height", "mien.embedding_size", "mien.mean", "mien.alignment", "mien.points", "mien.threshold_source"})
     CHECK(contains(without(key), std::string("f: its metadata has no ") + key));
   const auto with = [&](const std::string& key, const std::string& value) {
     TensorFile f = file;
     f.metadata[key] = value;
-    return message([&] { load_embedding_net(f, "f"); });
+    return message_of<Error>([&] { load_embedding_net(f, "f"); });
   };
   CHECK(contains(with("mien.input_height", "many"), "f: its metadata has mien.input_height = 'many', which makes no sense"));
   CHECK(contains(with("mien.input_height", "1e9"), "makes no sense"));
@@ -119,8 +110,8 @@ TEST_CASE("a model file brings net and facts back, and says what it lacks", "[mo
   CHECK(convert_embedding_net("mobilefacenet", wrapped).tensors.size() == file.tensors.size());
   TensorFile broken = file;
   broken.tensors[0].second = full(broken.tensors[0].second.shape(), std::nan(""));
-  CHECK(contains(message([&] { load_embedding_net(broken, "f"); }), "conv1.conv.weight holds a value that is not finite"));
-  CHECK(contains(message([&] { convert_embedding_net("mobilefacenet", {}, "g"); }), "g: has no 4-dimensional linear7.conv.weight"));
+  CHECK(contains(message_of<Error>([&] { load_embedding_net(broken, "f"); }), "conv1.conv.weight holds a value that is not finite"));
+  CHECK(contains(message_of<Error>([&] { convert_embedding_net("mobilefacenet", {}, "g"); }), "g: has no 4-dimensional linear7.conv.weight"));
 }
 
 TEST_CASE("embeddings do not depend on the batch, and a mirrored sum is symmetric", "[mobilefacenet]") {
@@ -142,7 +133,7 @@ TEST_CASE("embeddings do not depend on the batch, and a mirrored sum is symmetri
       for (std::int64_t c = 0; c < 3; ++c) mirrored.pixels[static_cast<std::size_t>((y * 32 + x) * 3 + c)] = crops[0].pixels[static_cast<std::size_t>((y * 32 + 31 - x) * 3 + c)];
   const auto a = embedder.embed({&crops[0], 1}, true).to_vector(), b = embedder.embed({&mirrored, 1}, true).to_vector();
   for (std::size_t k = 0; k < 16; ++k) CHECK(a[k] == Approx(b[k]).margin(1e-5));
-  CHECK(contains(message([&] { const Image bad{10, 32, {}}; embedder.embed({&bad, 1}); }), "expects crops of 32x32 pixels (width x height), got 10x32"));
+  CHECK(contains(message_of<Error>([&] { const Image bad{10, 32, {}}; embedder.embed({&bad, 1}); }), "expects crops of 32x32 pixels (width x height), got 10x32"));
   CHECK(embedder.embed({}).shape() == Shape{0, 16});
   std::vector<float> v{3, 4};
   l2_normalize(v);

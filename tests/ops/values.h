@@ -21,21 +21,6 @@ inline Tensor f64(std::initializer_list<double> v) { return Tensor::from(v, {sta
 inline Tensor i64(std::initializer_list<std::int64_t> v) { return Tensor::from(v, {static_cast<std::int64_t>(v.size())}); }
 inline Tensor boolean(std::initializer_list<bool> v, const Shape& shape) { return Tensor::from(v, shape); }
 
-// The message of what `f` throws as E; "" with a failed check when it throws nothing or something else.
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& e) {
-    return e.what();
-  } catch (const std::exception& e) {
-    FAIL_CHECK("another exception: " << e.what());
-    return "";
-  }
-  FAIL_CHECK("nothing was thrown");
-  return "";
-}
-
 // No element further from its expectation than `tolerance`, absolute and relative.
 inline void check_close(const Tensor& got, const Values& expected, double tolerance) {
   const Values v = got.to_vector();
