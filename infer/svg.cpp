@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 
 #include "mien/infer/plan_impl.h"
 
@@ -11,6 +12,9 @@ std::string number(double v) {
   std::snprintf(text, sizeof text, "%.1f", v);
   return text;
 }
+
+// Pastels, written out: not every viewer knows hsl().
+constexpr const char* colours[] = {"#e6b3b3", "#b3cde6", "#b3e6c1", "#e6d9b3", "#cdb3e6", "#b3e6e6", "#e6b3d9", "#d4e6b3"};
 
 // XML takes these three in another form.
 std::string escaped(const std::string& text) {
@@ -42,12 +46,11 @@ std::string svg(const Graph& g, const Program& program) {
   }
   const double scale = width / static_cast<double>(std::max<std::int64_t>(program.arena_bytes(), 1));
   for (const auto& [value, b] : program.blocks()) {
-    const double hue = value < 0 ? 0 : static_cast<double>(value * 47 % 360);
+    const char* colour = value < 0 ? "#c0c0c0" : colours[static_cast<std::size_t>(value) / 2 % std::size(colours)];
     const std::string label = value < 0 ? "scratch" : std::string("v").append(std::to_string(value));
     out += "<rect x=\"" + number(left + scale * static_cast<double>(b.offset)) + "\" y=\"" + number(top + row * b.first) + "\" width=\"" +
-           number(std::max(1.0, scale * static_cast<double>(b.bytes))) + "\" height=\"" + number(row * (b.last - b.first + 1)) + "\" fill=\"hsl(" +
-           number(hue) + "," + (value < 0 ? "0%" : "60%") + ",75%)\" stroke=\"white\"><title>" + label + ": " + std::to_string(b.bytes) +
-           " bytes</title></rect>\n";
+           number(std::max(1.0, scale * static_cast<double>(b.bytes))) + "\" height=\"" + number(row * (b.last - b.first + 1)) + "\" fill=\"" + colour +
+           "\" stroke=\"white\"><title>" + label + ": " + std::to_string(b.bytes) + " bytes</title></rect>\n";
     if (scale * static_cast<double>(b.bytes) > 30)
       out += "<text x=\"" + number(left + scale * static_cast<double>(b.offset) + 3) + "\" y=\"" + number(top + row * b.first + 10) + "\">" + label +
              "</text>\n";

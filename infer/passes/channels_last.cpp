@@ -39,7 +39,14 @@ void use_channels_last(Graph& g, bool any_size) {
     const Node copy = g.make_node(op_copy, CopyParams{v.dtype, Layout::channels_last}, {in});
     g.replace_uses(in, copy.out[0]);
     g.nodes.insert(g.nodes.begin(), copy);
+    // A net that asks for this order by itself has it now.
+    for (const int n : g.users(copy.out[0])) {
+      const Node& own = g.node(n);
+      if (own.op == &op_copy && own.get<CopyParams>().dtype == v.dtype && own.get<CopyParams>().layout == Layout::channels_last && !g.is_output(own.out[0]))
+        g.replace_uses(own.out[0], copy.out[0]);
+    }
   }
+  remove_dead(g);
 }
 
 }  // namespace mien::infer
