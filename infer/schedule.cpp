@@ -30,7 +30,9 @@ bool keeps_images(const Graph& g, const Node& n) {
       return x.is_constant() ? x.shape.rank() < rank || x.shape[0] == 1 : x.shape.rank() == rank;
     });
   }
-  if (&op == &op_concat) return n.get<DimParams>().dim != 0 && std::none_of(n.in.begin(), n.in.end(), [&](int v) { return g.value(v).is_constant(); });
+  const auto constant = [&](int v) { return g.value(v).is_constant(); };
+  if (&op == &op_concat) return n.get<DimParams>().dim != 0 && std::none_of(n.in.begin(), n.in.end(), constant);
+  if (&op == &op_residual) return std::none_of(n.in.begin(), n.in.end(), constant);
   if (&op == &op_packed_conv2d) return true;
   if (&op == &op_softmax) return n.get<SoftmaxParams>().dim != 0;
   if (&op == &op_slice) return n.get<SliceParams>().dim != 0;

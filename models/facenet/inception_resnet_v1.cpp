@@ -1,11 +1,9 @@
 #include "mien/models/facenet/inception_resnet_v1.h"
 
-#include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/residual.h"
 #include "mien/ops/shape.h"
-#include "mien/ops/unary.h"
 #include "mien/ops/view.h"
 #include "mien/tensor/error.h"
 
@@ -61,10 +59,7 @@ void Mixed::visit(Visitor& v) {
 Residual::Residual(std::int64_t channels, const std::vector<std::vector<ConvSpec>>& specs, double scale_value, bool rectify_value)
     : scale(scale_value), rectify(rectify_value), mixed(channels, specs), conv2d({.in = mixed.out, .out = channels}) {}
 Tensor Residual::operator()(const Tensor& x) {
-  const Tensor h = conv2d(mixed(x));
-  if (training()) return residual(x, h, scale, rectify);
-  const Tensor y = h * scale + x;  // what infer::compile joins with the convolution
-  return rectify ? relu(y) : y;
+  return residual(x, conv2d(mixed(x)), scale, rectify);
 }
 void Residual::visit(Visitor& v) {
   mixed.visit(v);
