@@ -28,6 +28,7 @@ struct ConvParams {
 // The packed convolution of planned inference. Weights have the same packed form at every level; its rank tells which one it is:
 //   [ceil(O/16), kh*kw*C, 16]                      groups 1: panels of 16 outputs, k = (i, j, c), zeros past O
 //   [ceil(O/16), kh*kw, ceil(C/32), 16, 16, 2]     groups 1 for tile units (bf16): 16 pairs of channels, 16 outputs, the pair; zeros past C and O
+//   [ceil(O/16), 36, C, 16]                        groups 1, 3x3 by Winograd (kernels/winograd.h): G w G^T, product i*6 + j; stride and dilation 1
 //   [kh*kw, C]                                     depthwise: groups == C == O
 // pack_conv_weights:  in w[O,C/g,kh,kw] f32 or f64    out packed (of w's dtype, or bf16)
 // packed_conv2d:      in x[N,C,H,W], packed, bias[O], (slope[O] when prelu), (residual, when `residual`)

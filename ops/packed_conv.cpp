@@ -2,6 +2,7 @@
 
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/kernels/winograd.h"
 #include "mien/ops/op.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/table.h"
@@ -12,6 +13,7 @@ namespace {
 struct PackParams {  // the kernel needs none: shape and dtype of its output say it
   std::int64_t groups = 1;
   DType dtype = DType::f32;
+  bool winograd = false;
 };
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -23,7 +25,10 @@ void infer_pack(Inputs in, const void* params, Outputs& out) {
   if (p.dtype != DType::bf16 && p.dtype != w.dtype())
     throw DTypeError("pack_conv_weights", std::string("packs into bf16 or the weights' own dtype, got ") + name(p.dtype) + " for " + describe(w));
   const std::int64_t o = w.size(0), c = w.size(1), taps = w.size(2) * w.size(3), panels = ceil_div(o, packed_columns);
-  if (p.groups != 1) {
+  if (p.winograd) {
+    if (w.size(2) != 3 || w.size(3) != 3) throw ShapeError("pack_winograd_weights", "takes weights [O, C, 3, 3], got " + describe(w));
+    out.push_back({{panels, winograd::products, c, packed_columns}, p.dtype});
+  } else if (p.groups != 1) {
     if (p.groups != o || c != 1 || p.dtype == DType::bf16)
       throw ShapeError("pack_conv_weights", "takes groups 1, or depthwise weights [O, 1, kh, kw] with groups O in f32 or f64, got " + describe(w) + ", groups " + std::to_string(p.groups));
     out.push_back({{taps, o}, p.dtype});
@@ -41,7 +46,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
   if (in.size() != 3u + (prelu ? 1u : 0u) + (p.residual ? 1u : 0u)) throw ValueError(op, "the inputs do not go with the parameters: " + describe_all(in));
   const Tensor &x = in[0], &w = in[1], &bias = in[2];
   check_rank(op, "the input", x, 4);
-  const bool depthwise = w.rank() == 2;
+  const bool depthwise = w.rank() == 2, winograd = w.rank() == 4;
   if (p.outputs < 1 || p.outputs > max_packed_outputs || (p.outputs > 1 && (p.residual || depthwise)))
     throw ValueError(op, "expects 1 to " + std::to_string(max_packed_outputs) + " outputs, and one only with a residual or depthwise, got " + std::to_string(p.outputs));
   std::int64_t panels = 0, channels = 0;
@@ -53,10 +58,13 @@ void infer(Inputs in, const void* params, Outputs& out) {
   }
   const std::int64_t taps = p.kernel[0] * p.kernel[1];
   const Shape wanted = depthwise        ? Shape{taps, x.size(1)}
+                       : winograd      ? Shape{panels, winograd::products, x.size(1), packed_columns}
                        : w.rank() == 3 ? Shape{panels, taps * x.size(1), packed_columns}
                                        : Shape{panels, taps, ceil_div(x.size(1), packed_pairs), packed_pairs / 2, packed_columns, 2};
   if (!(w.shape() == wanted) || (depthwise && channels != x.size(1)))
     throw ShapeError(op, "expects packed weights " + to_string(wanted) + " for an input " + describe(x) + ", got " + describe(w), "Pack them with pack_conv_weights.");
+  if (winograd && !(p.kernel == Pair{3, 3} && p.stride == Pair{1, 1} && p.dilation == Pair{1, 1}))
+    throw ValueError(op, "weights packed for Winograd expect a 3x3 kernel, stride 1 and dilation 1", "Pack them with pack_conv_weights.");
   const bool half = x.dtype() == DType::bf16;
   if (!half) check_floating(op, x);
   if (w.dtype() != x.dtype() || bias.dtype() != (half ? DType::f32 : x.dtype()) || (p.y_dtype != x.dtype() && !(half && p.y_dtype == DType::f32)))
@@ -85,6 +93,7 @@ constinit const Op op_pack_conv_weights{.name = "pack_conv_weights", .infer = in
 constinit const Op op_packed_conv2d{.name = "packed_conv2d", .infer = infer, .kernels = {&ref::packed_conv2d_entry, &CpuTable::packed_conv2d}, .fusion = Fusion::contraction};
 
 Tensor pack_conv_weights(const Tensor& weight, std::int64_t groups, DType dtype) { return apply(op_pack_conv_weights, {weight}, PackParams{groups, dtype}); }
+Tensor pack_winograd_weights(const Tensor& weight) { return apply(op_pack_conv_weights, {weight}, PackParams{1, weight.defined() ? weight.dtype() : DType::f32, true}); }
 
 Tensor join_packed_weights(std::span<const Tensor> packed) { return concat({packed.begin(), packed.end()}, 0); }
 

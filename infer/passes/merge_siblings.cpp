@@ -15,7 +15,7 @@ bool can_merge(const Graph& g, const Node& n) {
 bool are_siblings(const Graph& g, const Node& a, const Node& b) {
   const auto &p = a.get<PackedConvOpParams>(), &q = b.get<PackedConvOpParams>();
   return a.in[0] == b.in[0] && p.kernel == q.kernel && p.stride == q.stride && p.padding == q.padding && p.dilation == q.dilation &&
-         p.activation == q.activation && p.y_dtype == q.y_dtype && g.value(a.in[1]).dtype == g.value(b.in[1]).dtype &&
+         p.activation == q.activation && p.y_dtype == q.y_dtype && g.value(a.in[1]).dtype == g.value(b.in[1]).dtype && g.value(a.in[1]).shape.rank() == g.value(b.in[1]).shape.rank() &&
          p.outputs + q.outputs <= max_packed_outputs;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mien/infer/passes_impl.h"
+#include "mien/kernels/winograd.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/packed_conv.h"
@@ -18,6 +19,10 @@ bool can_pack(const Graph& g, const Node& n) {
   const Shape& w = g.value(n.in[1]).shape;
   const std::int64_t groups = n.get<ConvParams>().groups;
   return groups == 1 || (groups == w[0] && w[1] == 1);
+}
+
+bool by_winograd(const Shape& w, const Shape& y, const ConvParams& p) {
+  return w[2] == 3 && w[3] == 3 && p.groups == 1 && p.stride == Pair{1, 1} && p.dilation == Pair{1, 1} && winograd::pays(w[1], w[0], y[2], y[3]);
 }
 
 // The picture of few channels in the usual order that `v` is a copy of, -1 for none: packed_conv2d reads it as it is.
@@ -51,7 +56,8 @@ void pack_convs(Graph& g, DType dtype) {
       g.nodes.insert(g.nodes.begin() + k, g.make_node(op_copy, CopyParams{half ? DType::bf16 : DType::f32, Layout::channels_last}, {x}));
       x = g.node(k++).out[0];
     }
-    const int weight = g.add_constant(pack_conv_weights(w, p.groups, half ? DType::bf16 : DType::f32));
+    const bool winograd = !half && by_winograd(w.shape(), g.value(conv.out[0]).shape, p);
+    const int weight = g.add_constant(winograd ? pack_winograd_weights(w) : pack_conv_weights(w, p.groups, half ? DType::bf16 : DType::f32));
     const int bias = conv.in.size() > 2 ? conv.in[2] : g.add_constant(zeros({w.size(0)}));
     const Node made = g.make_node(op_packed_conv2d, packed, {x, weight, bias});
     g.node(k) = made;

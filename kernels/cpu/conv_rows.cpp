@@ -3,12 +3,14 @@
 //   direct:    pixels of one output row at a time. The window's rows are runs of kw * C values that lie one after the other in the picture, so nothing is
 //              gathered; a padded picture is first copied, band by band, with its zeros around it
 //   gathered:  output rows too short for a tile: X is written out
+// 3x3 convolutions of many channels with stride 1 go by Winograd's F(4x4, 3x3) instead (winograd.h).
 // grad_input is the same product on gy with turned weights. A stride makes it one such product for each phase of the picture (rows and columns modulo the
 // stride): a phase sees every stride-th tap only.
 #include <numeric>
 
 #include "mien/kernels/cpu/conv_gather.h"
 #include "mien/kernels/cpu/row_gemm.h"
+#include "mien/kernels/cpu/winograd.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -45,6 +47,22 @@ void pack_weights(const Weights& w, std::int64_t kh, std::int64_t kw, std::int64
         for (std::int64_t t = 0; t < full; ++t) row[t] = from[t * w.col];
         for (std::int64_t t = full; t < lanes; ++t) row[t] = 0;
       }
+  });
+}
+
+// G g G^T of 3x3 weights in panels: [panel][36][channel][16].
+void pack_winograd(const Weights& w, std::int64_t channels, float* out) {
+  parallel_for(ceil_div(w.cols, panel_cols), 1, [&](std::int64_t panel, std::int64_t) {
+    float* to = out + panel * winograd::products * channels * panel_cols;
+    const float* first = w.data + panel * panel_cols * w.col;
+    const std::int64_t full = std::min<std::int64_t>(panel_cols, w.cols - panel * panel_cols);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      float taps[3][3][panel_cols] = {};
+      for (std::int64_t t = 0; t < full; ++t)
+        for (std::int64_t i = 0; i < 3; ++i)
+          for (std::int64_t j = 0; j < 3; ++j) taps[i][j][t] = first[t * w.col + c * w.c + i * w.i + j * w.j];
+      for (std::int64_t t = 0; t < panel_cols; t += lanes) transform_weights(taps[0][0] + t, panel_cols, to + c * panel_cols + t, channels * panel_cols);
+    }
   });
 }
 
@@ -192,10 +210,32 @@ void run_product(const Product& q, float* copies) {
   });
 }
 
+WinogradSizes winograd_sizes(const ConvSizes& s) { return {s.n, s.h, s.w, s.c, s.oh, s.ow, s.ph, s.pw, ceil_div(s.o, panel_cols)}; }
+bool by_winograd(const ConvSizes& s, bool dense_output) {
+  constexpr std::int64_t enough = 256;  // pixels for which the weights are transformed
+  return dense_output && s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dh == 1 && s.dw == 1 && s.pixels() >= enough &&
+         winograd::pays(s.c, s.o, s.oh, s.ow);
+}
+std::int64_t winograd_weight_floats(const ConvSizes& s) { return ceil_div(s.o, panel_cols) * winograd::products * s.c * panel_cols; }
+
 std::int64_t product_floats(const ConvSizes& s, bool dense_output) {
+  if (by_winograd(s, dense_output)) return round_up(s.o, panel_cols) + winograd_weight_floats(s) + winograd_floats(winograd_sizes(s));
   return packed_floats(s.depth(), s.o) + round_up(s.o, lanes) + max_shares * plan_of(s, dense_output).copy_floats();
 }
 void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace) {
+  if (by_winograd(s, dense_output)) {
+    float *all_bias = workspace, *packed = all_bias + round_up(s.o, panel_cols);
+    std::fill_n(all_bias, round_up(s.o, panel_cols), 0.f);
+    if (bias) std::copy_n(bias, s.o, all_bias);
+    pack_winograd(w, s.c, packed);
+    const auto out_of = [&](std::int64_t panel) {
+      const std::int64_t column = panel * panel_cols;
+      PanelOut o{};
+      o.y = target.y + column, o.step = target.pixel, o.cols = std::min<std::int64_t>(panel_cols, s.o - column), o.bias = all_bias + column;
+      return o;
+    };
+    return run_winograd(winograd_sizes(s), x, s.c, packed, out_of, packed + winograd_weight_floats(s));
+  }
   float *padded_bias = workspace + packed_floats(s.depth(), s.o), *copies = padded_bias + round_up(s.o, lanes);
   pack_weights(w, s.kh, s.kw, s.c, workspace);
   if (bias) {

@@ -4,8 +4,7 @@
 // through all tiles of the block, so that a pair comes from memory once a block and then from L2. While one pair is at work the next is prefetched:
 // at batch 1 that hides most of the time that weights need to arrive. A map with padding is copied, block by block, into one with zeros around it.
 // Nothing of this changes the order of a sum.
-#include "mien/kernels/cpu/packed_conv.h"
-#include "mien/kernels/cpu/panel_tile.h"
+#include "mien/kernels/cpu/packed_panels.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -44,8 +43,6 @@ struct Plan {
   std::int64_t copy_floats() const { return copied ? images_a_block * copy_rows * copy_cols * s.c : 0; }
 };
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 Plan plan_of(const KernelArgs& a) {
   Plan p{};
   PackedSizes& s = p.s = packed_sizes(a);
@@ -53,7 +50,7 @@ Plan plan_of(const KernelArgs& a) {
   const std::int64_t ld = pixel_step(x);
   p.planes = ld == 0;
   p.copied = s.leaves();
-  for (const View& y : a.out) p.panels += divide_up(y.size(1), panel_cols);
+  for (const View& y : a.out) p.panels += ceil_div(y.size(1), panel_cols);
 
   // Rows of a block: its input and, where taps overlap, the copy fit in block_bytes.
   const std::int64_t image_pixels = s.oh * s.ow;
@@ -71,10 +68,10 @@ Plan plan_of(const KernelArgs& a) {
     p.rows_a_block = s.oh;
   } else {
     p.images_a_block = 1;
-    p.rows_a_block = divide_up(s.oh, divide_up(s.oh, rows));
+    p.rows_a_block = ceil_div(s.oh, ceil_div(s.oh, rows));
   }
-  p.blocks_an_image = divide_up(s.oh, p.rows_a_block);
-  p.blocks = divide_up(s.n, p.images_a_block) * p.blocks_an_image;
+  p.blocks_an_image = ceil_div(s.oh, p.rows_a_block);
+  p.blocks = ceil_div(s.n, p.images_a_block) * p.blocks_an_image;
   p.copy_rows = (p.rows_a_block - 1) * s.sh + s.reach_h() + 1;
   p.copy_cols = (s.ow - 1) * s.sw + s.reach_w() + 1;
 
@@ -83,7 +80,7 @@ Plan plan_of(const KernelArgs& a) {
   p.segments = p.planes ? s.depth() : joined ? s.kh : s.taps();
   p.segment_length = s.depth() / p.segments;
   // Too few blocks for the threads: the panels are dealt out as well.
-  p.shares_of_panels = p.blocks >= 8 ? 1 : std::min(divide_up(p.panels, tile_panels), divide_up(8, p.blocks));
+  p.shares_of_panels = p.blocks >= 8 ? 1 : std::min(ceil_div(p.panels, tile_panels), ceil_div(8, p.blocks));
   return p;
 }
 
@@ -144,13 +141,13 @@ void for_tiles(const Plan& p, const Block& b, const Source& from, const float* d
   const PackedSizes& s = p.s;
   const std::int64_t step = s.sw * from.pixel;
   if (p.walk == Walk::even) {
-    const std::int64_t pixels = b.images * b.rows * s.ow, tiles = divide_up(pixels, tile_rows);
+    const std::int64_t pixels = b.images * b.rows * s.ow, tiles = ceil_div(pixels, tile_rows);
     for (std::int64_t t = 0; t < tiles; ++t) {
       const std::int64_t begin = pixels * t / tiles, end = pixels * (t + 1) / tiles;
       f(left_rows(data + begin * p.even_step, p.even_step), begin, end - begin);
     }
   } else if (p.walk == Walk::rows) {
-    const std::int64_t tiles = divide_up(s.ow, tile_rows);
+    const std::int64_t tiles = ceil_div(s.ow, tile_rows);
     for (std::int64_t n = 0; n < b.images; ++n)
       for (std::int64_t r = 0; r < b.rows; ++r) {
         const float* row = data + n * from.image + r * s.sh * from.row;
@@ -161,7 +158,7 @@ void for_tiles(const Plan& p, const Block& b, const Source& from, const float* d
       }
   } else {
     constexpr std::int64_t most = tile_rows / 3;
-    const std::int64_t a_row = s.ow / 3, groups = b.images * b.rows * a_row, tiles = divide_up(groups, most);
+    const std::int64_t a_row = s.ow / 3, groups = b.images * b.rows * a_row, tiles = ceil_div(groups, most);
     LeftRows left{};
     left.step = step;
     for (std::int64_t t = 0; t < tiles; ++t) {
@@ -175,51 +172,13 @@ void for_tiles(const Plan& p, const Block& b, const Source& from, const float* d
   }
 }
 
-// A panel's place: its output, the first column there and in bias and slope.
-struct Place {
-  const View* y;
-  std::int64_t column, values;
-};
-Place place_of(const KernelArgs& a, std::int64_t panel) {
-  std::int64_t values = 0;
-  for (const View& y : a.out) {
-    const std::int64_t mine = divide_up(y.size(1), panel_cols);
-    if (panel < mine) return {&y, panel * panel_cols, values + panel * panel_cols};
-    panel -= mine;
-    values += y.size(1);
-  }
-  return {};
-}
-// The output of a panel, for the block's first pixel.
-PanelOut panel_out(const KernelArgs& a, std::int64_t panel, std::int64_t pixel) {
-  const Place place = place_of(a, panel);
-  const PackedExtras extras = packed_extras(a);
-  PanelOut o{};
-  o.step = pixel_step(*place.y);
-  o.y = place.y->ptr<float>() + pixel * o.step + place.column;
-  o.cols = std::min<std::int64_t>(panel_cols, place.y->size(1) - place.column);
-  o.bias = extras.bias + place.values;
-  o.slope = extras.slope ? extras.slope + place.values : nullptr;
-  if (extras.residual) {
-    o.residual_step = pixel_step(*extras.residual);
-    o.residual = extras.residual->ptr<float>() + pixel * o.residual_step + place.column;
-  }
-  o.relu = a.get<PackedConvParams>().activation == Activation::relu;
-  return o;
-}
-PanelOut moved(PanelOut o, std::int64_t pixels) {
-  o.y += pixels * o.step;
-  if (o.residual) o.residual += pixels * o.residual_step;
-  return o;
-}
-
 // Memory that will be wanted soon, fetched little by little while tiles are at work.
 struct Stream {
   const char* data;
   std::int64_t bytes;
   // The part [begin, end) of `whole`, one prefetch for each of `steps`.
   Ahead part(std::int64_t begin, std::int64_t end, std::int64_t whole, std::int64_t steps) const {
-    return {data + bytes * begin / whole, divide_up(bytes * (end - begin) / whole, steps)};
+    return {data + bytes * begin / whole, ceil_div(bytes * (end - begin) / whole, steps)};
   }
 };
 
@@ -262,8 +221,8 @@ void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source&
   }
 }
 
-std::int64_t offsets_bytes(const Plan& p) { return divide_up(p.segments * 8, 64) * 64; }
-std::int64_t copy_bytes(const Plan& p) { return divide_up(p.copy_floats() * 4, 64) * 64; }
+std::int64_t offsets_bytes(const Plan& p) { return ceil_div(p.segments * 8, 64) * 64; }
+std::int64_t copy_bytes(const Plan& p) { return ceil_div(p.copy_floats() * 4, 64) * 64; }
 
 std::int64_t workspace(const KernelArgs& a) {
   const Plan p = plan_of(a);
@@ -277,7 +236,7 @@ void run(const KernelArgs& a) {
   auto* offsets = reinterpret_cast<std::int64_t*>(scratch);
   fill_offsets(p, p.copied ? source_of_copy(nullptr, p) : picture, offsets);
   const Segments segments{offsets, p.segments, p.segment_length};
-  const std::int64_t pairs = divide_up(p.panels, tile_panels);
+  const std::int64_t pairs = ceil_div(p.panels, tile_panels);
   // A block is copied once a share: no more shares than threads then.
   const std::int64_t items = p.blocks * p.shares_of_panels, shares = p.copied ? std::min<std::int64_t>(shares_of(items), num_threads()) : shares_of(items);
   const std::int64_t weight_bytes = 4 * p.panels * p.s.depth() * panel_cols;
@@ -297,24 +256,21 @@ void run(const KernelArgs& a) {
 }
 
 const char* decline(const KernelArgs& a) {
-  for (const View& v : a.in)
-    if (v.dtype != DType::f32) return "f32 only";
-  for (const View& v : a.out)
-    if (v.dtype != DType::f32 || !pixel_step(v)) return "an output is not f32 channels_last";
+  if (const char* reason = decline_packed(a)) return reason;
   const View& x = a.in[0];
-  if (x.numel() == 0 || a.out[0].numel() == 0) return "empty";
   if (!pixel_step(x) && !x.is_contiguous()) return "x is neither channels_last nor contiguous";
-  if (!pixel_step(x) && x.size(1) > 4) return "x is contiguous and has many channels";
-  const View* residual = packed_extras(a).residual;
-  return residual && !pixel_step(*residual) ? "the residual is not channels_last" : nullptr;
+  return !pixel_step(x) && x.size(1) > 4 ? "x is contiguous and has many channels" : nullptr;
 }
-bool depthwise(const KernelArgs& a) { return a.in[1].rank() == 2; }
+
+// By the form of the weights.
+const KernelEntry& way(const KernelArgs& a) {
+  static constexpr KernelEntry product{run, decline, workspace};
+  return a.in[1].rank() == 2 ? packed_depthwise : a.in[1].rank() == 4 ? packed_winograd : product;
+}
 
 }  // namespace
 
-extern const KernelEntry packed_conv2d_entry{
-    [](const KernelArgs& a) { return depthwise(a) ? packed_depthwise.run(a) : run(a); },
-    [](const KernelArgs& a) { return depthwise(a) ? packed_depthwise.decline(a) : decline(a); },
-    [](const KernelArgs& a) { return depthwise(a) ? 0 : workspace(a); }};
+extern const KernelEntry packed_conv2d_entry{[](const KernelArgs& a) { return way(a).run(a); }, [](const KernelArgs& a) { return way(a).decline(a); },
+                                             [](const KernelArgs& a) { return way(a).workspace ? way(a).workspace(a) : 0; }};
 
 }  // namespace mien::MIEN_LEVEL

@@ -1,4 +1,5 @@
-// Sizes and memory of one packed convolution, shared by its ways: the packed product (packed_conv.cpp) and depthwise (packed_depthwise.cpp).
+// Sizes and memory of one packed convolution, shared by its ways: the packed product (packed_conv.cpp), depthwise (packed_depthwise.cpp) and Winograd
+// (packed_winograd.cpp).
 #pragma once
 
 #include "mien/kernels/cpu/common.h"
@@ -34,6 +35,17 @@ inline PackedExtras packed_extras(const KernelArgs& a) {
   return {a.in[2].ptr<float>(), slope ? a.in[3].ptr<float>() : nullptr, p.residual ? &a.in[slope ? 4 : 3] : nullptr};
 }
 
-extern const KernelEntry packed_depthwise;
+// What every way needs, or null.
+inline const char* decline_packed(const KernelArgs& a) {
+  for (const View& v : a.in)
+    if (v.dtype != DType::f32) return "f32 only";
+  for (const View& v : a.out)
+    if (v.dtype != DType::f32 || !pixel_step(v)) return "an output is not f32 channels_last";
+  if (a.in[0].numel() == 0 || a.out[0].numel() == 0) return "empty";
+  const View* residual = packed_extras(a).residual;
+  return residual && !pixel_step(*residual) ? "the residual is not channels_last" : nullptr;
+}
+
+extern const KernelEntry packed_depthwise, packed_winograd;
 
 }  // namespace mien::MIEN_LEVEL

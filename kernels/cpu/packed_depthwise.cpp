@@ -158,12 +158,9 @@ void run(const KernelArgs& a) {
 }
 
 const char* decline(const KernelArgs& a) {
-  const PackedSizes s = packed_sizes(a);
-  const View* residual = packed_extras(a).residual;
-  if (a.in[0].dtype != DType::f32 || a.out[0].dtype != DType::f32) return "f32 only";
-  if (a.in[0].numel() == 0 || a.out[0].numel() == 0) return "empty";
-  if (s.taps() > most_taps) return "more than 64 taps";
-  return pixel_step(a.in[0]) && pixel_step(a.out[0]) && (!residual || pixel_step(*residual)) ? nullptr : "not channels_last";
+  if (const char* reason = decline_packed(a)) return reason;
+  if (packed_sizes(a).taps() > most_taps) return "more than 64 taps";
+  return pixel_step(a.in[0]) ? nullptr : "x is not channels_last";
 }
 
 }  // namespace

@@ -56,6 +56,12 @@ struct PanelOut {
   bool relu;
 };
 
+inline PanelOut moved(PanelOut o, std::int64_t pixels) {
+  o.y += pixels * o.step;
+  if (o.residual) o.residual += pixels * o.residual_step;
+  return o;
+}
+
 // Memory that is wanted in L2 soon (the next panels): one prefetch for every k, `step` bytes apart. A step of 0 fetches nothing new.
 struct Ahead {
   const char* data;

@@ -99,6 +99,7 @@ struct Row {
   Problem (*make)(Dice& dice, int number);
 };
 Problem make_packed_conv2d(Dice& dice, int number);  // conformance_packed_test.cpp
+Problem make_packed_winograd(Dice& dice, int number);
 // One row for each kernel of MIEN_CPU_KERNELS (conformance_problems_test.cpp).
 const std::vector<Row>& conformance_rows();
 

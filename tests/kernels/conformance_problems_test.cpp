@@ -570,6 +570,7 @@ const std::vector<Row>& conformance_rows() {
 #define MIEN_ROW(name) {#name, {&ref::name##_entry, &CpuTable::name, nullptr}, make_##name},
       MIEN_CPU_KERNELS(MIEN_ROW)
 #undef MIEN_ROW
+      {"packed_winograd", {&ref::packed_conv2d_entry, &CpuTable::packed_conv2d, nullptr}, make_packed_winograd},
   };
   return rows;
 }

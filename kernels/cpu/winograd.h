@@ -1,0 +1,235 @@
+// 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3) (kernels/winograd.h), channels_last, f32.
+//
+// Note [How it runs]: output patches of 4x4, across all pictures, are cut into blocks. A block transforms its input once, [36][patch][C], which stays in L2;
+// then for each pair of panels the 36 products are made by the tiles of panel_tile.h, [36][patch][32], and turned into finished pixels before the next pair.
+// A patch is computed alike in whatever block it stands: cutting changes no bit.
+#pragma once
+
+#include "mien/kernels/cpu/panel_tile.h"
+#include "mien/kernels/cpu/scratch.h"
+#include "mien/kernels/winograd.h"
+
+namespace mien::MIEN_LEVEL {
+
+struct WinogradSizes {
+  std::int64_t n, h, w, c;             // input
+  std::int64_t oh, ow;                 // output
+  std::int64_t top, left;              // padding
+  std::int64_t panels;                 // of 16 outputs
+  std::int64_t patches_y() const { return ceil_div(oh, winograd::outputs); }
+  std::int64_t patches_x() const { return ceil_div(ow, winograd::outputs); }
+  std::int64_t patches() const { return n * patches_y() * patches_x(); }
+};
+
+namespace winograd_detail {
+
+inline constexpr std::int64_t tile_cols = tile_panels * panel_cols;
+inline constexpr std::int64_t block_floats = 256 * 1024;  // of a block's transformed input and products
+
+// How the patches are cut. Sizes alone decide.
+struct Cut {
+  std::int64_t block, blocks;          // patches of a block
+  std::int64_t shares_of_panels;       // too few blocks for the threads: the panels are dealt out as well
+  std::int64_t input_step, product_step;  // between two of the 36 products, in floats; not a power of two: they would meet in the same sets of the cache
+  std::int64_t floats() const { return winograd::products * (input_step + product_step); }
+};
+inline Cut cut_of(const WinogradSizes& s) {
+  Cut cut{};
+  const std::int64_t room = block_floats / (winograd::products * (s.c + tile_cols)), tiles = std::clamp<std::int64_t>(room / tile_rows, 2, 4);
+  cut.blocks = ceil_div(s.patches(), tiles * tile_rows);
+  cut.block = std::min(s.patches(), round_up(ceil_div(s.patches(), cut.blocks), tile_rows));
+  cut.blocks = ceil_div(s.patches(), cut.block);
+  cut.shares_of_panels = cut.blocks >= 8 ? 1 : std::min(ceil_div(s.panels, tile_panels), ceil_div(8, cut.blocks));
+  cut.input_step = cut.block * s.c + 16;
+  cut.product_step = cut.block * tile_cols + 16;
+  return cut;
+}
+
+constexpr float no_bias[panel_cols] = {};
+constexpr float root = static_cast<float>(winograd::root), half_root = static_cast<float>(winograd::half_root);
+
+// B^T d along one axis.
+inline void turn_input(const Vec (&d)[6], Vec (&to)[6]) {
+  const Vec even = MulAdd(Set(-2), d[2], d[4]), odd = MulAdd(Set(-2), d[1], d[3]);
+  const Vec far_even = MulAdd(Set(-.5f), d[2], d[4]), far_odd = MulAdd(Set(-.5f), d[1], d[3]);
+  to[0] = MulAdd(Set(-2.5f), d[2], Add(d[0], d[4]));
+  to[1] = MulAdd(Set(half_root), odd, even);
+  to[2] = MulAdd(Set(-half_root), odd, even);
+  to[3] = MulAdd(Set(root), far_odd, far_even);
+  to[4] = MulAdd(Set(-root), far_odd, far_even);
+  to[5] = MulAdd(Set(-2.5f), d[3], Add(d[1], d[5]));
+}
+// A^T m along one axis.
+inline void turn_output(const Vec (&m)[6], Vec (&to)[4]) {
+  const Vec near_sum = Add(m[1], m[2]), far_sum = Add(m[3], m[4]);
+  const Vec near = m[1] - m[2], far = m[3] - m[4];
+  to[0] = Add(m[0], Add(near_sum, far_sum));
+  to[1] = MulAdd(Set(half_root), near, Set(root) * far);
+  to[2] = MulAdd(Set(.5f), near_sum, Add(far_sum, far_sum));
+  to[3] = MulAdd(Set(.5f * half_root), near, MulAdd(Set(2 * root), far, m[5]));
+}
+
+// G g along one axis.
+inline void turn_weights(const Vec (&g)[3], Vec (&to)[6]) {
+  constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
+  const Vec near = MulAdd(at(1, 0), g[0], at(1, 2) * g[2]), near_odd = at(1, 1) * g[1];
+  const Vec far = MulAdd(at(3, 0), g[0], at(3, 2) * g[2]), far_odd = at(3, 1) * g[1];
+  to[0] = g[0];
+  to[1] = near + near_odd;
+  to[2] = near - near_odd;
+  to[3] = far + far_odd;
+  to[4] = far - far_odd;
+  to[5] = g[2];
+}
+
+struct Patch {
+  std::int64_t image, y, x;  // first output pixel
+};
+inline Patch patch_at(const WinogradSizes& s, std::int64_t index) {
+  const std::int64_t columns = s.patches_x(), row = index / columns;
+  return {row / s.patches_y(), row % s.patches_y() * winograd::outputs, index % columns * winograd::outputs};
+}
+
+// x: pixels `pixel` floats apart. zeros: at least C of them.
+inline void transform_input(const WinogradSizes& s, const float* x, std::int64_t pixel, const Patch& at, const float* zeros, float* to, std::int64_t step) {
+  const float* from[6][6];
+  for (std::int64_t i = 0; i < 6; ++i) {
+    const std::int64_t y = at.y - s.top + i;
+    const float* row = x + ((at.image * s.h + y) * s.w + at.x - s.left) * pixel;
+    for (std::int64_t j = 0; j < 6; ++j) {
+      const std::int64_t column = at.x - s.left + j;
+      from[i][j] = y >= 0 && y < s.h && column >= 0 && column < s.w ? row + j * pixel : zeros;
+    }
+  }
+  for (std::int64_t c = 0; c < s.c; c += lanes) {
+    Vec turned[6][6];  // [column][row]
+#pragma GCC unroll 6
+    for (int j = 0; j < 6; ++j) {
+      Vec d[6];
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; ++i) d[i] = Load(from[i][j] + c);
+      turn_input(d, turned[j]);
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) {
+      Vec d[6], row[6];
+#pragma GCC unroll 6
+      for (int j = 0; j < 6; ++j) d[j] = turned[j][i];
+      turn_input(d, row);
+#pragma GCC unroll 6
+      for (int j = 0; j < 6; ++j) Store(row[j], to + (i * 6 + j) * step + c);
+    }
+  }
+}
+
+// One vector of a patch's outputs, finished. `part`: only the first `width` lanes.
+template <bool PART>
+inline void transform_output(const float* products, std::int64_t step, const PanelOut& o, std::int64_t at, std::int64_t width, std::int64_t row_pixels, std::int64_t rows,
+                             std::int64_t cols) {
+  const auto load = [=](const float* p) { return PART ? LoadFirst(p, width) : Load(p); };
+  Vec turned[6][4];  // [column][row]
+#pragma GCC unroll 6
+  for (int j = 0; j < 6; ++j) {
+    Vec m[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) m[i] = Load(products + (i * 6 + j) * step);
+    turn_output(m, turned[j]);
+  }
+  const Vec bias = load(o.bias + at), slope = o.slope ? load(o.slope + at) : Set(0);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    if (i >= rows) break;
+    Vec m[6], y[4];
+#pragma GCC unroll 6
+    for (int j = 0; j < 6; ++j) m[j] = turned[j][i];
+    turn_output(m, y);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      if (j >= cols) break;
+      const std::int64_t pixel = i * row_pixels + j;
+      Vec v = Add(y[j], bias);
+      if (o.residual) v = Add(v, load(o.residual + pixel * o.residual_step + at));
+      v = panel_tile_detail::activated(v, o, slope);
+      if (PART) StoreFirst(v, o.y + pixel * o.step + at, width);
+      else Store(v, o.y + pixel * o.step + at);
+    }
+  }
+}
+
+}  // namespace winograd_detail
+
+// One vector of outputs' 3x3 weights, `step` floats from tap to tap, to G g G^T, `to_step` from product to product.
+inline void transform_weights(const float* taps, std::int64_t step, float* to, std::int64_t to_step) {
+  using namespace winograd_detail;
+  Vec turned[3][6];  // [column][row]
+  for (int j = 0; j < 3; ++j) turn_weights({Load(taps + j * step), Load(taps + (3 + j) * step), Load(taps + (6 + j) * step)}, turned[j]);
+  for (int i = 0; i < 6; ++i) {
+    Vec row[6];
+    turn_weights({turned[0][i], turned[1][i], turned[2][i]}, row);
+    for (int j = 0; j < 6; ++j) Store(row[j], to + (i * 6 + j) * to_step);
+  }
+}
+
+inline std::int64_t winograd_floats(const WinogradSizes& s) {
+  const winograd_detail::Cut cut = winograd_detail::cut_of(s);
+  return round_up(s.c, 16) + shares_of(cut.blocks * cut.shares_of_panels) * round_up(cut.floats(), 16);
+}
+
+// x: pixels `pixel` floats apart, pictures dense; C is a multiple of 16. weights: [panel][36][C][16]. out_of(panel): where the panel goes, for the first pixel of the first picture.
+// workspace: winograd_floats(s).
+template <class OutOf>
+void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, const float* weights, const OutOf& out_of, float* workspace) {
+  using namespace winograd_detail;
+  const Cut cut = cut_of(s);
+  float *zeros = workspace, *scratch = workspace + round_up(s.c, 16);
+  std::fill_n(zeros, s.c, 0.f);
+  const std::int64_t pairs = ceil_div(s.panels, tile_panels), product_floats = s.c * panel_cols, panel_floats = winograd::products * product_floats;
+  const std::int64_t zero = 0;
+  const Segments segment{&zero, 1, s.c};
+  ScratchSlots slots;
+  for_shares(cut.blocks * cut.shares_of_panels, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float *input = scratch + slot.number() * round_up(cut.floats(), 16), *products = input + winograd::products * cut.input_step;
+    for (std::int64_t item = begin; item < end; ++item) {
+      const std::int64_t part = item % cut.shares_of_panels, first = item / cut.shares_of_panels * cut.block, count = std::min(cut.block, s.patches() - first);
+      if (part == 0 || item == begin)
+        for (std::int64_t t = 0; t < count; ++t) transform_input(s, x, pixel, patch_at(s, first + t), zeros, input + t * s.c, cut.input_step);
+      const std::int64_t end_panel = std::min(s.panels, pairs * (part + 1) / cut.shares_of_panels * tile_panels), tiles = ceil_div(count, tile_rows);
+      for (std::int64_t panel = pairs * part / cut.shares_of_panels * tile_panels; panel < end_panel; panel += tile_panels) {
+        const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel);
+        const float* right = weights + panel * panel_floats;
+        for (std::int64_t k = 0; k < winograd::products; ++k, right += product_floats)
+          for (std::int64_t t = 0; t < tiles; ++t) {
+            const std::int64_t at = count * t / tiles, rows = count * (t + 1) / tiles - at;
+            PanelOut out[2];
+            for (std::int64_t i = 0; i < panels; ++i) {
+              out[i] = {};
+              out[i].y = products + k * cut.product_step + at * tile_cols + i * panel_cols;
+              out[i].step = tile_cols;
+              out[i].cols = panel_cols;
+              out[i].bias = no_bias;
+            }
+            // Each tile fetches one panel of the next product.
+            const Ahead ahead{reinterpret_cast<const char*>(right + product_floats + std::min(t, panels - 1) * panel_floats), t < panels ? 64 : 0};
+            tile_kernel_of(rows, panels)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, ahead);
+          }
+        for (std::int64_t i = 0; i < panels; ++i) {
+          const PanelOut whole = out_of(panel + i);
+          for (std::int64_t t = 0; t < count; ++t) {
+            const Patch patch = patch_at(s, first + t);
+            const std::int64_t start = (patch.image * s.oh + patch.y) * s.ow + patch.x, rows = s.oh - patch.y, cols = s.ow - patch.x;
+            const PanelOut o = moved(whole, start);
+            const float* from = products + t * tile_cols + i * panel_cols;
+            for (std::int64_t at = 0; at < o.cols; at += lanes) {
+              const std::int64_t width = o.cols - at;
+              if (width >= lanes) transform_output<false>(from + at, cut.product_step, o, at, lanes, s.ow, rows, cols);
+              else transform_output<true>(from + at, cut.product_step, o, at, width, s.ow, rows, cols);
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace mien::MIEN_LEVEL
