@@ -22,7 +22,7 @@ struct Settings {
   bench::ModelOptions model;
   std::string photo, weights, dtype = "f32", pyramid;
   DetectorOptions detector;
-  bool train = false, update = false;
+  bool train = false, update = false, profile = false;
   int threads = 0, runs = 0;
 };
 
@@ -69,6 +69,16 @@ void print_table(const Json& j) {
     row("arithmetic", "%.4g GFLOP an item, %.4g GFLOP/s = %.1f %% of %.4g", value(j["gflop_per_item"]), value(j["gflops"]), 100 * value(j["share_of_peak"]), value(j["peak"]["f32_gflops"]));
   row("memory", "%.4g MiB resident, %.4g MiB of tensors at once", value(j["memory"]["resident_peak_MiB"]), value(j["memory"]["tensors_peak_MiB"]));
   row("machine", "%s, %d CPUs", j["machine"]["model"].get<std::string>().c_str(), j["machine"]["cpus"].get<int>());
+  if (j.contains("ops")) {
+    double all = 0;
+    for (const Json& t : j["ops"]) all += value(t["cpu_ms"]);
+    for (std::size_t i = 0; i < std::min<std::size_t>(j["ops"].size(), 40); ++i) {
+      const Json& t = j["ops"][i];
+      const std::string speed = t["gflops"].is_null() ? "" : std::to_string(std::lround(value(t["gflops"]))) + " GFLOP/s";
+      row("op", "%8.3f ms %5.1f %% %4d x %-12s %s %s", value(t["cpu_ms"]), 100 * value(t["cpu_ms"]) / all, t["calls"].get<int>(), speed.c_str(), t["op"].get<std::string>().c_str(),
+          t["operands"].get<std::string>().c_str());
+    }
+  }
   if (value(j["foreign_cpus"]) > .2) row("NOTE", "other processes kept %.2f CPUs busy meanwhile", value(j["foreign_cpus"]));
 }
 
@@ -96,6 +106,11 @@ int report(const Settings& s, const char* command, const bench::Work& work) {
          {"foreign_cpus", rounded(f.foreign_cpus)},
          {"machine", {{"model", machine.model}, {"cpus", machine.cpus}, {"features", machine.features}}},
          {"mien", {{"version", MIEN_VERSION}, {"optimised", optimised()}}}};
+  if (s.profile) {
+    Json& ops = j["ops"] = Json::array();
+    for (const bench::OpTime& t : bench::profile(work.eager))
+      ops.push_back({{"op", t.op}, {"operands", t.operands}, {"calls", t.calls}, {"cpu_ms", rounded(t.ms)}, {"gflops", or_null(t.gflop > 0, 1e3 * t.gflop / t.ms)}});
+  }
   print_line(j);
   if (isatty(STDERR_FILENO)) print_table(j);
   return 0;
@@ -130,6 +145,7 @@ Run add_bench(CLI::App& app) {
   auto s = std::make_shared<Settings>();
   const auto common = [&](CLI::App& c) {
     c.add_option("--min-face", s->detector.min_face, "Smallest face in pixels")->check(CLI::Range(12., 16384.))->capture_default_str();
+    c.add_flag("--profile", s->profile, "Also the CPU time of every op on operands of the same shapes, in one eager run");
     c.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(CLI::PositiveNumber);
     c.add_option("--runs", s->runs, "Measured runs, after one or two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(CLI::Range(1, 1000000));
   };

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "mien/kernels/kernel.h"
@@ -32,10 +33,11 @@ double all_cpu_ms() {
 }
 
 std::atomic<std::int64_t> macs{0};
+thread_local std::vector<OpTime>* op_times = nullptr;  // where profile() wants them
 
 // The work is output values times the length of the sum behind each; a gradient does the same multiplications as its forward pass, so the weight and the
 // output (or its gradient) always tell: in: x, w -> y; gy, w -> gx; gy, x -> gw.
-void count(const char* op, std::span<const View> in, std::span<const View> out) {
+std::int64_t macs_of(const char* op, std::span<const View> in, std::span<const View> out) {
   const auto is = [&](const char* name) { return std::strcmp(op, name) == 0; };
   std::int64_t n = 0;
   if (is("conv2d")) n = out[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));
@@ -46,11 +48,24 @@ void count(const char* op, std::span<const View> in, std::span<const View> out) 
   const auto block = [](const View& x, const View& w) { return x.shape[0] * (x.shape[2] - w.shape[2] + 1) * (x.shape[3] - w.shape[3] + 1) * w.numel(); };
   if (is("conv_block")) n = block(in[0], in[1]);
   else if (is("conv_block_backward")) n = block(in[1], in[2]) * (out[0].numel() > 0 ? 2 : 1);
-  macs.fetch_add(n, std::memory_order_relaxed);
+  return n;
+}
+void count(const char* op, std::span<const View> in, std::span<const View> out) { macs.fetch_add(macs_of(op, in, out), std::memory_order_relaxed); }
+
+// The time between two calls is the first one's: it holds what happens between ops, too.
+void note(const char* op, std::span<const View> in, std::span<const View> out) {
+  if (!op_times) return;
+  const double now = milliseconds(CLOCK_PROCESS_CPUTIME_ID);
+  if (!op_times->empty()) op_times->back().ms += now;
+  std::string operands;
+  for (const View& v : in.first(std::min<std::size_t>(in.size(), 2))) operands += (operands.empty() ? "" : " ") + to_string(v.shape);
+  if (!out.empty()) operands += " -> " + to_string(out[0].shape);
+  op_times->push_back({op, operands, 1, -now, 2e-9 * static_cast<double>(macs_of(op, in, out))});
 }
 
 struct Observed {
-  KernelObserver before = set_kernel_observer(count);
+  explicit Observed(KernelObserver observer) : before(set_kernel_observer(observer)) {}
+  KernelObserver before;
   ~Observed() { set_kernel_observer(before); }
 };
 
@@ -66,10 +81,30 @@ Spread spread_of(std::vector<double> v) {
 }
 
 std::int64_t count_macs(const std::function<void()>& work) {
-  const Observed guard;
+  const Observed guard(count);
   const std::int64_t before = macs.load();
   work();
   return macs.load() - before;
+}
+
+std::vector<OpTime> profile(const std::function<void()>& work) {
+  std::vector<OpTime> all;
+  {
+    const Observed guard(note);
+    op_times = &all;
+    work();
+    op_times = nullptr;
+  }
+  if (!all.empty()) all.back().ms += milliseconds(CLOCK_PROCESS_CPUTIME_ID);
+  std::map<std::pair<std::string, std::string>, OpTime> alike;
+  for (const OpTime& t : all) {
+    OpTime& sum = alike.try_emplace({t.op, t.operands}, OpTime{t.op, t.operands}).first->second;
+    sum.calls += t.calls, sum.ms += t.ms, sum.gflop += t.gflop;
+  }
+  std::vector<OpTime> out;
+  for (const auto& [key, t] : alike) out.push_back(t);
+  std::sort(out.begin(), out.end(), [](const OpTime& a, const OpTime& b) { return a.ms > b.ms; });
+  return out;
 }
 
 Figures measure(const std::function<void()>& work, int runs) {

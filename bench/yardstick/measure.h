@@ -30,6 +30,15 @@ Figures measure(const std::function<void()>& work, int runs);
 // The multiply-adds of every convolution and matrix product that `work` runs through run_kernel, both directions of differentiation included.
 std::int64_t count_macs(const std::function<void()>& work);
 
+// Where the time of one run of `work` goes: CPU time of each op on operands of the same shapes, the longest first. Of ops that the calling thread applies:
+// a planned session calls its kernels without them.
+struct OpTime {
+  std::string op, operands;
+  int calls = 0;
+  double ms = 0, gflop = 0;  // of all calls
+};
+std::vector<OpTime> profile(const std::function<void()>& work);
+
 struct Machine {
   std::string model;                  // as the operating system names it; clouds mask it
   int cpus = 0;                       // that this process may run on
