@@ -339,6 +339,6 @@ struct FirstOf {
 
 extern const KernelEntry conv2d_entry = FirstOf<depthwise_forward, few_forward, rows_forward, planes_forward>::entry;
 extern const KernelEntry conv2d_grad_input_entry = FirstOf<depthwise_grad_input, few_grad_input, rows_grad_input, planes_grad_input>::entry;
-extern const KernelEntry conv2d_grad_weight_entry = FirstOf<depthwise_grad_weight, few_grad_weight, rows_grad_weight, planes_grad_weight>::entry;
+extern const KernelEntry conv2d_grad_weight_entry = FirstOf<depthwise_grad_weight, few_grad_weight, winograd_grad_weight, rows_grad_weight, planes_grad_weight>::entry;
 
 }  // namespace mien::MIEN_LEVEL

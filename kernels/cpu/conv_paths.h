@@ -1,19 +1,21 @@
-// Convolution has four ways; each kernel takes the first that does not decline.
+// The ways of convolution; each kernel takes the first that does not decline.
 //   depthwise   groups == C == O, channels_last: lanes along channels (conv_depthwise.cpp)
 //   few         at most 16 input channels, stride 1: direct products on a few lines at a time (conv_few.cpp)
 //   rows        groups == 1, channels_last: a matrix product with pixels as rows (conv_rows.cpp, conv_rows_weight.cpp)
+//   winograd    rows whose kernel is 3x3 with stride 1 and many channels: inside conv_rows.cpp, and conv_winograd_weight.cpp
 //   planes      everything else: lanes along the pixels of a plane (conv.cpp)
 #pragma once
 
 #include <algorithm>
 
 #include "mien/kernels/cpu/common.h"
+#include "mien/kernels/winograd.h"
 
 namespace mien::MIEN_LEVEL {
 
 extern const KernelEntry depthwise_forward, depthwise_grad_input, depthwise_grad_weight;
 extern const KernelEntry few_forward, few_grad_input, few_grad_weight;
-extern const KernelEntry rows_forward, rows_grad_input, rows_grad_weight;
+extern const KernelEntry rows_forward, rows_grad_input, rows_grad_weight, winograd_grad_weight;
 
 // Sizes of one convolution whose input and output are channels_last.
 struct ConvSizes {
@@ -41,6 +43,12 @@ inline RowBlocks row_blocks(const ConvSizes& s, std::int64_t wanted) {
   }
   const std::int64_t rows = ceil_div(s.oh, ceil_div(s.oh, wanted));
   return {1, rows, s.n * ceil_div(s.oh, rows)};
+}
+
+// Whether Winograd's F(4x4, 3x3) is worth it, with weights that are transformed anew for every batch.
+inline bool by_winograd(const ConvSizes& s) {
+  constexpr std::int64_t enough = 256;  // pixels
+  return s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dh == 1 && s.dw == 1 && s.pixels() >= enough && winograd::pays(s.c, s.o, s.oh, s.ow);
 }
 
 // The convolution of gy with turned weights that gives gx when the stride is 1.

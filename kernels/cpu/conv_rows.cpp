@@ -211,19 +211,14 @@ void run_product(const Product& q, float* copies) {
 }
 
 WinogradSizes winograd_sizes(const ConvSizes& s) { return {s.n, s.h, s.w, s.c, s.oh, s.ow, s.ph, s.pw, ceil_div(s.o, panel_cols)}; }
-bool by_winograd(const ConvSizes& s, bool dense_output) {
-  constexpr std::int64_t enough = 256;  // pixels for which the weights are transformed
-  return dense_output && s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dh == 1 && s.dw == 1 && s.pixels() >= enough &&
-         winograd::pays(s.c, s.o, s.oh, s.ow);
-}
 std::int64_t winograd_weight_floats(const ConvSizes& s) { return ceil_div(s.o, panel_cols) * winograd::products * s.c * panel_cols; }
 
 std::int64_t product_floats(const ConvSizes& s, bool dense_output) {
-  if (by_winograd(s, dense_output)) return round_up(s.o, panel_cols) + winograd_weight_floats(s) + winograd_floats(winograd_sizes(s));
+  if (dense_output && by_winograd(s)) return round_up(s.o, panel_cols) + winograd_weight_floats(s) + winograd_floats(winograd_sizes(s));
   return packed_floats(s.depth(), s.o) + round_up(s.o, lanes) + max_shares * plan_of(s, dense_output).copy_floats();
 }
 void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace) {
-  if (by_winograd(s, dense_output)) {
+  if (dense_output && by_winograd(s)) {
     float *all_bias = workspace, *packed = all_bias + round_up(s.o, panel_cols);
     std::fill_n(all_bias, round_up(s.o, panel_cols), 0.f);
     if (bias) std::copy_n(bias, s.o, all_bias);

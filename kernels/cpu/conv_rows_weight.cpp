@@ -35,7 +35,7 @@ Plan plan_of(const ConvSizes& s) {
   p.s = s;
   if (s.pointwise()) p.way = Way::flat;
   else if (s.c < lanes || s.ow < few_rows) p.way = Way::gathered;
-  const std::int64_t wide = p.way == Way::gathered ? s.depth() : s.c, wanted = std::clamp<std::int64_t>(2 * cache_floats / (wide + s.o), 256, 2048);
+  const std::int64_t wide = p.way == Way::gathered ? s.depth() : s.c, wanted = std::clamp<std::int64_t>(2 * cache_floats / (wide + s.o), 320, 2048);
   if (p.way != Way::direct) {
     p.panels = ceil_div(s.depth(), lanes);
     p.pixels = ceil_div(s.pixels(), ceil_div(s.pixels(), wanted));
@@ -87,6 +87,15 @@ void pack_panel(const float* picture, const ConvSizes& s, std::int64_t channel, 
   }
 }
 
+// f(first, count) for some pixels at a time: a map is read along its memory, a panel of a wide map by itself would touch a page a pixel.
+template <class F>
+void for_few_pixels(std::int64_t pixels, const F& f) {
+  constexpr std::int64_t few = 16;
+  parallel_for(ceil_div(pixels, few), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) f(k * few, std::min(few, pixels - k * few));
+  });
+}
+
 ConvSizes sizes(const KernelArgs& a) { return conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>()); }
 std::int64_t run_floats(const Plan& p) { return round_up(2 * p.images * p.rows, lanes); }  // an i64 each
 // gW itself holds the sums where it is [O, C] in memory.
@@ -110,14 +119,21 @@ void add_chunk(const Plan& p, const Chunk& k, float* sums) {
     const std::int64_t tap = q / p.channel_panels(), at = q % p.channel_panels() * p.panel_floats();
     return k.x + at + (tap / p.s.kw * p.s.dh * p.in_cols + tap % p.s.kw * p.s.dw) * lanes;
   };
+  const auto multiply = [&](std::int64_t pair, std::int64_t t) {
+    const std::int64_t q = 2 * pair, vectors = std::min<std::int64_t>(2, p.panels - q), o = p.tile_begin(t), rows = p.tile_begin(t + 1) - o;
+    const Tile tile{sums + o * wide + q * lanes, wide, rows, vectors * lanes, k.first ? Start::zero : Start::accumulate};
+    row_tile<true>(k.runs, {k.gy + o * k.pixels, 1, rows}, {panel(q), p.step(), vectors == 2 ? panel(q + 1) - panel(q) : 0}, tile);
+  };
+  // The smaller operand is the one that is gone through again and again.
+  if (p.way == Way::flat && p.s.o > p.s.c) {
+    parallel_for(p.tiles(), 1, [&](std::int64_t t, std::int64_t) {
+      for (std::int64_t pair = 0; pair < pairs; ++pair) multiply(pair, t);
+    });
+    return;
+  }
   parallel_for(pairs * groups, 1, [&](std::int64_t item, std::int64_t) {
-    const std::int64_t q = item / groups * 2, vectors = std::min<std::int64_t>(2, p.panels - q), group = item % groups;
-    const Right b{panel(q), p.step(), vectors == 2 ? panel(q + 1) - panel(q) : 0};
-    for (std::int64_t t = p.tiles() * group / groups; t < p.tiles() * (group + 1) / groups; ++t) {
-      const std::int64_t o = p.tile_begin(t), rows = p.tile_begin(t + 1) - o;
-      const Tile tile{sums + o * wide + q * lanes, wide, rows, vectors * lanes, k.first ? Start::zero : Start::accumulate};
-      row_tile<true>(k.runs, {k.gy + o * k.pixels, 1, rows}, b, tile);
-    }
+    const std::int64_t group = item % groups;
+    for (std::int64_t t = p.tiles() * group / groups; t < p.tiles() * (group + 1) / groups; ++t) multiply(item / groups, t);
   });
 }
 
@@ -152,7 +168,9 @@ void run(const KernelArgs& a) {
       if (p.way == Way::flat) {
         ConvSizes line = s;
         line.h = 1, line.w = s.pixels();
-        parallel_for(p.panels, 1, [&](std::int64_t q, std::int64_t) { pack_panel(x, line, q * lanes, 0, pixel, 1, chunk.pixels, packed_x + q * p.panel_floats()); });
+        for_few_pixels(chunk.pixels, [&](std::int64_t at, std::int64_t count) {
+          for (std::int64_t q = 0; q < p.panels; ++q) pack_panel(x, line, q * lanes, 0, pixel + at, 1, count, packed_x + q * p.panel_floats() + at * lanes);
+        });
       } else {
         parallel_for(chunk.pixels, 64, [&](std::int64_t begin, std::int64_t end) { gather_rows(x, s, pixel + begin, end - begin, packed_x + begin * p.step(), p.step()); });
       }
@@ -168,9 +186,11 @@ void run(const KernelArgs& a) {
         pack_panel(x + (image + n) * s.h * s.w * s.c, s, panel * lanes, oy * s.sh - s.ph, -s.pw, in_rows, p.in_cols, packed_x + panel * p.panel_floats() + n * picture);
       });
     }
-    parallel_for(p.tiles(), 1, [&](std::int64_t t, std::int64_t) {
-      const std::int64_t o = p.tile_begin(t), rows = p.tile_begin(t + 1) - o;
-      pack_tile_of[static_cast<std::size_t>(rows - 1)](gy + pixel * s.o + o, s.o, chunk.pixels, packed_gy + o * chunk.pixels);
+    for_few_pixels(chunk.pixels, [&](std::int64_t at, std::int64_t count) {
+      for (std::int64_t t = 0; t < p.tiles(); ++t) {
+        const std::int64_t o = p.tile_begin(t), rows = p.tile_begin(t + 1) - o;
+        pack_tile_of[static_cast<std::size_t>(rows - 1)](gy + (pixel + at) * s.o + o, s.o, count, packed_gy + o * chunk.pixels + at * rows);
+      }
     });
     add_chunk(p, chunk, sums);
   }

@@ -82,6 +82,26 @@ inline void turn_weights(const Vec (&g)[3], Vec (&to)[6]) {
   to[5] = g[2];
 }
 
+// A g along one axis, g a gradient of the output.
+inline void turn_gradient(const Vec (&g)[4], Vec (&to)[6]) {
+  const Vec even = MulAdd(Set(.5f), g[2], g[0]), odd = Set(half_root) * MulAdd(Set(.5f), g[3], g[1]);
+  const Vec far_even = MulAdd(Set(2), g[2], g[0]), far_odd = Set(root) * MulAdd(Set(2), g[3], g[1]);
+  to[0] = g[0];
+  to[1] = even + odd;
+  to[2] = even - odd;
+  to[3] = far_even + far_odd;
+  to[4] = far_even - far_odd;
+  to[5] = g[3];
+}
+// G^T u along one axis, u the gradient of G g G^T.
+inline void turn_weight_gradient(const Vec (&u)[6], Vec (&to)[3]) {
+  constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
+  const Vec near = u[1] + u[2], far = u[3] + u[4];
+  to[0] = MulAdd(at(1, 0), near, MulAdd(at(3, 0), far, u[0]));
+  to[1] = MulAdd(at(1, 1), u[1] - u[2], at(3, 1) * (u[3] - u[4]));
+  to[2] = MulAdd(at(1, 2), near, MulAdd(at(3, 2), far, u[5]));
+}
+
 struct Patch {
   std::int64_t image, y, x;  // first output pixel
 };
