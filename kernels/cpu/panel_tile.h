@@ -114,6 +114,14 @@ template <int ROWS, int PANELS>
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < vecs; ++v) acc[r][v] = Set(0);
+  // Where the tile goes, and what is added there: on its way while the sums are made.
+#pragma GCC unroll 2
+  for (int p = 0; p < PANELS; ++p)
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      __builtin_prefetch(out[p].y + r * out[p].step, 1);
+      if (out[p].residual) __builtin_prefetch(out[p].residual + r * out[p].residual_step);
+    }
   const std::int64_t step = left.step, length = segments.length;
   const std::int64_t* offset = segments.offset;
   for (const std::int64_t* end = offset + segments.count; offset != end; ++offset) {

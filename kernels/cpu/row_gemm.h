@@ -48,6 +48,10 @@ template <int ROWS, int VECTORS, bool DENSE>
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v)
       acc[i][v] = t.start == Start::accumulate ? Load(t.c + i * t.ldc + v * lanes) : t.start == Start::column_bias ? Load(t.bias + v * lanes) : Set(0);
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)  // where the tile goes: on its way while the sums are made
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(t.c + i * t.ldc + v * lanes, 1);
   const std::int64_t row_step = DENSE ? 1 : a.row_step, k_step = DENSE ? ROWS : a.k_step, step = b.step, panel_step = b.panel_step, length = runs.length;
   const float* base[groups] = {a.data};
   for (std::int64_t r = 0; r < runs.count; ++r) {
