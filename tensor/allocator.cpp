@@ -168,7 +168,7 @@ class CachingAllocator final : public Allocator {
   }
 
  private:
-  static constexpr std::int64_t default_cache = std::int64_t{256} << 20, large = std::int64_t{1} << 20;
+  static constexpr std::int64_t default_cache = std::int64_t{256} << 20, large = std::int64_t{128} << 10;
   // Small: powers of two with four steps between them: at most 25 % waste, few classes. Large: whole pages.
   static std::int64_t size_class(std::int64_t bytes) {
     if (bytes <= 256) return 256;

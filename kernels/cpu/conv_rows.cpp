@@ -92,11 +92,15 @@ struct Plan {
 };
 constexpr std::int64_t most_pixels = 512;
 
+// Whether an output row cut into even tiles leaves more than a quarter of their rows empty. Windows are written out then, if the products for all output
+// channels outweigh that by far.
+bool wastes_rows(std::int64_t ow) { return 4 * ow < 3 * ceil_div(ow, most_rows) * most_rows; }
+
 Plan plan_of(const ConvSizes& s, bool dense_output) {
   Plan p;
   p.s = s;
   if (s.pointwise() && dense_output) p.way = Way::flat;
-  else if (dense_output && s.ow < few_rows) p.way = Way::gathered;
+  else if (dense_output && (s.ow < few_rows || (wastes_rows(s.ow) && s.o >= 256))) p.way = Way::gathered;
   if (p.way != Way::direct) {
     const std::int64_t at_once = std::clamp<std::int64_t>(cache_floats / p.step(), 8 * most_rows, most_pixels);
     p.pixels = round_up(ceil_div(s.pixels(), ceil_div(s.pixels(), at_once)), most_rows);

@@ -178,7 +178,8 @@ struct Stream {
   std::int64_t bytes;
   // The part [begin, end) of `whole`, one prefetch for each of `steps`.
   Ahead part(std::int64_t begin, std::int64_t end, std::int64_t whole, std::int64_t steps) const {
-    return {data + bytes * begin / whole, ceil_div(bytes * (end - begin) / whole, steps)};
+    const std::int64_t step = ceil_div(bytes * (end - begin) / whole, steps);
+    return {data + bytes * begin / whole, step, step > 64 ? step / 2 : 0};
   }
 };
 
@@ -204,8 +205,9 @@ void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source&
     PanelOut out[2];
     for (std::int64_t i = 0; i < panels; ++i) out[i] = panel_out(a, panel + i, first_pixel);
     const float* mine = weights + panel * panel_floats;
-    // With few tiles a pair the arithmetic hides nothing: fetching ahead would only compete with the loads at hand.
+    // With few tiles a pair the arithmetic hides nothing of the next one: there the pair at hand is fetched, some lines before it is read.
     const bool fetch = weights_far && pixels >= 3 * tile_rows;
+    const Ahead own{reinterpret_cast<const char*>(mine) + 4096, weights_far && !fetch ? 64 : 0, (panels - 1) * 4 * panel_floats};
     const Stream next{reinterpret_cast<const char*>(mine + panels * panel_floats),
                       fetch ? 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels) : 0};
     bool turn = false;  // tiles fetch panels and input by turns
@@ -215,7 +217,7 @@ void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source&
       const bool both = next.bytes && input.bytes;
       const std::int64_t end = std::min(pixels, pixel + (both ? 2 : 1) * rows);
       turn = both ? !turn : next.bytes != 0;
-      const Ahead ahead = turn ? next.part(pixel, end, pixels, p.s.depth()) : input.part(done + panels * pixel, done + panels * end, all, p.s.depth());
+      const Ahead ahead = own.step && pixel == 0 ? own : turn ? next.part(pixel, end, pixels, p.s.depth()) : input.part(done + panels * pixel, done + panels * end, all, p.s.depth());
       tile_kernel_of(rows, panels)(left, segments, mine, panel_floats, here, ahead);
     });
   }

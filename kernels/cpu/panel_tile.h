@@ -62,10 +62,10 @@ inline PanelOut moved(PanelOut o, std::int64_t pixels) {
   return o;
 }
 
-// Memory that is wanted in L2 soon (the next panels): one prefetch for every k, `step` bytes apart. A step of 0 fetches nothing new.
+// Memory that is wanted soon: for every k one line and another `second` bytes behind it, `step` bytes further each time. A step of 0 fetches nothing new.
 struct Ahead {
   const char* data;
-  std::int64_t step;
+  std::int64_t step, second;
 };
 
 namespace panel_tile_detail {
@@ -130,6 +130,7 @@ template <int ROWS, int PANELS>
     for (int q = 0; q < groups; ++q) a[q] = left.group[q] + *offset;
     for (const float* stop = b + length * panel_cols; b != stop; b += panel_cols) {
       __builtin_prefetch(ahead.data, 0, 2);
+      __builtin_prefetch(ahead.data + ahead.second, 0, 2);
       ahead.data += ahead.step;
 #if MIEN_LEVEL_IS_avx512 || MIEN_LEVEL_IS_avx2
       Vec y[vecs];

@@ -230,7 +230,7 @@ void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, co
               out[i].bias = no_bias;
             }
             // Each tile fetches one panel of the next product.
-            const Ahead ahead{reinterpret_cast<const char*>(right + product_floats + std::min(t, panels - 1) * panel_floats), t < panels ? 64 : 0};
+            const Ahead ahead{reinterpret_cast<const char*>(right + product_floats + std::min(t, panels - 1) * panel_floats), t < panels ? 64 : 0, 0};
             tile_kernel_of(rows, panels)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, ahead);
           }
         for (std::int64_t i = 0; i < panels; ++i) {
