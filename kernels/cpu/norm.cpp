@@ -4,25 +4,17 @@
 // (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979), share by share, in order.
 #include <cmath>
 
-#include "mien/kernels/cpu/channels.h"
-#include "mien/kernels/cpu/select.h"
+#include "mien/kernels/cpu/norm_rows.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
 
+using MIEN_LEVEL::activate;  // of vectors
+using MIEN_LEVEL::gradient;
 constexpr std::int64_t chunk_floats = 1 << 13;
 
 // --- what one channel needs to know --------------------------------------------------------------------------------------
-struct Moments {
-  double mean = 0, squares = 0;  // squares: sum of squared distances from the mean
-};
-void join(Moments& a, double count_a, const Moments& b, double count_b) {
-  const double d = b.mean - a.mean, share = count_b / (count_a + count_b);
-  a.mean += d * share;
-  a.squares += b.squares + d * d * share * count_a;
-}
-
-// What follows the normalised value v, and what of a gradient reaches it. NaN goes through.
+// What follows one normalised value v, and what of a gradient reaches it, as norm_rows.h has it for vectors.
 template <Activation A>
 inline float activate(float v, float slope) {
   const float low = A == Activation::prelu ? slope * v : 0.f;
@@ -34,17 +26,6 @@ inline float gradient(float g, float v, float slope) {
   const float low = A == Activation::prelu ? slope * g : 0.f;
   if (A == Activation::relu) return v <= 0 ? 0.f : g;
   return A == Activation::none || v > 0 ? g : low;
-}
-// The same for vectors.
-template <Activation A>
-inline Vec activate(Vec v, Vec slope) {
-  if (A == Activation::relu) return Max(Set(0), v);
-  return A == Activation::none ? v : Select(Positive(v), v, Mul(slope, v));
-}
-template <Activation A>
-inline Vec gradient(Vec g, Vec v, Vec slope) {
-  if (A == Activation::none) return g;
-  return Select(Positive(v), g, A == Activation::relu ? Set(0) : Mul(slope, g));
 }
 using Whole = std::integral_constant<std::int64_t, lanes>;
 // f(first channel, channels) for all vectors of a pixel; the number is a constant but for the last.

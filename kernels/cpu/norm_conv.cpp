@@ -1,0 +1,198 @@
+// Convolution of a map that is normalised and activated while it is read, with the moments of what comes out; and its gradient. In between, neither the
+// normalised map nor the whole gradient is ever written: both are made for a band of pixels that stays in the second cache.
+// Here 1x1 convolutions, as matrix products. Bands are in panels of gemm_cols channels, [panel][pixel][gemm_cols]: rows of the left side and columns of the right
+// side can both be read from there.
+#include "mien/kernels/cpu/norm_conv.h"
+#include "mien/kernels/cpu/row_gemm.h"
+#include "mien/kernels/cpu/scratch.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+constexpr std::int64_t band = 168;  // pixels: whole tiles at every level; two panels of it fit into the first cache
+constexpr std::int64_t tile_rows = rows_for(2);
+// Tiles of the gradient of the weights: parts of a panel's channels.
+constexpr std::int64_t parts = (gemm_cols + tile_rows - 1) / tile_rows;
+constexpr std::int64_t most_channels = 4096, most_panels = most_channels / gemm_cols;
+
+struct Sizes {
+  std::int64_t pixels, in, out;
+  std::int64_t bands() const { return ceil_div(pixels, band); }
+  std::int64_t in_panels() const { return in / gemm_cols; }
+  std::int64_t out_panels() const { return out / gemm_cols; }
+  // Pixels of a share of the bands.
+  std::int64_t rows(std::int64_t share) const {
+    const std::int64_t n = shares_of(bands());
+    return std::min(pixels, bands() * (share + 1) / n * band) - bands() * share / n * band;
+  }
+};
+Sizes sizes(const View& x, const View& y) { return {y.numel() / y.size(1), x.size(1), y.size(1)}; }
+
+// Rows [0, count) and all panels of C (+)= A * B; A in panels, B packed by pack_columns.
+struct PanelRuns {
+  std::int64_t left[most_panels], right[most_panels];
+  Runs runs;
+  explicit PanelRuns(std::int64_t panels) : runs{panels, gemm_cols, left, right} {
+    for (std::int64_t r = 0; r < panels; ++r) {
+      left[r] = r * band * gemm_cols;
+      right[r] = r * gemm_cols * gemm_cols;
+    }
+  }
+};
+void multiply(const PanelRuns& runs, const float* a, const float* b, std::int64_t count, float* c, std::int64_t ldc) {
+  const std::int64_t tiles = ceil_div(count, tile_rows);
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    const std::int64_t first = count * t / tiles, rows = count * (t + 1) / tiles - first;
+    row_tile<false>(runs.runs, {a + first * gemm_cols, gemm_cols, 1}, {b, gemm_cols, lanes}, {c + first * ldc, ldc, rows, gemm_cols});
+  }
+}
+// The value of each channel of `count` pixels into panels; f(offset of the vector, channel).
+template <class F>
+void fill_panels(std::int64_t count, std::int64_t channels, float* out, const F& f) {
+  for (std::int64_t p = 0; p < count; ++p)
+    for (std::int64_t c = 0; c < channels; c += gemm_cols) {
+      float* to = out + (c * band) + p * gemm_cols;
+      Store(f(p * channels + c, c), to);
+      Store(f(p * channels + c + lanes, c + lanes), to + lanes);
+    }
+}
+void pack(const float* w, std::int64_t k_step, std::int64_t col_step, std::int64_t depth, std::int64_t cols, float* out) {
+  parallel_for(cols / gemm_cols, 1, [&](std::int64_t panel, std::int64_t) { pack_columns(w, k_step, col_step, panel * gemm_cols, cols, depth, out + panel * gemm_cols * depth); });
+}
+
+const char* decline_pointwise(const ConvParams& p, const View& x, const View& w) {
+  if (p.groups != 1 || w.size(2) != 1 || w.size(3) != 1 || p.stride != Pair{1, 1} || p.padding != Padding4{0, 0, 0, 0}) return "not 1x1";
+  return x.size(1) > most_channels || w.size(0) > most_channels ? "more than 4096 channels" : nullptr;
+}
+
+// --- forward: workspace holds moments of the shares, packed weights, the table, a band for each share that runs ------------------
+std::int64_t workspace(const KernelArgs& a) {
+  const Sizes s = sizes(a.in[0], a.out[0]);
+  return ShareSums::bytes(2, s.out) + 4 * (s.in * s.out + NormTable::floats(s.in) + max_shares * s.in * band);
+}
+template <Activation A>
+void forward(const KernelArgs& a) {
+  const Sizes s = sizes(a.in[0], a.out[0]);
+  const ShareSums sums{static_cast<double*>(a.workspace), 2, s.out};
+  float *weights = reinterpret_cast<float*>(sums.data + max_shares * 2 * s.out), *table = weights + s.in * s.out, *bands = table + NormTable::floats(s.in);
+  const NormTable norm(table, s.in);
+  fill(norm, a, forward_norm, s.in);
+  pack(a.in[1].ptr<float>(), 1, s.in, s.in, s.out, weights);
+  const PanelRuns runs(s.in_panels());
+  ScratchSlots slots;
+  for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float* v = bands + slot.number() * s.in * band;
+    sums.clear(share);
+    for (std::int64_t b = begin; b < end; ++b) {
+      const std::int64_t pixel = b * band, count = std::min(band, s.pixels - pixel);
+      const float* x = a.in[0].ptr<float>() + pixel * s.in;
+      float* y = a.out[0].ptr<float>() + pixel * s.out;
+      fill_panels(count, s.in, v, [&](std::int64_t offset, std::int64_t c) { return normal<A>(norm, x + offset, c); });
+      for (std::int64_t o = 0; o < s.out; o += gemm_cols) {
+        multiply(runs, v, weights + o * s.in, count, y + o, s.out);
+        add_moments(y + o, s.out, count, pixel - begin * band, sums.of(share, 0) + o, sums.of(share, 1) + o);
+      }
+    }
+  });
+  store_moments(a, sums, shares_of(s.bands()), [&](std::int64_t share) { return s.rows(share); });
+}
+
+// --- backward: sums of the shares, both gradients' weights, tables, sums of the weights for each share, two bands for each that runs --
+std::int64_t backward_workspace(const KernelArgs& a) {
+  const Sizes s = sizes(a.in[back_x], a.in[0]);
+  return ShareSums::bytes(3, s.in) + 4 * (s.in * s.out + NormTable::floats(s.in) + WholeGradient::floats(s.out) + max_shares * (s.in * s.out + (s.in + s.out) * band));
+}
+template <Activation A>
+void backward(const KernelArgs& a) {
+  const Sizes s = sizes(a.in[back_x], a.in[0]);
+  const ShareSums sums{static_cast<double*>(a.workspace), 3, s.in};
+  float *weights = reinterpret_cast<float*>(sums.data + max_shares * 3 * s.in), *table = weights + s.in * s.out, *whole_table = table + NormTable::floats(s.in),
+        *all_gw = whole_table + WholeGradient::floats(s.out), *bands = all_gw + max_shares * s.in * s.out;
+  const NormTable norm(table, s.in);
+  fill(norm, a, back_norm, s.in);
+  const WholeGradient whole(whole_table, s.out);
+  whole.fill(a);
+  pack(a.in[back_x + 1].ptr<float>(), s.in, 1, s.out, s.in, weights);
+  const PanelRuns runs(s.out_panels());
+  ScratchSlots slots;
+  for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float *v = bands + slot.number() * (s.in + s.out) * band, *g = v + s.in * band, *gw = all_gw + share * s.in * s.out;
+    sums.clear(share);
+    for (std::int64_t b = begin; b < end; ++b) {
+      const std::int64_t pixel = b * band, count = std::min(band, s.pixels - pixel);
+      const float *gy = a.in[0].ptr<float>() + pixel * s.out, *y = a.in[back_y].ptr<float>() + pixel * s.out, *x = a.in[back_x].ptr<float>() + pixel * s.in;
+      float* gx = a.out[0].ptr<float>() + pixel * s.in;
+      fill_panels(count, s.out, g, [&](std::int64_t offset, std::int64_t c) { return whole.of(gy + offset, y + offset, c); });
+      fill_panels(count, s.in, v, [&](std::int64_t offset, std::int64_t c) { return normal<A>(norm, x + offset, c); });
+      // The gradient of the weights: sums over the band's pixels.
+      const std::int64_t zero = 0;
+      const Runs pixels{1, count, &zero, &zero};
+      for (std::int64_t c = 0; c < s.in; c += gemm_cols)
+        for (std::int64_t o = 0; o < s.out; o += gemm_cols)
+          for (std::int64_t t = 0; t < parts; ++t) {
+            const std::int64_t first = gemm_cols * t / parts, rows = gemm_cols * (t + 1) / parts - first;
+            row_tile<false>(pixels, {g + o * band + first, 1, gemm_cols}, {v + c * band, gemm_cols, lanes},
+                            {gw + (o + first) * s.in + c, s.in, rows, gemm_cols, b == begin ? Start::zero : Start::accumulate});
+          }
+      // The gradient of the normalised map, then back through the norm while a panel is in the first cache.
+      for (std::int64_t c = 0; c < s.in; c += gemm_cols) {
+        multiply(runs, g, weights + c * s.out, count, gx + c, s.in);
+        NormBack back[2] = {{norm, c}, {norm, c + lanes}};
+        for (std::int64_t p = 0; p < count; ++p)
+#pragma GCC unroll 2
+          for (int half = 0; half < 2; ++half) {
+            const std::int64_t offset = p * s.in + c + half * lanes;
+            Store(back[half].template through<A>(Load(gx + offset), Load(x + offset)), gx + offset);
+          }
+        for (int half = 0; half < 2; ++half) back[half].add_to(sums.of(share, 0) + c + half * lanes, s.in);
+      }
+    }
+  });
+  const std::int64_t shares = shares_of(s.bands());
+  float* gw = a.out[1].ptr<float>();
+  parallel_for(s.in * s.out, 4096, [&](std::int64_t begin, std::int64_t end) {
+    std::copy(all_gw + begin, all_gw + end, gw + begin);
+    for (std::int64_t share = 1; share < shares; ++share)
+      for (std::int64_t i = begin; i < end; ++i) gw[i] += all_gw[share * s.in * s.out + i];
+  });
+  store_norm_gradients(a, sums, shares);
+}
+
+void run_forward(const KernelArgs& a) {
+  with_activation(a.get<NormConvParams>().activation, [&](auto activation) { forward<activation()>(a); });
+}
+const char* decline_forward(const KernelArgs& a) {
+  if (const char* reason = decline_maps(a, a.in[0], a.in[1], a.out[0])) return reason;
+  return decline_pointwise(a.get<NormConvParams>(), a.in[0], a.in[1]);
+}
+void run_backward(const KernelArgs& a) {
+  with_activation(a.get<NormConvParams>().activation, [&](auto activation) { backward<activation()>(a); });
+}
+const char* decline_backward(const KernelArgs& a) {
+  for (const std::size_t i : {back_y, back_x})
+    if (const char* reason = decline_maps(a, a.in[i], a.in[back_x + 1], a.in[0])) return reason;
+  if (!a.out[0].is_channels_last() || !a.out[1].is_contiguous()) return "outputs lie in another order";
+  return decline_pointwise(a.get<NormConvParams>(), a.in[back_x], a.in[back_x + 1]);
+}
+
+// Either way of the two, whichever does not decline.
+template <const KernelEntry& FIRST, const KernelEntry& SECOND>
+struct Either {
+  static const KernelEntry& choose(const KernelArgs& a) { return FIRST.decline(a) ? SECOND : FIRST; }
+  static void run(const KernelArgs& a) { choose(a).run(a); }
+  static const char* decline(const KernelArgs& a) { return choose(a).decline(a); }
+  static std::int64_t workspace(const KernelArgs& a) { return choose(a).workspace(a); }
+};
+using Forward = Either<norm_conv_pointwise, norm_conv_depthwise>;
+using Backward = Either<norm_conv_backward_pointwise, norm_conv_backward_depthwise>;
+
+}  // namespace
+
+extern const KernelEntry norm_conv_pointwise{run_forward, decline_forward, workspace};
+extern const KernelEntry norm_conv_backward_pointwise{run_backward, decline_backward, backward_workspace};
+extern const KernelEntry norm_conv_entry{Forward::run, Forward::decline, Forward::workspace};
+extern const KernelEntry norm_conv_backward_entry{Backward::run, Backward::decline, Backward::workspace};
+
+}  // namespace mien::MIEN_LEVEL
