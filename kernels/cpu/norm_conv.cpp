@@ -3,17 +3,16 @@
 // Here 1x1 convolutions, as matrix products. Bands are in panels of gemm_cols channels, [panel][pixel][gemm_cols]: rows of the left side and columns of the right
 // side can both be read from there.
 #include "mien/kernels/cpu/norm_conv.h"
-#include "mien/kernels/cpu/row_gemm.h"
+#include "mien/kernels/cpu/panel_rows.h"
 #include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
 
-constexpr std::int64_t band = 168;  // pixels: whole tiles at every level; two panels of it fit into the first cache
+constexpr std::int64_t band = 112;  // pixels: two panels of it fit into the first cache
 constexpr std::int64_t tile_rows = rows_for(2);
 // Tiles of the gradient of the weights: parts of a panel's channels.
 constexpr std::int64_t parts = (gemm_cols + tile_rows - 1) / tile_rows;
-constexpr std::int64_t most_channels = 4096, most_panels = most_channels / gemm_cols;
 
 struct Sizes {
   std::int64_t pixels, in, out;
@@ -28,22 +27,13 @@ struct Sizes {
 };
 Sizes sizes(const View& x, const View& y) { return {y.numel() / y.size(1), x.size(1), y.size(1)}; }
 
-// Rows [0, count) and all panels of C (+)= A * B; A in panels, B packed by pack_columns.
-struct PanelRuns {
-  std::int64_t left[most_panels], right[most_panels];
-  Runs runs;
-  explicit PanelRuns(std::int64_t panels) : runs{panels, gemm_cols, left, right} {
-    for (std::int64_t r = 0; r < panels; ++r) {
-      left[r] = r * band * gemm_cols;
-      right[r] = r * gemm_cols * gemm_cols;
-    }
-  }
-};
-void multiply(const PanelRuns& runs, const float* a, const float* b, std::int64_t count, float* c, std::int64_t ldc) {
+// Rows [0, count) of C = A * B; A in `panels` panels, B packed by pack_columns.
+void multiply(std::int64_t panels, const float* a, const float* b, std::int64_t count, float* c, std::int64_t ldc, Ahead& ahead) {
   const std::int64_t tiles = ceil_div(count, tile_rows);
   for (std::int64_t t = 0; t < tiles; ++t) {
     const std::int64_t first = count * t / tiles, rows = count * (t + 1) / tiles - first;
-    row_tile<false>(runs.runs, {a + first * gemm_cols, gemm_cols, 1}, {b, gemm_cols, lanes}, {c + first * ldc, ldc, rows, gemm_cols});
+    pixel_kernels[static_cast<std::size_t>(rows - 1)]({panels, gemm_cols, band * gemm_cols, a + first * gemm_cols, b, c + first * ldc, ldc, false},
+                                                      ahead.take(panels * gemm_cols, b));
   }
 }
 // The value of each channel of `count` pixels into panels; f(offset of the vector, channel).
@@ -60,9 +50,8 @@ void pack(const float* w, std::int64_t k_step, std::int64_t col_step, std::int64
   parallel_for(cols / gemm_cols, 1, [&](std::int64_t panel, std::int64_t) { pack_columns(w, k_step, col_step, panel * gemm_cols, cols, depth, out + panel * gemm_cols * depth); });
 }
 
-const char* decline_pointwise(const ConvParams& p, const View& x, const View& w) {
-  if (p.groups != 1 || w.size(2) != 1 || w.size(3) != 1 || p.stride != Pair{1, 1} || p.padding != Padding4{0, 0, 0, 0}) return "not 1x1";
-  return x.size(1) > most_channels || w.size(0) > most_channels ? "more than 4096 channels" : nullptr;
+const char* decline_pointwise(const ConvParams& p, const View& w) {
+  return p.groups == 1 && w.size(2) == 1 && w.size(3) == 1 && p.stride == Pair{1, 1} && p.padding == Padding4{0, 0, 0, 0} ? nullptr : "not 1x1";
 }
 
 // --- forward: workspace holds moments of the shares, packed weights, the table, a band for each share that runs ------------------
@@ -78,7 +67,6 @@ void forward(const KernelArgs& a) {
   const NormTable norm(table, s.in);
   fill(norm, a, forward_norm, s.in);
   pack(a.in[1].ptr<float>(), 1, s.in, s.in, s.out, weights);
-  const PanelRuns runs(s.in_panels());
   ScratchSlots slots;
   for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
@@ -89,8 +77,12 @@ void forward(const KernelArgs& a) {
       const float* x = a.in[0].ptr<float>() + pixel * s.in;
       float* y = a.out[0].ptr<float>() + pixel * s.out;
       fill_panels(count, s.in, v, [&](std::int64_t offset, std::int64_t c) { return normal<A>(norm, x + offset, c); });
+      Ahead ahead;
+      const std::int64_t later = std::clamp<std::int64_t>(s.pixels - pixel - band, 0, band);  // the band after this one
+      ahead.add(x + band * s.in, later * s.in);
+      ahead.add(y + band * s.out, later * s.out);
       for (std::int64_t o = 0; o < s.out; o += gemm_cols) {
-        multiply(runs, v, weights + o * s.in, count, y + o, s.out);
+        multiply(s.in_panels(), v, weights + o * s.in, count, y + o, s.out, ahead);
         add_moments(y + o, s.out, count, pixel - begin * band, sums.of(share, 0) + o, sums.of(share, 1) + o);
       }
     }
@@ -114,7 +106,6 @@ void backward(const KernelArgs& a) {
   const WholeGradient whole(whole_table, s.out);
   whole.fill(a);
   pack(a.in[back_x + 1].ptr<float>(), s.in, 1, s.out, s.in, weights);
-  const PanelRuns runs(s.out_panels());
   ScratchSlots slots;
   for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
@@ -126,19 +117,23 @@ void backward(const KernelArgs& a) {
       float* gx = a.out[0].ptr<float>() + pixel * s.in;
       fill_panels(count, s.out, g, [&](std::int64_t offset, std::int64_t c) { return whole.of(gy + offset, y + offset, c); });
       fill_panels(count, s.in, v, [&](std::int64_t offset, std::int64_t c) { return normal<A>(norm, x + offset, c); });
+      Ahead ahead;
+      const std::int64_t later = std::clamp<std::int64_t>(s.pixels - pixel - band, 0, band);  // the band after this one
+      ahead.add(gy + band * s.out, later * s.out);
+      ahead.add(y + band * s.out, later * s.out);
+      ahead.add(x + band * s.in, later * s.in);
+      ahead.add(gx + band * s.in, later * s.in);
       // The gradient of the weights: sums over the band's pixels.
-      const std::int64_t zero = 0;
-      const Runs pixels{1, count, &zero, &zero};
       for (std::int64_t c = 0; c < s.in; c += gemm_cols)
         for (std::int64_t o = 0; o < s.out; o += gemm_cols)
           for (std::int64_t t = 0; t < parts; ++t) {
             const std::int64_t first = gemm_cols * t / parts, rows = gemm_cols * (t + 1) / parts - first;
-            row_tile<false>(pixels, {g + o * band + first, 1, gemm_cols}, {v + c * band, gemm_cols, lanes},
-                            {gw + (o + first) * s.in + c, s.in, rows, gemm_cols, b == begin ? Start::zero : Start::accumulate});
+            channel_kernels[static_cast<std::size_t>(rows - 1)]({1, count, 0, g + o * band + first, v + c * band, gw + (o + first) * s.in + c, s.in, b > begin},
+                                                                ahead.take(count, g));
           }
       // The gradient of the normalised map, then back through the norm while a panel is in the first cache.
       for (std::int64_t c = 0; c < s.in; c += gemm_cols) {
-        multiply(runs, g, weights + c * s.out, count, gx + c, s.in);
+        multiply(s.out_panels(), g, weights + c * s.out, count, gx + c, s.in, ahead);
         NormBack back[2] = {{norm, c}, {norm, c + lanes}};
         for (std::int64_t p = 0; p < count; ++p)
 #pragma GCC unroll 2
@@ -165,7 +160,7 @@ void run_forward(const KernelArgs& a) {
 }
 const char* decline_forward(const KernelArgs& a) {
   if (const char* reason = decline_maps(a, a.in[0], a.in[1], a.out[0])) return reason;
-  return decline_pointwise(a.get<NormConvParams>(), a.in[0], a.in[1]);
+  return decline_pointwise(a.get<NormConvParams>(), a.in[1]);
 }
 void run_backward(const KernelArgs& a) {
   with_activation(a.get<NormConvParams>().activation, [&](auto activation) { backward<activation()>(a); });
@@ -174,7 +169,7 @@ const char* decline_backward(const KernelArgs& a) {
   for (const std::size_t i : {back_y, back_x})
     if (const char* reason = decline_maps(a, a.in[i], a.in[back_x + 1], a.in[0])) return reason;
   if (!a.out[0].is_channels_last() || !a.out[1].is_contiguous()) return "outputs lie in another order";
-  return decline_pointwise(a.get<NormConvParams>(), a.in[back_x], a.in[back_x + 1]);
+  return decline_pointwise(a.get<NormConvParams>(), a.in[back_x + 1]);
 }
 
 // Either way of the two, whichever does not decline.
