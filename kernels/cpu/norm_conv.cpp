@@ -128,7 +128,7 @@ void backward(const KernelArgs& a) {
         for (std::int64_t o = 0; o < s.out; o += gemm_cols)
           for (std::int64_t t = 0; t < parts; ++t) {
             const std::int64_t first = gemm_cols * t / parts, rows = gemm_cols * (t + 1) / parts - first;
-            channel_kernels[static_cast<std::size_t>(rows - 1)]({1, count, 0, g + o * band + first, v + c * band, gw + (o + first) * s.in + c, s.in, b > begin},
+            channel_kernels[static_cast<std::size_t>(rows - 1)]({1, count, 0, g + o * band + first, v + c * band, gw + c * s.out + (o + first) * gemm_cols, gemm_cols, b > begin},
                                                                 ahead.take(count, g));
           }
       // The gradient of the normalised map, then back through the norm while a panel is in the first cache.
@@ -147,10 +147,15 @@ void backward(const KernelArgs& a) {
   });
   const std::int64_t shares = shares_of(s.bands());
   float* gw = a.out[1].ptr<float>();
-  parallel_for(s.in * s.out, 4096, [&](std::int64_t begin, std::int64_t end) {
-    std::copy(all_gw + begin, all_gw + end, gw + begin);
-    for (std::int64_t share = 1; share < shares; ++share)
-      for (std::int64_t i = begin; i < end; ++i) gw[i] += all_gw[share * s.in * s.out + i];
+  // The shares' sums lie in panels of input channels, [panel][output][gemm_cols].
+  parallel_for(s.out, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t o = begin; o < end; ++o)
+      for (std::int64_t c = 0; c < s.in; c += lanes) {
+        const float* from = all_gw + (c - c % gemm_cols) * s.out + o * gemm_cols + c % gemm_cols;
+        Vec sum = Load(from);
+        for (std::int64_t share = 1; share < shares; ++share) sum = Add(sum, Load(from + share * s.in * s.out));
+        Store(sum, gw + o * s.in + c);
+      }
   });
   store_norm_gradients(a, sums, shares);
 }

@@ -1,5 +1,6 @@
 // The matrix product of bands in panels, [panel][pixel][gemm_cols], that stay in the second cache: C[ROWS, gemm_cols] (+)= A * B. All distances are constants, so
-// that two pointers serve a tile. One line of memory is called up in each step: what the next band will read arrives while this one is multiplied.
+// that two pointers serve a tile. Memory is called up on the way: what the next band will read
+// arrives while this one is multiplied.
 #pragma once
 
 #include <array>
@@ -21,15 +22,15 @@ class Ahead {
   Walk take(std::int64_t steps, const float* otherwise) {
     if (next_ == count_) return {reinterpret_cast<const char*>(otherwise), 0};
     Range& r = ranges_[static_cast<std::size_t>(next_)];
-    const Walk w{r.data, line};
-    r.data += steps * line;
-    r.bytes -= steps * line;
+    const Walk w{r.data, pace};
+    r.data += steps * pace;
+    r.bytes -= steps * pace;
     if (r.bytes <= 0) ++next_;
     return w;
   }
 
  private:
-  static constexpr std::int64_t line = 64;
+  static constexpr std::int64_t pace = 32;  // bytes a step; whole lines would keep the products waiting (measured)
   struct Range {
     const char* data;
     std::int64_t bytes;
