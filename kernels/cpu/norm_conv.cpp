@@ -36,15 +36,21 @@ void multiply(std::int64_t panels, const float* a, const float* b, std::int64_t 
                                                       ahead.take(panels * gemm_cols, b));
   }
 }
-// The value of each channel of `count` pixels into panels; f(offset of the vector, channel).
+// `count` pixels into panels; make(c) gives what turns the offset of a vector of channels c into its value.
 template <class F>
-void fill_panels(std::int64_t count, std::int64_t channels, float* out, const F& f) {
-  for (std::int64_t p = 0; p < count; ++p)
-    for (std::int64_t c = 0; c < channels; c += gemm_cols) {
-      float* to = out + (c * band) + p * gemm_cols;
-      Store(f(p * channels + c, c), to);
-      Store(f(p * channels + c + lanes, c + lanes), to + lanes);
+void fill_panels(std::int64_t count, std::int64_t channels, float* out, const F& make) {
+  for (std::int64_t c = 0; c < channels; c += gemm_cols) {
+    const auto low = make(c), high = make(c + lanes);
+    float* to = out + c * band;
+    for (std::int64_t p = 0, at = c; p < count; ++p, at += channels, to += gemm_cols) {
+      Store(low(at), to);
+      Store(high(at + lanes), to + lanes);
     }
+  }
+}
+template <Activation A>
+void fill_normal(const NormTable& norm, std::int64_t count, std::int64_t channels, const float* x, float* out) {
+  fill_panels(count, channels, out, [&](std::int64_t c) { return [x, n = Normal<A>(norm, c)](std::int64_t at) { return n(x + at); }; });
 }
 void pack(const float* w, std::int64_t k_step, std::int64_t col_step, std::int64_t depth, std::int64_t cols, float* out) {
   parallel_for(cols / gemm_cols, 1, [&](std::int64_t panel, std::int64_t) { pack_columns(w, k_step, col_step, panel * gemm_cols, cols, depth, out + panel * gemm_cols * depth); });
@@ -76,7 +82,7 @@ void forward(const KernelArgs& a) {
       const std::int64_t pixel = b * band, count = std::min(band, s.pixels - pixel);
       const float* x = a.in[0].ptr<float>() + pixel * s.in;
       float* y = a.out[0].ptr<float>() + pixel * s.out;
-      fill_panels(count, s.in, v, [&](std::int64_t offset, std::int64_t c) { return normal<A>(norm, x + offset, c); });
+      fill_normal<A>(norm, count, s.in, x, v);
       Ahead ahead;
       const std::int64_t later = std::clamp<std::int64_t>(s.pixels - pixel - band, 0, band);  // the band after this one
       ahead.add(x + band * s.in, later * s.in);
@@ -115,8 +121,8 @@ void backward(const KernelArgs& a) {
       const std::int64_t pixel = b * band, count = std::min(band, s.pixels - pixel);
       const float *gy = a.in[0].ptr<float>() + pixel * s.out, *y = a.in[back_y].ptr<float>() + pixel * s.out, *x = a.in[back_x].ptr<float>() + pixel * s.in;
       float* gx = a.out[0].ptr<float>() + pixel * s.in;
-      fill_panels(count, s.out, g, [&](std::int64_t offset, std::int64_t c) { return whole.of(gy + offset, y + offset, c); });
-      fill_panels(count, s.in, v, [&](std::int64_t offset, std::int64_t c) { return normal<A>(norm, x + offset, c); });
+      fill_panels(count, s.out, g, [&](std::int64_t c) { return [gy, y, w = WholeVector(whole, c)](std::int64_t at) { return w(gy + at, y + at); }; });
+      fill_normal<A>(norm, count, s.in, x, v);
       Ahead ahead;
       const std::int64_t later = std::clamp<std::int64_t>(s.pixels - pixel - band, 0, band);  // the band after this one
       ahead.add(gy + band * s.out, later * s.out);

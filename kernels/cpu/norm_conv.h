@@ -67,7 +67,12 @@ struct WholeGradient {
       rest[c] = static_cast<float>(static_cast<double>(at(a.in[1], c)) / n);
     }
   }
-  Vec of(const float* gy, const float* y, std::int64_t c) const { return MulAdd(Load(y) - Load(mean + c), Load(by_y + c), Add(Load(gy), Load(rest + c))); }
+};
+// One vector of channels of it.
+struct WholeVector {
+  Vec mean, by_y, rest;
+  WholeVector(const WholeGradient& t, std::int64_t c) : mean(Load(t.mean + c)), by_y(Load(t.by_y + c)), rest(Load(t.rest + c)) {}
+  Vec operator()(const float* gy, const float* y) const { return MulAdd(Load(y) - mean, by_y, Add(Load(gy), rest)); }
 };
 
 // Gradients of the norm's operands from the shares' sums (kinds as NormBack has them).

@@ -34,12 +34,12 @@ class KeptRows {
 template <Activation A>
 void keep_row(const NormTable& norm, const Sizes& s, const float* x, float* to) {
   for (std::int64_t i = 0; i < s.w; ++i)
-    for (std::int64_t c = 0; c < s.c; c += lanes) Store(normal<A>(norm, x + i * s.c + c, c), to + (i + 1) * s.c + c);
+    for (std::int64_t c = 0; c < s.c; c += lanes) Store(Normal<A>(norm, c)(x + i * s.c + c), to + (i + 1) * s.c + c);
 }
 // Row of the whole gradient with zeros between its pixels where the stride is 2: the gradient of the input is then one with stride 1.
 void keep_gradient(const WholeGradient& whole, const Sizes& s, const float* gy, const float* y, float* to) {
   for (std::int64_t i = 0; i < s.ow; ++i)
-    for (std::int64_t c = 0; c < s.c; c += lanes) Store(whole.of(gy + i * s.c + c, y + i * s.c + c, c), to + (i * s.stride + 1) * s.c + c);
+    for (std::int64_t c = 0; c < s.c; c += lanes) Store(WholeVector(whole, c)(gy + i * s.c + c, y + i * s.c + c), to + (i * s.stride + 1) * s.c + c);
 }
 // w[c, 0, i, j] as [i][j][c].
 void lay_out(const float* w, std::int64_t channels, float* out) {

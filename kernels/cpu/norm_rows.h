@@ -74,11 +74,13 @@ struct NormTable {
   static std::int64_t floats(std::int64_t channels) { return 4 * channels; }
   NormTable(float* at, std::int64_t channels) : mean(at), scale(mean + channels), shift(scale + channels), slope(shift + channels) {}
 };
+// One vector of channels of it.
 template <Activation A>
-inline Vec normal(const NormTable& t, const float* x, std::int64_t c) {
-  const Vec v = MulAdd(Load(x) - Load(t.mean + c), Load(t.scale + c), Load(t.shift + c));
-  return activate<A>(v, A == Activation::prelu ? Load(t.slope + c) : Vec{});
-}
+struct Normal {
+  Vec mean, scale, shift, slope;
+  Normal(const NormTable& t, std::int64_t c) : mean(Load(t.mean + c)), scale(Load(t.scale + c)), shift(Load(t.shift + c)), slope(Load(t.slope + c)) {}
+  Vec operator()(const float* x) const { return activate<A>(MulAdd(Load(x) - mean, scale, shift), slope); }
+};
 
 // The way back through it. Sums over all rows of g' (the gradient before the activation), of g' * (x - mean), and of the slope's.
 struct NormBack {
