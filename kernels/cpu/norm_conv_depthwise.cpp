@@ -1,5 +1,6 @@
 // norm_conv (norm_conv.cpp) of depthwise 3x3 convolutions with padding 1 and stride 1 or 2. A picture goes through row by row: three rows of the normalised map
-// and, on the way back, three of the whole gradient are kept, each with a column of zeros on both sides. Lanes run along channels.
+// and, on the way back, three of the whole gradient are kept, each with a column of zeros on both sides. Lanes run along channels. Such a layer waits for memory
+// more than it computes: while a row is computed, what the next one reads and writes is called up.
 #include "mien/kernels/cpu/norm_conv.h"
 #include "mien/kernels/cpu/scratch.h"
 
@@ -31,13 +32,14 @@ class KeptRows {
   const float* zeros_;
 };
 
+// Tables and sizes come by value: stores of vectors may change anything that has an address.
 template <Activation A>
-void keep_row(const NormTable& norm, const Sizes& s, const float* x, float* to) {
+void keep_row(NormTable norm, Sizes s, const float* x, float* to) {
   for (std::int64_t i = 0; i < s.w; ++i)
     for (std::int64_t c = 0; c < s.c; c += lanes) Store(Normal<A>(norm, c)(x + i * s.c + c), to + (i + 1) * s.c + c);
 }
 // Row of the whole gradient with zeros between its pixels where the stride is 2: the gradient of the input is then one with stride 1.
-void keep_gradient(const WholeGradient& whole, const Sizes& s, const float* gy, const float* y, float* to) {
+void keep_gradient(WholeGradient whole, Sizes s, const float* gy, const float* y, float* to) {
   for (std::int64_t i = 0; i < s.ow; ++i)
     for (std::int64_t c = 0; c < s.c; c += lanes) Store(WholeVector(whole, c)(gy + i * s.c + c, y + i * s.c + c), to + (i * s.stride + 1) * s.c + c);
 }
@@ -47,38 +49,54 @@ void lay_out(const float* w, std::int64_t channels, float* out) {
     for (std::int64_t c = 0; c < channels; ++c) out[t * channels + c] = w[c * taps + t];
 }
 
-void row_forward(const Sizes& s, const float* const* rows, const float* weights, float* y) {
+inline void call_up(const float* p) { __builtin_prefetch(p, 0, 2); }
+
+// `ahead`: the rows of x that the next row of y needs and this one does not.
+void row_forward(Sizes s, const float* const* rows, const float* weights, const float* ahead, float* y) {
+  const std::int64_t step = s.stride * s.c, below = s.w * s.c;
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec w[taps];
 #pragma GCC unroll 9
     for (int t = 0; t < taps; ++t) w[t] = Load(weights + t * s.c + c);
-    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c;
-    for (std::int64_t i = 0, at = 0; i < s.ow; ++i, at += s.stride * s.c) {
-      Vec a = Mul(Load(top + at), w[0]), b = Mul(Load(middle + at), w[3]);
-      a = MulAdd(Load(top + at + s.c), w[1], a);
-      b = MulAdd(Load(middle + at + s.c), w[4], b);
-      a = MulAdd(Load(top + at + 2 * s.c), w[2], a);
-      b = MulAdd(Load(middle + at + 2 * s.c), w[5], b);
-      a = MulAdd(Load(bottom + at), w[6], a);
-      b = MulAdd(Load(bottom + at + s.c), w[7], b);
-      a = MulAdd(Load(bottom + at + 2 * s.c), w[8], a);
-      Store(Add(a, b), y + i * s.c + c);
+    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c, *next = ahead + c;
+    float* to = y + c;
+    for (std::int64_t i = 0; i < s.ow; ++i) {
+      call_up(next);
+      if (s.stride == 2) call_up(next + s.c), call_up(next + below), call_up(next + below + s.c);
+      call_up(to + s.ow * s.c);
+      Vec a = Mul(Load(top), w[0]), b = Mul(Load(middle), w[3]);
+      a = MulAdd(Load(top + s.c), w[1], a);
+      b = MulAdd(Load(middle + s.c), w[4], b);
+      a = MulAdd(Load(top + 2 * s.c), w[2], a);
+      b = MulAdd(Load(middle + 2 * s.c), w[5], b);
+      a = MulAdd(Load(bottom), w[6], a);
+      b = MulAdd(Load(bottom + s.c), w[7], b);
+      a = MulAdd(Load(bottom + 2 * s.c), w[8], a);
+      Store(Add(a, b), to);
+      top += step, middle += step, bottom += step, next += step, to += s.c;
     }
   }
 }
 
-// Sums of the weights' gradient over one row of the output.
-void row_weights(const Sizes& s, const float* const* rows, const float* g, float* sums) {
+// Sums of the weights' gradient over one row of the output. gy, y: the row after it.
+void row_weights(Sizes s, const float* const* rows, const float* g, const float* gy, const float* y, float* sums) {
+  const std::int64_t step = s.stride * s.c;
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec acc[taps];
 #pragma GCC unroll 9
     for (int t = 0; t < taps; ++t) acc[t] = Load(sums + t * s.c + c);
-    const float* from[kernel] = {rows[0] + c, rows[1] + c, rows[2] + c};
-    const float* gradient = g + s.c + c;
-    for (std::int64_t i = 0, at = 0; i < s.ow; ++i, at += s.stride * s.c) {
-      const Vec own = Load(gradient + at);
-#pragma GCC unroll 9
-      for (int t = 0; t < taps; ++t) acc[t] = MulAdd(own, Load(from[t / kernel] + at + t % kernel * s.c), acc[t]);
+    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c, *gradient = g + s.c + c;
+    for (std::int64_t i = 0; i < s.ow; ++i) {
+      call_up(gy + i * s.c + c);
+      call_up(y + i * s.c + c);
+      const Vec own = Load(gradient);
+#pragma GCC unroll 3
+      for (int j = 0; j < kernel; ++j) {
+        acc[j] = MulAdd(own, Load(top + j * s.c), acc[j]);
+        acc[3 + j] = MulAdd(own, Load(middle + j * s.c), acc[3 + j]);
+        acc[6 + j] = MulAdd(own, Load(bottom + j * s.c), acc[6 + j]);
+      }
+      top += step, middle += step, bottom += step, gradient += step;
     }
 #pragma GCC unroll 9
     for (int t = 0; t < taps; ++t) Store(acc[t], sums + t * s.c + c);
@@ -90,7 +108,8 @@ struct Reaching {
   const float *g, *weights;  // the weights' row, [column][channel]
 };
 template <Activation A, int ROWS>
-void row_input(const Sizes& s, const NormTable& norm, const Reaching* rows, const float* x, float* gx, double* sums) {
+void row_input(Sizes s, const NormTable& norm, const Reaching* rows, const float* x, float* gx, double* sums) {
+  const std::int64_t row = s.w * s.c;
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec w[ROWS * kernel + 1];
     const float* from[ROWS + 1];
@@ -102,6 +121,8 @@ void row_input(const Sizes& s, const NormTable& norm, const Reaching* rows, cons
     }
     NormBack back(norm, c);
     for (std::int64_t i = 0, at = 0; i < s.w; ++i, at += s.c) {
+      call_up(x + 3 * row + at + c);  // the next row of the map that will be kept
+      call_up(gx + row + at + c);
       Vec sum = Set(0);
 #pragma GCC unroll 3
       for (int r = 0; r < ROWS; ++r)
@@ -146,7 +167,7 @@ void forward(const KernelArgs& a) {
       for (std::int64_t oy = 0, next = 0; oy < s.oh; ++oy) {
         for (; next <= std::min(oy * s.stride + 1, s.h - 1); ++next) keep_row<A>(norm, s, x + next * s.w * s.c, v.fresh(next));
         const float* rows[kernel] = {v.get(oy * s.stride - 1, s.h), v.get(oy * s.stride, s.h), v.get(oy * s.stride + 1, s.h)};
-        row_forward(s, rows, weights, y + oy * s.ow * s.c);
+        row_forward(s, rows, weights, x + next * s.w * s.c, y + oy * s.ow * s.c);
         const std::int64_t done = oy % s.joined() + 1;
         if (done < s.joined() && oy + 1 < s.oh) continue;
         for (std::int64_t c = 0; c < s.c; c += gemm_cols)
@@ -190,7 +211,7 @@ void backward(const KernelArgs& a) {
         for (; next <= std::min(oy * s.stride + 1, s.h - 1); ++next) keep_row<A>(norm, s, x + next * s.w * s.c, v.fresh(next));
         keep_gradient(whole, s, gy + oy * s.ow * s.c, y + oy * s.ow * s.c, g.fresh(oy));
         const float* rows[kernel] = {v.get(oy * s.stride - 1, s.h), v.get(oy * s.stride, s.h), v.get(oy * s.stride + 1, s.h)};
-        row_weights(s, rows, g.get(oy, s.oh), gw);
+        row_weights(s, rows, g.get(oy, s.oh), gy + (oy + 1) * s.ow * s.c, y + (oy + 1) * s.ow * s.c, gw);
         // Row iy collects from the outputs (iy + 1 - i) / stride, of which the last is (iy + 1) / stride.
         const std::int64_t last = oy + 1 == s.oh ? s.h - 1 : (oy + 1) * s.stride - 2;
         for (; ready <= last; ++ready) {
@@ -199,7 +220,7 @@ void backward(const KernelArgs& a) {
           for (std::int64_t i = 0; i < kernel; ++i)
             if (const std::int64_t from = ready + 1 - i; from >= 0 && from % s.stride == 0 && from / s.stride < s.oh)
               reaching[count++] = {g.get(from / s.stride, s.oh), weights + i * kernel * s.c};
-          constexpr void (*of_count[])(const Sizes&, const NormTable&, const Reaching*, const float*, float*, double*) = {row_input<A, 0>, row_input<A, 1>, row_input<A, 2>,
+          constexpr void (*of_count[])(Sizes, const NormTable&, const Reaching*, const float*, float*, double*) = {row_input<A, 0>, row_input<A, 1>, row_input<A, 2>,
                                                                                                                           row_input<A, 3>};
           of_count[count](s, norm, reaching, x + ready * s.w * s.c, gx + ready * s.w * s.c, sums.of(share, 0));
         }
