@@ -140,6 +140,8 @@ struct SoftmaxParams {
 // norm_conv: in x[N,C,H,W], w[O,C/g,kh,kw], and unless x goes in as it is: mean[C], invstd[C], weight[C], bias[C] of its batch norm, (slope[C] of prelu);
 //   out y = conv2d(activation((x - mean) * invstd * weight + bias), w), mean[O], invstd[O] of y (biased variance, `eps`).
 // norm_conv_backward: in g of the three outputs, y, mean[O], invstd[O], then norm_conv's inputs; out the gradients of those, in their order.
+// norm_add: in x[N,C,H,W], mean[C], invstd[C], weight[C], bias[C], (r of x's shape); out y = (x - mean) * invstd * weight + bias + r. No parameters.
+// norm_add_backward: in gy, x, mean[C], invstd[C], weight[C], bias[C]; out the gradients of the five inputs of norm_add before r (r's is gy).
 struct NormConvParams : ConvParams {
   double eps = 1e-5;
   Activation activation = Activation::none;  // of x

@@ -97,6 +97,10 @@ MomentMap BatchNorm2d::then(const MomentMap& x, const PReLU* prelu, const Conv2d
   update_running_moments(running_mean, running_var, x, options.eps, options.momentum);
   return norm_conv(x, {weight, bias, prelu ? prelu->weight : Tensor(), prelu ? Activation::prelu : Activation::none}, conv.weight, conv.params());
 }
+Tensor BatchNorm2d::then_add(const MomentMap& x, const Tensor& added) {
+  update_running_moments(running_mean, running_var, x, options.eps, options.momentum);
+  return norm_add(x, weight, bias, added);
+}
 void BatchNorm2d::visit(Visitor& v) {
   v("weight", weight);
   v("bias", bias);

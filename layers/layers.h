@@ -77,6 +77,7 @@ class BatchNorm2d : public Module {  // also for [N, C]
   Tensor with_prelu(const Tensor& x, const PReLU& prelu);  // so too; a slope for each channel
   // Training only: conv of this norm (and the PReLU, if any) of x, in one op; x's statistics are taken note of here. See ops/norm_conv.h.
   MomentMap then(const MomentMap& x, const PReLU* prelu, const Conv2d& conv);
+  Tensor then_add(const MomentMap& x, const Tensor& added);  // so too: this norm of x, plus `added` (may be undefined)
   void visit(Visitor& v) override;
   std::string label() const override;
   const NormOptions options;

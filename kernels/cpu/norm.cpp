@@ -27,7 +27,6 @@ inline float gradient(float g, float v, float slope) {
   if (A == Activation::relu) return v <= 0 ? 0.f : g;
   return A == Activation::none || v > 0 ? g : low;
 }
-using Whole = std::integral_constant<std::int64_t, lanes>;
 // f(first channel, channels) for all vectors of a pixel; the number is a constant but for the last.
 template <class F>
 inline void each_vector(std::int64_t channels, const F& f) {
@@ -35,17 +34,6 @@ inline void each_vector(std::int64_t channels, const F& f) {
   for (; c + lanes <= channels; c += lanes) f(c, Whole());
   if (c < channels) f(c, channels - c);
 }
-template <class N>
-inline Vec Get(const float* p, N n) {
-  if constexpr (std::is_same_v<N, Whole>) return Load(p);
-  else return LoadFirst(p, n);
-}
-template <class N>
-inline void Put(Vec v, float* p, N n) {
-  if constexpr (std::is_same_v<N, Whole>) Store(v, p);
-  else StoreFirst(v, p, n);
-}
-
 float slope_of(const View& slope, std::int64_t c) { return slope.ptr<float>()[c * slope.stride(0)]; }
 
 // v = (x - mean) * scale + shift
@@ -141,8 +129,8 @@ void rows_forward(const KernelArgs& a) {
       const float* from = x + p * channels;
       float* to = a.out[0].ptr<float>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
-        const Vec v = MulAdd(Get(from + c, n) - Get(mean + c, n), Get(scale + c, n), Get(shift + c, n));
-        Put(activate<A>(v, A == Activation::prelu ? Get(slope + c, n) : Vec{}), to + c, n);
+        const Vec v = MulAdd(Load(from + c, n) - Load(mean + c, n), Load(scale + c, n), Load(shift + c, n));
+        Store(activate<A>(v, A == Activation::prelu ? Load(slope + c, n) : Vec{}), to + c, n);
       });
     }
   });
@@ -154,11 +142,11 @@ struct Table {
 };
 template <Activation A, class N>
 inline Vec value(const Table& t, Vec d, std::int64_t c, N n) {  // d = x - mean
-  return A == Activation::none ? d : MulAdd(d, Get(t.scale + c, n), Get(t.shift + c, n));
+  return A == Activation::none ? d : MulAdd(d, Load(t.scale + c, n), Load(t.shift + c, n));
 }
 template <Activation A, class N>
 inline Vec slope(const Table& t, std::int64_t c, N n) {
-  return A == Activation::prelu ? Get(t.slope + c, n) : Vec{};
+  return A == Activation::prelu ? Load(t.slope + c, n) : Vec{};
 }
 
 // sums[c] of the gradients, [channels + c] of those times (x - mean), [2 channels + c] of the slope's.
@@ -167,11 +155,11 @@ void sum_gradients(std::int64_t pixels, std::int64_t channels, const float* g, s
   std::fill_n(sums, 3 * channels, 0.f);
   for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += channels)
     each_vector(channels, [&](std::int64_t c, auto n) {
-      const Vec own = Get(g + c, n), d = Get(x + c, n) - Get(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
+      const Vec own = Load(g + c, n), d = Load(x + c, n) - Load(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
       float *sum_g = sums + c, *sum_gd = sum_g + channels, *sum_slope = sum_gd + channels;
-      Put(Add(Get(sum_g, n), m), sum_g, n);
-      Put(MulAdd(m, d, Get(sum_gd, n)), sum_gd, n);
-      if (A == Activation::prelu) Put(Add(Get(sum_slope, n), Select(Positive(v), Set(0), Mul(own, v))), sum_slope, n);
+      Store(Add(Load(sum_g, n), m), sum_g, n);
+      Store(MulAdd(m, d, Load(sum_gd, n)), sum_gd, n);
+      if (A == Activation::prelu) Store(Add(Load(sum_slope, n), Select(Positive(v), Set(0), Mul(own, v))), sum_slope, n);
     });
 }
 
@@ -209,8 +197,8 @@ void rows_backward(const KernelArgs& a) {
       const float *gs = g + p * step, *xs = x + p * channels;
       float* to = a.out[0].ptr<float>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
-        const Vec d = Get(xs + c, n) - Get(mean + c, n), m = gradient<A>(Get(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
-        Put(MulAdd(m, Get(scale + c, n), MulAdd(d, Get(by_x + c, n), Get(rest + c, n))), to + c, n);
+        const Vec d = Load(xs + c, n) - Load(mean + c, n), m = gradient<A>(Load(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
+        Store(MulAdd(m, Load(scale + c, n), MulAdd(d, Load(by_x + c, n), Load(rest + c, n))), to + c, n);
       });
     }
   });

@@ -71,7 +71,7 @@ void forward(const KernelArgs& a) {
   const ShareSums sums{static_cast<double*>(a.workspace), 2, s.out};
   float *weights = reinterpret_cast<float*>(sums.data + max_shares * 2 * s.out), *table = weights + s.in * s.out, *bands = table + NormTable::floats(s.in);
   const NormTable norm(table, s.in);
-  fill(norm, a, forward_norm, s.in);
+  fill(norm, a, forward_norm, s.in, A == Activation::prelu);
   pack(a.in[1].ptr<float>(), 1, s.in, s.in, s.out, weights);
   ScratchSlots slots;
   for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
@@ -108,7 +108,7 @@ void backward(const KernelArgs& a) {
   float *weights = reinterpret_cast<float*>(sums.data + max_shares * 3 * s.in), *table = weights + s.in * s.out, *whole_table = table + NormTable::floats(s.in),
         *all_gw = whole_table + WholeGradient::floats(s.out), *bands = all_gw + max_shares * s.in * s.out;
   const NormTable norm(table, s.in);
-  fill(norm, a, back_norm, s.in);
+  fill(norm, a, back_norm, s.in, A == Activation::prelu);
   const WholeGradient whole(whole_table, s.out);
   whole.fill(a);
   pack(a.in[back_x + 1].ptr<float>(), s.in, 1, s.out, s.in, weights);
@@ -163,7 +163,7 @@ void backward(const KernelArgs& a) {
         Store(sum, gw + o * s.in + c);
       }
   });
-  store_norm_gradients(a, sums, shares);
+  store_norm_gradients(a, sums, shares, back_norm, 2);
 }
 
 void run_forward(const KernelArgs& a) {

@@ -13,12 +13,15 @@ extern const KernelEntry norm_conv_pointwise, norm_conv_depthwise, norm_conv_bac
 // Where the operands stand. Forward: x, w, norm... Backward: gy, gmean, ginvstd, y, mean, invstd, x, w, norm...
 inline constexpr std::size_t back_y = 3, back_x = 6, forward_norm = 2, back_norm = 8;
 
+// Into the second cache; the address need not be memory.
+inline void call_up(const float* p) { __builtin_prefetch(p, 0, 2); }
+
 inline float at(const View& v, std::int64_t c) { return v.ptr<float>()[c * v.stride(0)]; }
 inline void put(const View& v, std::int64_t c, double value) { v.ptr<float>()[c * v.stride(0)] = static_cast<float>(value); }
 
 // `first`: which input is the mean of x. A map that is not normalised goes through unchanged.
-inline void fill(const NormTable& t, const KernelArgs& a, std::size_t first, std::int64_t channels) {
-  const bool normed = a.in.size() > first, sloped = a.in.size() > first + 4;
+inline void fill(const NormTable& t, const KernelArgs& a, std::size_t first, std::int64_t channels, bool sloped) {
+  const bool normed = a.in.size() > first;
   for (std::int64_t c = 0; c < channels; ++c) {
     t.mean[c] = normed ? at(a.in[first], c) : 0;
     t.scale[c] = normed ? static_cast<float>(static_cast<double>(at(a.in[first + 1], c)) * static_cast<double>(at(a.in[first + 2], c))) : 1;
@@ -75,19 +78,19 @@ struct WholeVector {
   Vec operator()(const float* gy, const float* y) const { return MulAdd(Load(y) - mean, by_y, Add(Load(gy), rest)); }
 };
 
-// Gradients of the norm's operands from the shares' sums (kinds as NormBack has them).
-inline void store_norm_gradients(const KernelArgs& a, const ShareSums& s, std::int64_t shares) {
-  if (a.out.size() < 6) return;
+// Gradients of the norm's operands from the shares' sums (kinds as NormBack has them): inputs from `in` on, outputs from `out` on.
+inline void store_norm_gradients(const KernelArgs& a, const ShareSums& s, std::int64_t shares, std::size_t in, std::size_t out) {
+  if (a.out.size() <= out) return;
   for (std::int64_t c = 0; c < s.channels; ++c) {
     double sum[3] = {};
     for (std::int64_t share = 0; share < shares; ++share)
       for (std::int64_t k = 0; k < 3; ++k) sum[k] += s.of(share, k)[c];
-    const double invstd = static_cast<double>(at(a.in[back_norm + 1], c)), weight = static_cast<double>(at(a.in[back_norm + 2], c));
-    put(a.out[2], c, -weight * invstd * sum[0]);
-    put(a.out[3], c, weight * sum[1]);
-    put(a.out[4], c, invstd * sum[1]);
-    put(a.out[5], c, sum[0]);
-    if (a.out.size() > 6) put(a.out[6], c, sum[2]);
+    const double invstd = static_cast<double>(at(a.in[in + 1], c)), weight = static_cast<double>(at(a.in[in + 2], c));
+    put(a.out[out], c, -weight * invstd * sum[0]);
+    put(a.out[out + 1], c, weight * sum[1]);
+    put(a.out[out + 2], c, invstd * sum[1]);
+    put(a.out[out + 3], c, sum[0]);
+    if (a.out.size() > out + 4) put(a.out[out + 4], c, sum[2]);
   }
 }
 

@@ -49,8 +49,6 @@ void lay_out(const float* w, std::int64_t channels, float* out) {
     for (std::int64_t c = 0; c < channels; ++c) out[t * channels + c] = w[c * taps + t];
 }
 
-inline void call_up(const float* p) { __builtin_prefetch(p, 0, 2); }
-
 // `ahead`: the rows of x that the next row of y needs and this one does not.
 void row_forward(Sizes s, const float* const* rows, const float* weights, const float* ahead, float* y) {
   const std::int64_t step = s.stride * s.c, below = s.w * s.c;
@@ -152,7 +150,7 @@ void forward(const KernelArgs& a) {
   const ShareSums sums{static_cast<double*>(a.workspace), 2, s.c};
   float *weights = reinterpret_cast<float*>(sums.data + max_shares * 2 * s.c), *table = weights + taps * s.c, *zeros = table + NormTable::floats(s.c), *kept = zeros + s.row();
   const NormTable norm(table, s.c);
-  fill(norm, a, forward_norm, s.c);
+  fill(norm, a, forward_norm, s.c, A == Activation::prelu);
   lay_out(a.in[1].ptr<float>(), s.c, weights);
   std::fill_n(zeros, s.row(), 0.f);
   ScratchSlots slots;
@@ -192,7 +190,7 @@ void backward(const KernelArgs& a) {
   float *weights = reinterpret_cast<float*>(sums.data + max_shares * 3 * s.c), *table = weights + taps * s.c, *whole_table = table + NormTable::floats(s.c),
         *zeros = whole_table + WholeGradient::floats(s.c), *all_gw = zeros + s.row(), *kept = all_gw + max_shares * taps * s.c;
   const NormTable norm(table, s.c);
-  fill(norm, a, back_norm, s.c);
+  fill(norm, a, back_norm, s.c, A == Activation::prelu);
   const WholeGradient whole(whole_table, s.c);
   whole.fill(a);
   lay_out(a.in[back_x + 1].ptr<float>(), s.c, weights);
@@ -235,7 +233,7 @@ void backward(const KernelArgs& a) {
       for (std::int64_t share = 0; share < shares; ++share) sum += all_gw[(share * taps + t) * s.c + c];
       gw[c * taps + t] = sum;
     }
-  store_norm_gradients(a, sums, shares);
+  store_norm_gradients(a, sums, shares, back_norm, 2);
 }
 
 void run_forward(const KernelArgs& a) {

@@ -57,8 +57,8 @@ Tensor MobileFaceNet::Bottleneck::forward(const Tensor& x) {
 Tensor MobileFaceNet::Bottleneck::forward(const MomentMap& x, Unit* before) {
   const MomentMap wide = before ? before->bn.then(x, before->prelu.get(), widen.conv) : norm_conv(x, {}, widen.conv.weight);
   const MomentMap deep = widen.bn.then(wide, widen.prelu.get(), depthwise.conv);
-  const Tensor y = project.bn(depthwise.bn.then(deep, depthwise.prelu.get(), project.conv).map);
-  return shortcut && !before ? add(x.map, y) : y;
+  const MomentMap narrow = depthwise.bn.then(deep, depthwise.prelu.get(), project.conv);
+  return project.bn.then_add(narrow, shortcut && !before ? x.map : Tensor());
 }
 void MobileFaceNet::Bottleneck::visit(Visitor& v) {  // numbered as in a Sequential
   v("conv.0", widen.conv);

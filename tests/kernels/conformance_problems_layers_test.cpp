@@ -95,6 +95,26 @@ Problem make_norm_conv_backward(Dice& dice, int number) {
   return p;
 }
 
+// x and gradients of a norm_add of 1 to 4 vectors of channels, now and then of others.
+Problem norm_add_problem(Dice& dice, int number, bool backward) {
+  const Kind kind(number, dice);
+  const Shape shape{dice.integer(1, 3), dice.chance(.1) ? dice.integer(1, 20) : 16 * dice.integer(1, 4), dice.integer(1, kind.big ? 30 : 5), kind.width}, channels{shape[1]};
+  const Order order = dice.chance(.8) ? Order::channels_last : any_order(dice, false);
+  Problem p;
+  const auto value = [&] { return dice.uniform(-1, 1); };
+  const auto small = [&] { return dice.uniform(-.2, .2); };
+  if (backward) p.in.push_back(filled(shape, DType::f32, order, dice, small));
+  p.in.push_back(filled(shape, DType::f32, order, dice, value));
+  for (int i = 0; i < 4; ++i) p.in.push_back(filled(channels, DType::f32, dice.chance(.8) ? Order::contiguous : Order::stepped, dice, value));
+  if (!backward && dice.chance(.5)) p.in.push_back(filled(shape, DType::f32, order, dice, value));
+  p.out.push_back({shape, DType::f32, order, {}});
+  for (int i = 0; backward && i < 4; ++i) p.out.push_back({channels, DType::f32, Order::contiguous, {}});
+  p.text = to_string(shape);
+  return p;
+}
+Problem make_norm_add(Dice& dice, int number) { return norm_add_problem(dice, number, false); }
+Problem make_norm_add_backward(Dice& dice, int number) { return norm_add_problem(dice, number, true); }
+
 Problem make_avg_pool2d(Dice& dice, int number) { return avg_pool_problem(dice, number, false); }
 Problem make_avg_pool2d_backward(Dice& dice, int number) { return avg_pool_problem(dice, number, true); }
 

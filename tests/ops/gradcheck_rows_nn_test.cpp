@@ -165,6 +165,11 @@ void add_rest(Adder& a) {
             [=](In in) { return all_of(norm_conv({in[0], in[2], in[3]}, {in[4], in[5], in.size() > 6 ? in[6] : Tensor(), act}, in[1], p, 1e-3)); }, inputs);
     }
   }
+  for (const bool added : {false, true}) {
+    std::vector<Tensor> inputs{a.in({2, 3, 2, 3}), a.in({3}), a.in({3}, .5, 2), a.in({3}), a.in({3})};
+    if (added) inputs.push_back(a.in({2, 3, 2, 3}));
+    a.row("norm_add", added ? "and another map" : "alone", [](In in) { return norm_add({in[0], in[1], in[2]}, in[3], in[4], in.size() > 5 ? in[5] : Tensor()); }, inputs);
+  }
   for (const bool relu : {false, true})
     a.row("residual", relu ? "relu" : "plain", [relu](In in) { return residual(in[0], in[1], .17, relu); }, {a.in({2, 3, 2, 2}), a.in({2, 3, 2, 2})}, true);
   const Tensor target = Tensor::from({std::int64_t{1}, std::int64_t{0}, std::int64_t{-100}, std::int64_t{2}}, {4});
