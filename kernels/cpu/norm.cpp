@@ -93,6 +93,7 @@ void rows_forward(const KernelArgs& a) {
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
     float *mean = s.parts + share * 3 * channels, *squares = mean + channels;
     const float* rows = x + pixel * channels;
+    for (std::int64_t k = 0; k < pixels * channels; k += 16) call_up(rows + pixels * channels + k);  // the chunk after this one
     sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return rows[row * channels + c]; });
     const float scale = 1.f / static_cast<float>(pixels);
     for (std::int64_t c = 0; c < channels; ++c) mean[c] *= scale;
@@ -129,6 +130,8 @@ void rows_forward(const KernelArgs& a) {
       const float* from = x + p * channels;
       float* to = a.out[0].ptr<float>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
+        call_up(from + c + page_floats);
+        call_up(to + c + page_floats);
         const Vec v = MulAdd(Load(from + c, n) - Load(mean + c, n), Load(scale + c, n), Load(shift + c, n));
         Store(activate<A>(v, A == Activation::prelu ? Load(slope + c, n) : Vec{}), to + c, n);
       });
@@ -155,6 +158,8 @@ void sum_gradients(std::int64_t pixels, std::int64_t channels, const float* g, s
   std::fill_n(sums, 3 * channels, 0.f);
   for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += channels)
     each_vector(channels, [&](std::int64_t c, auto n) {
+      call_up(g + c + page_floats);
+      call_up(x + c + page_floats);
       const Vec own = Load(g + c, n), d = Load(x + c, n) - Load(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
       float *sum_g = sums + c, *sum_gd = sum_g + channels, *sum_slope = sum_gd + channels;
       Store(Add(Load(sum_g, n), m), sum_g, n);
@@ -197,6 +202,9 @@ void rows_backward(const KernelArgs& a) {
       const float *gs = g + p * step, *xs = x + p * channels;
       float* to = a.out[0].ptr<float>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
+        call_up(gs + c + page_floats);
+        call_up(xs + c + page_floats);
+        call_up(to + c + page_floats);
         const Vec d = Load(xs + c, n) - Load(mean + c, n), m = gradient<A>(Load(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
         Store(MulAdd(m, Load(scale + c, n), MulAdd(d, Load(by_x + c, n), Load(rest + c, n))), to + c, n);
       });

@@ -17,6 +17,9 @@ void forward(const KernelArgs& a) {
     const NormTable t = norm;
     for (std::int64_t at = begin * r.channels; at < end * r.channels; at += r.channels)
       for (std::int64_t c = 0; c < r.channels; c += lanes) {
+        call_up(x + at + c + page_floats);
+        call_up(y + at + c + page_floats);
+        if (added) call_up(added + at + c + page_floats);
         const Vec v = Normal<Activation::none>(t, c)(x + at + c);
         Store(added ? Add(v, Load(added + at + c)) : v, y + at + c);
       }

@@ -13,9 +13,6 @@ extern const KernelEntry norm_conv_pointwise, norm_conv_depthwise, norm_conv_bac
 // Where the operands stand. Forward: x, w, norm... Backward: gy, gmean, ginvstd, y, mean, invstd, x, w, norm...
 inline constexpr std::size_t back_y = 3, back_x = 6, forward_norm = 2, back_norm = 8;
 
-// Into the second cache; the address need not be memory.
-inline void call_up(const float* p) { __builtin_prefetch(p, 0, 2); }
-
 inline float at(const View& v, std::int64_t c) { return v.ptr<float>()[c * v.stride(0)]; }
 inline void put(const View& v, std::int64_t c, double value) { v.ptr<float>()[c * v.stride(0)] = static_cast<float>(value); }
 

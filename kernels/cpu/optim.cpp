@@ -30,12 +30,10 @@ void run_sgd(const KernelArgs& args) {
   const float* g = args.in[0].ptr<float>();
   float *w = args.out[0].ptr<float>(), *m = args.out[1].ptr<float>();
   parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
-    // The caches' own prefetching stops at the end of a page; three streams that are called up a page ahead don't.
-    constexpr std::int64_t ahead = 1024;
     const SgdStep own = step;
     std::int64_t i = begin;
     for (; i + lanes <= end; i += lanes) {
-      for (const float* p : {g, static_cast<const float*>(w), static_cast<const float*>(m)}) __builtin_prefetch(p + i + ahead, 0, 3);
+      for (const float* p : {g, static_cast<const float*>(w), static_cast<const float*>(m)}) call_up(p + i + page_floats);
       own(g + i, w + i, m + i, Whole());
     }
     if (i < end) own(g + i, w + i, m + i, end - i);
@@ -51,12 +49,14 @@ void run_adam(const KernelArgs& args) {
   parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
     const float* __restrict g = args.in[0].ptr<float>();
     float *__restrict w = args.out[0].ptr<float>(), *__restrict m = args.out[1].ptr<float>(), *__restrict v = args.out[2].ptr<float>();
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float value = w[i] * shrink, d = g[i] + coupled * value, first = keep1 * m[i] + fresh1 * d, second = keep2 * v[i] + fresh2 * d * d;
-      m[i] = first;
-      v[i] = second;
-      w[i] = value - step * first / (std::sqrt(second) * norm + eps);
-    }
+    stream(begin, end, {g, w, m, v}, [=](std::int64_t from, std::int64_t to) {
+      for (std::int64_t i = from; i < to; ++i) {
+        const float value = w[i] * shrink, d = g[i] + coupled * value, first = keep1 * m[i] + fresh1 * d, second = keep2 * v[i] + fresh2 * d * d;
+        m[i] = first;
+        v[i] = second;
+        w[i] = value - step * first / (std::sqrt(second) * norm + eps);
+      }
+    });
   });
 }
 
