@@ -59,7 +59,7 @@ template <int ROWS, int ROW_STEP, int K_STEP>
   for (std::int64_t r = 0; r < q.panels; ++r, panel += q.panel_step) {
     const float* a = panel;
     for (const float* stop = b + length * gemm_cols; b != stop; b += gemm_cols, a += K_STEP) {
-      __builtin_prefetch(ahead.data, 0, 2);
+      __builtin_prefetch(ahead.data, 0, 1);
       ahead.data += ahead.step;
       const Vec y0 = Load(b), y1 = Load(b + lanes);
 #pragma GCC unroll 16
