@@ -49,19 +49,25 @@ void lay_out(const float* w, std::int64_t channels, float* out) {
     for (std::int64_t c = 0; c < channels; ++c) out[t * channels + c] = w[c * taps + t];
 }
 
+// Places of memory in their order, a vector each time, whatever the order of the loops that ask for it.
+struct Cursor {
+  const float* at;
+  void call() { call_up(at), at += lanes; }
+};
+
 // `ahead`: the rows of x that the next row of y needs and this one does not.
 void row_forward(Sizes s, const float* const* rows, const float* weights, const float* ahead, float* y) {
-  const std::int64_t step = s.stride * s.c, below = s.w * s.c;
+  const std::int64_t step = s.stride * s.c, fresh = s.stride * s.stride;
+  Cursor next{ahead}, next_y{y + s.ow * s.c};
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec w[taps];
 #pragma GCC unroll 9
     for (int t = 0; t < taps; ++t) w[t] = Load(weights + t * s.c + c);
-    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c, *next = ahead + c;
+    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c;
     float* to = y + c;
     for (std::int64_t i = 0; i < s.ow; ++i) {
-      call_up(next);
-      if (s.stride == 2) call_up(next + s.c), call_up(next + below), call_up(next + below + s.c);
-      call_up(to + s.ow * s.c);
+      for (std::int64_t k = 0; k < fresh; ++k) next.call();
+      next_y.call();
       Vec a = Mul(Load(top), w[0]), b = Mul(Load(middle), w[3]);
       a = MulAdd(Load(top + s.c), w[1], a);
       b = MulAdd(Load(middle + s.c), w[4], b);
@@ -71,7 +77,7 @@ void row_forward(Sizes s, const float* const* rows, const float* weights, const 
       b = MulAdd(Load(bottom + s.c), w[7], b);
       a = MulAdd(Load(bottom + 2 * s.c), w[8], a);
       Store(Add(a, b), to);
-      top += step, middle += step, bottom += step, next += step, to += s.c;
+      top += step, middle += step, bottom += step, to += s.c;
     }
   }
 }
@@ -79,14 +85,15 @@ void row_forward(Sizes s, const float* const* rows, const float* weights, const 
 // Sums of the weights' gradient over one row of the output. gy, y: the row after it.
 void row_weights(Sizes s, const float* const* rows, const float* g, const float* gy, const float* y, float* sums) {
   const std::int64_t step = s.stride * s.c;
+  Cursor next_gy{gy}, next_y{y};
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec acc[taps];
 #pragma GCC unroll 9
     for (int t = 0; t < taps; ++t) acc[t] = Load(sums + t * s.c + c);
     const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c, *gradient = g + s.c + c;
     for (std::int64_t i = 0; i < s.ow; ++i) {
-      call_up(gy + i * s.c + c);
-      call_up(y + i * s.c + c);
+      next_gy.call();
+      next_y.call();
       const Vec own = Load(gradient);
 #pragma GCC unroll 3
       for (int j = 0; j < kernel; ++j) {
@@ -108,6 +115,7 @@ struct Reaching {
 template <Activation A, int ROWS>
 void row_input(Sizes s, const NormTable& norm, const Reaching* rows, const float* x, float* gx, double* sums) {
   const std::int64_t row = s.w * s.c;
+  Cursor next_x{x + 3 * row}, next_gx{gx + row};  // of x: the next row that will be kept
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec w[ROWS * kernel + 1];
     const float* from[ROWS + 1];
@@ -119,8 +127,8 @@ void row_input(Sizes s, const NormTable& norm, const Reaching* rows, const float
     }
     NormBack back(norm, c);
     for (std::int64_t i = 0, at = 0; i < s.w; ++i, at += s.c) {
-      call_up(x + 3 * row + at + c);  // the next row of the map that will be kept
-      call_up(gx + row + at + c);
+      next_x.call();
+      next_gx.call();
       Vec sum = Set(0);
 #pragma GCC unroll 3
       for (int r = 0; r < ROWS; ++r)
