@@ -40,12 +40,13 @@ void backward(const KernelArgs& a) {
     sums.clear(share);
     for (std::int64_t k = begin; k < end; ++k) {
       const std::int64_t base = k * ahead, count = std::min(chunk, r.pixels - k * chunk);
+      Cursor next_g{g + base + ahead}, next_x{x + base + ahead}, next_gx{gx + base + ahead};
       for (std::int64_t c = 0; c < r.channels; c += lanes) {
         NormBack back(norm, c);
         for (std::int64_t p = 0, at = base + c; p < count; ++p, at += r.channels) {
-          call_up(g + at + ahead);
-          call_up(x + at + ahead);
-          call_up(gx + at + ahead);
+          next_g.call();
+          next_x.call();
+          next_gx.call();
           Store(back.through<Activation::none>(Load(g + at), Load(x + at)), gx + at);
         }
         back.add_to(sums.of(share, 0) + c, r.channels);

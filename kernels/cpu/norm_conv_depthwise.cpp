@@ -49,12 +49,6 @@ void lay_out(const float* w, std::int64_t channels, float* out) {
     for (std::int64_t c = 0; c < channels; ++c) out[t * channels + c] = w[c * taps + t];
 }
 
-// Places of memory in their order, a vector each time, whatever the order of the loops that ask for it.
-struct Cursor {
-  const float* at;
-  void call() { call_up(at), at += lanes; }
-};
-
 // `ahead`: the rows of x that the next row of y needs and this one does not.
 void row_forward(Sizes s, const float* const* rows, const float* weights, const float* ahead, float* y) {
   const std::int64_t step = s.stride * s.c, fresh = s.stride * s.stride;

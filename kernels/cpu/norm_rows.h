@@ -20,6 +20,13 @@ inline Vec gradient(Vec g, Vec v, Vec slope) {
   return Select(Positive(v), g, A == Activation::relu ? Set(0) : Mul(slope, g));
 }
 
+// Calls up places of memory in their order, a vector each time, whatever the order of the loops that ask for it: in the order of strided loops the same lines
+// came 8 % of a training step more slowly.
+struct Cursor {
+  const float* at;
+  void call() { call_up(at), at += lanes; }
+};
+
 // --- moments -----------------------------------------------------------------------------------------------------------
 struct Moments {
   double mean = 0, squares = 0;  // squares: sum of squared distances from the mean
