@@ -138,6 +138,15 @@ struct SoftmaxParams {
 // batch_norm (training): in x[N,C,...], weight[C], bias[C], (slope[C] of prelu); out y, mean[C], invstd[C] (biased variance). The activation follows in the
 //   same pass.
 // batch_norm_backward: in g, x, weight, mean, invstd, (bias[C] with an activation, whose input is made anew from x), (slope[C]); out gx, gw, gb, (gslope).
+// norm_conv: in x[N,C,H,W], w[O,C/g,kh,kw], and unless x goes in as it is: mean[C], invstd[C], weight[C], bias[C] of its batch norm, (slope[C] of prelu);
+//   out y = conv2d(activation((x - mean) * invstd * weight + bias), w), mean[O], invstd[O] of y (biased variance, `eps`).
+// norm_conv_backward: in g of the three outputs, y, mean[O], invstd[O], then norm_conv's inputs; out the gradients of those, in their order.
+// norm_add: in x[N,C,H,W], mean[C], invstd[C], weight[C], bias[C], (r of x's shape); out y = (x - mean) * invstd * weight + bias + r. No parameters.
+// norm_add_backward: in gy, x, mean[C], invstd[C], weight[C], bias[C]; out the gradients of the five inputs of norm_add before r (r's is gy).
+struct NormConvParams : ConvParams {
+  double eps = 1e-5;
+  Activation activation = Activation::none;  // of x
+};
 // channel_affine: in x[N,C,...], scale[C], shift[C]; out y = x * scale[c] + shift[c]. No parameters.
 struct NormParams {
   double eps = 1e-5;

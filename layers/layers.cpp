@@ -34,8 +34,9 @@ Conv2d::Conv2d(const ConvOptions& o) : options(o) {
   start(weight, bias, o.out, o.bias);
 }
 Tensor Conv2d::operator()(const Tensor& x) const {
-  return conv2d(x, weight, bias, {.stride = options.stride, .padding = options.padding, .dilation = options.dilation, .groups = options.groups});
+  return conv2d(x, weight, bias, params());
 }
+ConvParams Conv2d::params() const { return {.stride = options.stride, .padding = options.padding, .dilation = options.dilation, .groups = options.groups}; }
 void Conv2d::visit(Visitor& v) {
   v("weight", weight);
   v("bias", bias);
@@ -90,6 +91,15 @@ Tensor BatchNorm2d::with_relu(const Tensor& x) {
 Tensor BatchNorm2d::with_prelu(const Tensor& x, const PReLU& prelu) {
   return batch_norm(x, weight, bias, running_mean, running_var,
                     {.training = training(), .eps = options.eps, .momentum = options.momentum, .activation = Activation::prelu}, prelu.weight);
+}
+MomentMap BatchNorm2d::then(const MomentMap& x, const PReLU* prelu, const Conv2d& conv) {
+  if (conv.bias.defined()) throw ValueError("BatchNorm2d", "the convolution of then() has no bias: the next batch norm would take it away");
+  update_running_moments(running_mean, running_var, x, options.eps, options.momentum);
+  return norm_conv(x, {weight, bias, prelu ? prelu->weight : Tensor(), prelu ? Activation::prelu : Activation::none}, conv.weight, conv.params());
+}
+Tensor BatchNorm2d::then_add(const MomentMap& x, const Tensor& added) {
+  update_running_moments(running_mean, running_var, x, options.eps, options.momentum);
+  return norm_add(x, weight, bias, added);
 }
 void BatchNorm2d::visit(Visitor& v) {
   v("weight", weight);

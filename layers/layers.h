@@ -3,6 +3,7 @@
 
 #include "mien/kernels/params.h"
 #include "mien/layers/module.h"
+#include "mien/ops/norm_conv.h"
 
 namespace mien {
 
@@ -18,6 +19,7 @@ class Conv2d : public Module {
  public:
   explicit Conv2d(const ConvOptions& options);
   Tensor operator()(const Tensor& x) const;
+  ConvParams params() const;
   void visit(Visitor& v) override;
   std::string label() const override;
   const ConvOptions options;
@@ -73,6 +75,9 @@ class BatchNorm2d : public Module {  // also for [N, C]
   Tensor operator()(const Tensor& x);  // not const: training updates the running statistics
   Tensor with_relu(const Tensor& x);   // relu of it, in one pass
   Tensor with_prelu(const Tensor& x, const PReLU& prelu);  // so too; a slope for each channel
+  // Training only: conv of this norm (and the PReLU, if any) of x, in one op; x's statistics are taken note of here. See ops/norm_conv.h.
+  MomentMap then(const MomentMap& x, const PReLU* prelu, const Conv2d& conv);
+  Tensor then_add(const MomentMap& x, const Tensor& added);  // so too: this norm of x, plus `added` (may be undefined)
   void visit(Visitor& v) override;
   std::string label() const override;
   const NormOptions options;

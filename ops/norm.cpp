@@ -79,6 +79,15 @@ constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer 
 constinit const Op op_channel_affine{.name = "channel_affine", .infer = infer_affine, .vjp = vjp_affine, .save_inputs = bit(0) | bit(1),
                                      .kernels = {&ref::channel_affine_entry, &CpuTable::channel_affine}, .fusion = Fusion::elementwise};
 
+void update_running_moments(const Tensor& running_mean, const Tensor& running_var, const MomentMap& seen, double eps, double momentum) {
+  if (recomputing()) return;  // the statistics have seen this batch
+  const NoGrad guard;
+  const double n = static_cast<double>(seen.map.numel() / seen.map.size(1));
+  const Tensor variance = affine(reciprocal(square(seen.invstd.detach())), n / (n - 1), -eps * n / (n - 1));  // unbiased
+  copy_into(running_mean, add(affine(running_mean, 1 - momentum, 0), affine(seen.mean.detach(), momentum, 0)));
+  copy_into(running_var, add(affine(running_var, 1 - momentum, 0), affine(variance, momentum, 0)));
+}
+
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o, const Tensor& slope) {
   const bool sloped = o.activation == Activation::prelu;
   if (sloped != slope.defined()) throw ValueError("batch_norm", sloped ? "prelu needs a slope" : "a slope is for prelu only");
@@ -92,12 +101,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
   }
   const NormParams p{o.eps, o.activation};
   const auto out = sloped ? apply_all(op_batch_norm, {x, weight, bias, slope}, p) : apply_all(op_batch_norm, {x, weight, bias}, p);
-  if (recomputing()) return out[0];  // the statistics have seen this batch
-  const NoGrad guard;
-  const double n = static_cast<double>(x.numel() / x.size(1));
-  const Tensor variance = affine(reciprocal(square(out[2].detach())), n / (n - 1), -o.eps * n / (n - 1));  // unbiased
-  copy_into(running_mean, add(affine(running_mean, 1 - o.momentum, 0), affine(out[1].detach(), o.momentum, 0)));
-  copy_into(running_var, add(affine(running_var, 1 - o.momentum, 0), affine(variance, o.momentum, 0)));
+  update_running_moments(running_mean, running_var, {x, out[1], out[2]}, o.eps, o.momentum);
   return out[0];
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mien/kernels/params.h"
+#include "mien/ops/norm_conv.h"
 #include "mien/tensor/tensor.h"
 
 namespace mien {
@@ -16,6 +16,8 @@ struct BatchNormOptions {
 };
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& options = {},
                   const Tensor& slope = {});
+// The running statistics' part of it, for a map whose moments are known (norm_conv).
+void update_running_moments(const Tensor& running_mean, const Tensor& running_var, const MomentMap& seen, double eps, double momentum);
 // Keeps each element with probability 1 - p and scales it by 1 / (1 - p); the mask comes from `stream` of `seed` (default generator when not training: identity).
 Tensor dropout(const Tensor& x, double p, bool training);
 

@@ -19,6 +19,7 @@
   /* prelu.h */ X(prelu) X(prelu_backward)                                                                                              \
   /* softmax.h */ X(softmax) X(softmax_backward)                                                                                        \
   /* norm.h */ X(batch_norm) X(batch_norm_backward) X(channel_affine)                                                                   \
+  /* norm_conv.h */ X(norm_conv) X(norm_conv_backward) X(norm_add) X(norm_add_backward)                                        \
   /* loss.h */ X(nll) X(nll_backward) X(topk_mask)                                                                                      \
   /* nms.h */ X(nms)                                                                                                                    \
   /* pnet.h */ X(pnet_candidates)                                                                                                       \

@@ -48,6 +48,8 @@ std::int64_t macs_of(const char* op, std::span<const View> in, std::span<const V
   const auto block = [](const View& x, const View& w) { return x.shape[0] * (x.shape[2] - w.shape[2] + 1) * (x.shape[3] - w.shape[3] + 1) * w.numel(); };
   if (is("conv_block")) n = block(in[0], in[1]);
   else if (is("conv_block_backward")) n = block(in[1], in[2]) * (out[0].numel() > 0 ? 2 : 1);
+  if (is("norm_conv")) n = out[0].numel() * (in[1].numel() / in[1].shape[0]);
+  else if (is("norm_conv_backward")) n = 2 * in[0].numel() * (in[7].numel() / in[7].shape[0]);
   return n;
 }
 void count(const char* op, std::span<const View> in, std::span<const View> out) { macs.fetch_add(macs_of(op, in, out), std::memory_order_relaxed); }

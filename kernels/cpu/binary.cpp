@@ -12,7 +12,9 @@ void rows(const KernelArgs& args, const F& f) {
     parallel_for(y.numel(), block, [&](std::int64_t begin, std::int64_t end) {
       const float *p = a.ptr<float>(), *q = b.ptr<float>();
       float* to = y.ptr<float>();
-      for (std::int64_t i = begin; i < end; ++i) to[i] = f(p[i], q[i]);
+      stream(begin, end, {p, q, to}, [=, &f](std::int64_t first, std::int64_t last) {
+        for (std::int64_t i = first; i < last; ++i) to[i] = f(p[i], q[i]);
+      });
     });
     return;
   }

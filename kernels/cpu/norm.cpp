@@ -4,25 +4,17 @@
 // (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979), share by share, in order.
 #include <cmath>
 
-#include "mien/kernels/cpu/channels.h"
-#include "mien/kernels/cpu/select.h"
+#include "mien/kernels/cpu/norm_rows.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
 
+using MIEN_LEVEL::activate;  // of vectors
+using MIEN_LEVEL::gradient;
 constexpr std::int64_t chunk_floats = 1 << 13;
 
 // --- what one channel needs to know --------------------------------------------------------------------------------------
-struct Moments {
-  double mean = 0, squares = 0;  // squares: sum of squared distances from the mean
-};
-void join(Moments& a, double count_a, const Moments& b, double count_b) {
-  const double d = b.mean - a.mean, share = count_b / (count_a + count_b);
-  a.mean += d * share;
-  a.squares += b.squares + d * d * share * count_a;
-}
-
-// What follows the normalised value v, and what of a gradient reaches it. NaN goes through.
+// What follows one normalised value v, and what of a gradient reaches it, as norm_rows.h has it for vectors.
 template <Activation A>
 inline float activate(float v, float slope) {
   const float low = A == Activation::prelu ? slope * v : 0.f;
@@ -35,18 +27,6 @@ inline float gradient(float g, float v, float slope) {
   if (A == Activation::relu) return v <= 0 ? 0.f : g;
   return A == Activation::none || v > 0 ? g : low;
 }
-// The same for vectors.
-template <Activation A>
-inline Vec activate(Vec v, Vec slope) {
-  if (A == Activation::relu) return Max(Set(0), v);
-  return A == Activation::none ? v : Select(Positive(v), v, Mul(slope, v));
-}
-template <Activation A>
-inline Vec gradient(Vec g, Vec v, Vec slope) {
-  if (A == Activation::none) return g;
-  return Select(Positive(v), g, A == Activation::relu ? Set(0) : Mul(slope, g));
-}
-using Whole = std::integral_constant<std::int64_t, lanes>;
 // f(first channel, channels) for all vectors of a pixel; the number is a constant but for the last.
 template <class F>
 inline void each_vector(std::int64_t channels, const F& f) {
@@ -54,17 +34,6 @@ inline void each_vector(std::int64_t channels, const F& f) {
   for (; c + lanes <= channels; c += lanes) f(c, Whole());
   if (c < channels) f(c, channels - c);
 }
-template <class N>
-inline Vec Get(const float* p, N n) {
-  if constexpr (std::is_same_v<N, Whole>) return Load(p);
-  else return LoadFirst(p, n);
-}
-template <class N>
-inline void Put(Vec v, float* p, N n) {
-  if constexpr (std::is_same_v<N, Whole>) Store(v, p);
-  else StoreFirst(v, p, n);
-}
-
 float slope_of(const View& slope, std::int64_t c) { return slope.ptr<float>()[c * slope.stride(0)]; }
 
 // v = (x - mean) * scale + shift
@@ -124,6 +93,7 @@ void rows_forward(const KernelArgs& a) {
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
     float *mean = s.parts + share * 3 * channels, *squares = mean + channels;
     const float* rows = x + pixel * channels;
+    for (std::int64_t k = 0; k < pixels * channels; k += 16) call_up(rows + pixels * channels + k);  // the chunk after this one
     sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return rows[row * channels + c]; });
     const float scale = 1.f / static_cast<float>(pixels);
     for (std::int64_t c = 0; c < channels; ++c) mean[c] *= scale;
@@ -160,8 +130,10 @@ void rows_forward(const KernelArgs& a) {
       const float* from = x + p * channels;
       float* to = a.out[0].ptr<float>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
-        const Vec v = MulAdd(Get(from + c, n) - Get(mean + c, n), Get(scale + c, n), Get(shift + c, n));
-        Put(activate<A>(v, A == Activation::prelu ? Get(slope + c, n) : Vec{}), to + c, n);
+        call_up(from + c + page_floats);
+        call_up(to + c + page_floats);
+        const Vec v = MulAdd(Load(from + c, n) - Load(mean + c, n), Load(scale + c, n), Load(shift + c, n));
+        Store(activate<A>(v, A == Activation::prelu ? Load(slope + c, n) : Vec{}), to + c, n);
       });
     }
   });
@@ -173,11 +145,11 @@ struct Table {
 };
 template <Activation A, class N>
 inline Vec value(const Table& t, Vec d, std::int64_t c, N n) {  // d = x - mean
-  return A == Activation::none ? d : MulAdd(d, Get(t.scale + c, n), Get(t.shift + c, n));
+  return A == Activation::none ? d : MulAdd(d, Load(t.scale + c, n), Load(t.shift + c, n));
 }
 template <Activation A, class N>
 inline Vec slope(const Table& t, std::int64_t c, N n) {
-  return A == Activation::prelu ? Get(t.slope + c, n) : Vec{};
+  return A == Activation::prelu ? Load(t.slope + c, n) : Vec{};
 }
 
 // sums[c] of the gradients, [channels + c] of those times (x - mean), [2 channels + c] of the slope's.
@@ -186,11 +158,13 @@ void sum_gradients(std::int64_t pixels, std::int64_t channels, const float* g, s
   std::fill_n(sums, 3 * channels, 0.f);
   for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += channels)
     each_vector(channels, [&](std::int64_t c, auto n) {
-      const Vec own = Get(g + c, n), d = Get(x + c, n) - Get(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
+      call_up(g + c + page_floats);
+      call_up(x + c + page_floats);
+      const Vec own = Load(g + c, n), d = Load(x + c, n) - Load(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
       float *sum_g = sums + c, *sum_gd = sum_g + channels, *sum_slope = sum_gd + channels;
-      Put(Add(Get(sum_g, n), m), sum_g, n);
-      Put(MulAdd(m, d, Get(sum_gd, n)), sum_gd, n);
-      if (A == Activation::prelu) Put(Add(Get(sum_slope, n), Select(Positive(v), Set(0), Mul(own, v))), sum_slope, n);
+      Store(Add(Load(sum_g, n), m), sum_g, n);
+      Store(MulAdd(m, d, Load(sum_gd, n)), sum_gd, n);
+      if (A == Activation::prelu) Store(Add(Load(sum_slope, n), Select(Positive(v), Set(0), Mul(own, v))), sum_slope, n);
     });
 }
 
@@ -228,8 +202,11 @@ void rows_backward(const KernelArgs& a) {
       const float *gs = g + p * step, *xs = x + p * channels;
       float* to = a.out[0].ptr<float>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
-        const Vec d = Get(xs + c, n) - Get(mean + c, n), m = gradient<A>(Get(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
-        Put(MulAdd(m, Get(scale + c, n), MulAdd(d, Get(by_x + c, n), Get(rest + c, n))), to + c, n);
+        call_up(gs + c + page_floats);
+        call_up(xs + c + page_floats);
+        call_up(to + c + page_floats);
+        const Vec d = Load(xs + c, n) - Load(mean + c, n), m = gradient<A>(Load(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
+        Store(MulAdd(m, Load(scale + c, n), MulAdd(d, Load(by_x + c, n), Load(rest + c, n))), to + c, n);
       });
     }
   });

@@ -11,13 +11,12 @@ void run(const KernelArgs& args) {
   parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
     const float *__restrict x = args.in[0].ptr<float>(), *__restrict h = args.in[1].ptr<float>();
     float* __restrict y = args.out[0].ptr<float>();
-    if (relu)
-      for (std::int64_t i = begin; i < end; ++i) {
+    stream(begin, end, {x, h, y}, [=](std::int64_t from, std::int64_t to) {
+      for (std::int64_t i = from; i < to; ++i) {
         const float v = x[i] + scale * h[i];
-        y[i] = v <= 0 ? 0 : v;
+        y[i] = relu && v <= 0 ? 0 : v;
       }
-    else
-      for (std::int64_t i = begin; i < end; ++i) y[i] = x[i] + scale * h[i];
+    });
   });
 }
 const char* decline(const KernelArgs& args) {

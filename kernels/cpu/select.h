@@ -1,6 +1,8 @@
 // Choosing lane by lane, vectors of whole numbers, and vectors of which only the first n lanes exist. n == lanes means a whole one.
 #pragma once
 
+#include <type_traits>
+
 #include "mien/kernels/cpu/simd.h"
 
 namespace mien::MIEN_LEVEL {
@@ -8,6 +10,10 @@ namespace mien::MIEN_LEVEL {
 using Ints = std::int32_t __attribute__((vector_size(4 * lanes)));
 inline Ints SetInt(std::int32_t x) { return Ints{} + x; }
 
+// A number of lanes that is known to be all of them.
+using Whole = std::integral_constant<std::int64_t, lanes>;
+inline Vec Load(const float* p, Whole) { return Load(p); }
+inline void Store(Vec v, float* p, Whole) { Store(v, p); }
 inline Vec Load(const float* p, std::int64_t n) { return LoadFirst(p, n); }
 inline void Store(Vec v, float* p, std::int64_t n) { StoreFirst(v, p, n); }
 

@@ -40,6 +40,10 @@
   X(batch_norm)              \
   X(batch_norm_backward)     \
   X(channel_affine)          \
+  X(norm_conv)               \
+  X(norm_conv_backward)      \
+  X(norm_add)                \
+  X(norm_add_backward)       \
   X(softmax)                 \
   X(softmax_backward)        \
   X(reduce)                  \

@@ -10,7 +10,7 @@
   X(unary_backward) X(binary) X(where) X(copy) X(fill) X(reduce) X(arg_reduce) X(prelu) X(prelu_backward) X(matmul) X(linear)        \
   X(softmax) X(softmax_backward) X(batch_norm) X(batch_norm_backward) X(channel_affine) X(nll) X(nll_backward) X(concat) X(index_select)  \
   X(index_add) X(pad) X(slice_backward) X(random) X(topk_mask) X(nms) X(sgd) X(adam) X(adagrad) X(pick) X(pick_add) X(center_update)  \
-  X(pnet_candidates) X(conv_chain) X(residual)
+  X(pnet_candidates) X(conv_chain) X(residual) X(norm_conv) X(norm_conv_backward) X(norm_add) X(norm_add_backward)
 
 namespace mien::ref {
 #define MIEN_DECLARE(name) extern const KernelEntry name##_entry;

@@ -49,8 +49,16 @@ MobileFaceNet::Bottleneck::Bottleneck(std::int64_t in, std::int64_t out, std::in
       depthwise({.in = in * expansion, .out = in * expansion, .kernel = {3, 3}, .stride = {stride, stride}, .padding = pad1, .groups = in * expansion}, false),
       project({.in = in * expansion, .out = out}, true), shortcut(stride == 1 && in == out) {}
 Tensor MobileFaceNet::Bottleneck::forward(const Tensor& x) {
+  if (training()) return forward({x, {}, {}}, nullptr);
   const Tensor y = project.forward(depthwise.forward(widen.forward(x)));
   return shortcut ? add(x, y) : y;
+}
+// While training, maps go from convolution to convolution without their norms.
+Tensor MobileFaceNet::Bottleneck::forward(const MomentMap& x, Unit* before) {
+  const MomentMap wide = before ? before->bn.then(x, before->prelu.get(), widen.conv) : norm_conv(x, {}, widen.conv.weight);
+  const MomentMap deep = widen.bn.then(wide, widen.prelu.get(), depthwise.conv);
+  const MomentMap narrow = depthwise.bn.then(deep, depthwise.prelu.get(), project.conv);
+  return project.bn.then_add(narrow, shortcut && !before ? x.map : Tensor());
 }
 void MobileFaceNet::Bottleneck::visit(Visitor& v) {  // numbered as in a Sequential
   v("conv.0", widen.conv);
@@ -81,8 +89,10 @@ MobileFaceNet::MobileFaceNet(const MobileFaceNetOptions& o)
 Tensor MobileFaceNet::forward(const Tensor& x) {
   if (x.rank() != 4 || x.size(1) != 3 || x.size(2) != options.height || x.size(3) != options.width)
     throw ShapeError("MobileFaceNet", "expects [N, 3, " + std::to_string(options.height) + ", " + std::to_string(options.width) + "], got " + describe(x));
-  Tensor h = dw_conv1_.forward(conv1_.forward(channels_last(x)));
-  for (auto& b : blocks_) h = b.forward(h);
+  Tensor h = conv1_.forward(channels_last(x));
+  if (training()) h = blocks_[0].forward(norm_conv({h, {}, {}}, {}, dw_conv1_.conv.weight, dw_conv1_.conv.params()), &dw_conv1_);
+  else h = blocks_[0].forward(dw_conv1_.forward(h));
+  for (std::size_t i = 1; i < blocks_.size(); ++i) h = blocks_[i].forward(h);
   h = linear7_.forward(conv2_.forward(h));
   return flatten(linear1_.forward(dropout_(h)), 1);
 }

@@ -39,6 +39,7 @@ class MobileFaceNet : public EmbeddingNet {
   struct Bottleneck : Module {
     Bottleneck(std::int64_t in, std::int64_t out, std::int64_t stride, std::int64_t expansion);
     Tensor forward(const Tensor& x);
+    Tensor forward(const MomentMap& x, Unit* before);  // training, no shortcut: x before the norm and the PReLU of `before`
     void visit(Visitor& v) override;
     Unit widen, depthwise, project;
     const bool shortcut;

@@ -97,6 +97,10 @@ Problem make_avg_pool2d(Dice& dice, int number);
 Problem make_avg_pool2d_backward(Dice& dice, int number);
 Problem make_residual(Dice& dice, int number);
 Problem make_concat(Dice& dice, int number);
+Problem make_norm_conv(Dice& dice, int number);
+Problem make_norm_conv_backward(Dice& dice, int number);
+Problem make_norm_add(Dice& dice, int number);
+Problem make_norm_add_backward(Dice& dice, int number);
 // And of conformance_problems_detect_test.cpp.
 Problem make_nms(Dice& dice, int number);
 Problem make_pnet_candidates(Dice& dice, int number);

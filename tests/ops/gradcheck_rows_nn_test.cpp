@@ -15,6 +15,7 @@
 #include "mien/ops/resize.h"
 #include "mien/ops/softmax.h"
 #include "mien/ops/unary.h"
+#include "mien/ops/view.h"
 
 namespace mien::test {
 namespace {
@@ -150,6 +151,24 @@ void add_rest(Adder& a) {
     a.row("channel_affine", "as batch_norm in eval mode, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); },
           {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)});
     a.row("batch_norm", "eval, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); }, {a.in(shape), a.in({c}), a.in({c}), a.in({c}), a.in({c}, .5, 2)}, true);
+  }
+  // The loss sees the map and both moments.
+  const auto all_of = [](const MomentMap& y) { return add(y.map, reshape(mul(y.mean, y.invstd), {1, y.mean.size(0), 1, 1})); };
+  for (const ConvParams& p : {ConvParams{}, ConvParams{.stride = {2, 2}, .padding = {1, 1, 1, 1}, .groups = 3}}) {
+    const std::string how = p.groups == 1 ? "1x1, " : "depthwise, ";
+    const Shape w = p.groups == 1 ? Shape{4, 3, 1, 1} : Shape{3, 1, 3, 3};
+    a.row("norm_conv", how + "x as it is", [=](In in) { return all_of(norm_conv({in[0], {}, {}}, {}, in[1], p, 1e-3)); }, {a.in({2, 3, 3, 4}), a.in(w)});
+    for (const Activation act : {Activation::none, Activation::relu, Activation::prelu}) {
+      std::vector<Tensor> inputs{a.in({2, 3, 3, 4}), a.in(w), a.in({3}), a.in({3}, .5, 2), a.in({3}), a.in({3})};
+      if (act == Activation::prelu) inputs.push_back(a.in({3}));
+      a.row("norm_conv", how + "activation " + std::to_string(static_cast<int>(act)),
+            [=](In in) { return all_of(norm_conv({in[0], in[2], in[3]}, {in[4], in[5], in.size() > 6 ? in[6] : Tensor(), act}, in[1], p, 1e-3)); }, inputs);
+    }
+  }
+  for (const bool added : {false, true}) {
+    std::vector<Tensor> inputs{a.in({2, 3, 2, 3}), a.in({3}), a.in({3}, .5, 2), a.in({3}), a.in({3})};
+    if (added) inputs.push_back(a.in({2, 3, 2, 3}));
+    a.row("norm_add", added ? "and another map" : "alone", [](In in) { return norm_add({in[0], in[1], in[2]}, in[3], in[4], in.size() > 5 ? in[5] : Tensor()); }, inputs);
   }
   for (const bool relu : {false, true})
     a.row("residual", relu ? "relu" : "plain", [relu](In in) { return residual(in[0], in[1], .17, relu); }, {a.in({2, 3, 2, 2}), a.in({2, 3, 2, 2})}, true);

@@ -1,0 +1,89 @@
+// The matrix product of bands in panels, [panel][pixel][gemm_cols], that stay in the second cache: C[ROWS, gemm_cols] (+)= A * B. All distances are constants, so
+// that two pointers serve a tile. Memory is called up on the way: what the next band will read
+// arrives while this one is multiplied.
+#pragma once
+
+#include <array>
+
+#include "mien/kernels/cpu/row_gemm.h"
+
+namespace mien::MIEN_LEVEL {
+
+// Memory to call up, some of it in each product.
+class Ahead {
+ public:
+  void add(const float* data, std::int64_t floats) {
+    if (floats > 0) ranges_[static_cast<std::size_t>(count_++)] = {reinterpret_cast<const char*>(data), floats * 4};
+  }
+  struct Walk {
+    const char* data;
+    std::int64_t step;  // 0 when there is nothing left: the same line again and again
+  };
+  Walk take(std::int64_t steps, const float* otherwise) {
+    if (next_ == count_) return {reinterpret_cast<const char*>(otherwise), 0};
+    Range& r = ranges_[static_cast<std::size_t>(next_)];
+    const Walk w{r.data, pace};
+    r.data += steps * pace;
+    r.bytes -= steps * pace;
+    if (r.bytes <= 0) ++next_;
+    return w;
+  }
+
+ private:
+  static constexpr std::int64_t pace = 32;  // bytes a step; whole lines would keep the products waiting (measured)
+  struct Range {
+    const char* data;
+    std::int64_t bytes;
+  };
+  std::array<Range, 4> ranges_{};
+  int count_ = 0, next_ = 0;
+};
+
+// `panels` runs of `length` steps; A(i, k) = a[i * ROW_STEP + k * K_STEP], a moves by panel_step from run to run. B(k) = b[k * gemm_cols] all the way.
+struct PanelProduct {
+  std::int64_t panels, length, panel_step;
+  const float *a, *b;
+  float* c;
+  std::int64_t ldc;
+  bool accumulate;
+};
+template <int ROWS, int ROW_STEP, int K_STEP>
+[[gnu::noinline]] void panel_kernel(const PanelProduct& q, Ahead::Walk ahead) {
+  Vec acc[ROWS][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) acc[i][v] = q.accumulate ? Load(q.c + i * q.ldc + v * lanes) : Set(0);
+  const float *b = q.b, *panel = q.a;
+  const std::int64_t length = q.length;
+  for (std::int64_t r = 0; r < q.panels; ++r, panel += q.panel_step) {
+    const float* a = panel;
+    for (const float* stop = b + length * gemm_cols; b != stop; b += gemm_cols, a += K_STEP) {
+      __builtin_prefetch(ahead.data, 0, 1);
+      ahead.data += ahead.step;
+      const Vec y0 = Load(b), y1 = Load(b + lanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < ROWS; ++i) {
+        const Vec x = Set(a[i * ROW_STEP]);
+        acc[i][0] = MulAdd(x, y0, acc[i][0]);
+        acc[i][1] = MulAdd(x, y1, acc[i][1]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) Store(acc[i][v], q.c + i * q.ldc + v * lanes);
+}
+
+namespace detail_panels {
+template <int ROW_STEP, int K_STEP, std::size_t... I>
+constexpr std::array<void (*)(const PanelProduct&, Ahead::Walk), sizeof...(I)> kernels(std::index_sequence<I...>) {
+  return {&panel_kernel<static_cast<int>(I) + 1, ROW_STEP, K_STEP>...};
+}
+}  // namespace detail_panels
+// By rows - 1. Rows of the left side are pixels, or channels.
+constexpr auto pixel_kernels = detail_panels::kernels<gemm_cols, 1>(std::make_index_sequence<rows_for(2)>());
+constexpr auto channel_kernels = detail_panels::kernels<1, gemm_cols>(std::make_index_sequence<rows_for(2)>());
+
+}  // namespace mien::MIEN_LEVEL
