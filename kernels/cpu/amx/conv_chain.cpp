@@ -99,21 +99,21 @@ std::int64_t depth_of(const Layer& l, std::int64_t i, std::int64_t v) {
 
 void pack_weights(const Layer& l, const float* from, Bf16* to) {
   const std::int64_t depth = l.kernel * l.kernel * l.c;
-  for (std::int64_t t = 0; t < l.tiles(); ++t, from += depth * packed_columns)
-    for (std::int64_t i = 0; i < l.rows; ++i)
-      for (std::int64_t s = 0; s < l.run_steps(); ++s, to += split_parts * tile_values) {
+  for (std::int64_t i = 0; i < l.rows; ++i)
+    for (std::int64_t s = 0; s < l.run_steps(); ++s, to += split_parts * tile_values) {
+      std::int64_t at[tile_depth];
+      for (std::int64_t v = 0; v < tile_depth; ++v) at[v] = depth_of(l, i, s * tile_depth + v);
+      for (std::int64_t t = 0; t < l.tiles(); ++t) {
         __m512i lines[split_parts][16];
         for (std::int64_t k = 0; k < 16; ++k) {
-          const auto line = [&](std::int64_t v) {
-            const std::int64_t at = depth_of(l, i, s * tile_depth + v);
-            return at < 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(from + at * packed_columns);
-          };
+          const auto line = [&](std::int64_t d) { return d < 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(from + (t * depth + d) * packed_columns); };
           alignas(64) Bf16 pairs[split_parts * tile_depth];
-          split_pairs(line(2 * k), line(2 * k + 1), pairs, tile_depth);
+          split_pairs(line(at[2 * k]), line(at[2 * k + 1]), pairs, tile_depth);
           for (int p = 0; p < split_parts; ++p) lines[p][k] = _mm512_load_si512(pairs + p * tile_depth);
         }
-        for (int p = 0; p < split_parts; ++p) store_lines(lines[p], true, to + p * tile_values, tile_depth);
+        for (int p = 0; p < split_parts; ++p) store_lines(lines[p], true, to + (t * l.steps() * split_parts + p) * tile_values, tile_depth);
       }
+    }
 }
 
 // Weights, biases and slopes of all layers into the workspace.
@@ -145,25 +145,16 @@ struct Window {
   float* sums;
 };
 
-// Steps [step, step + count) under row i of the windows: weights that stay in the first cache while the windows pass. The first slice starts from the biases, the
-// others add to the sums.
-struct Slice {
-  std::int64_t tile, i, step, count;
-  bool first() const { return i == 0 && step == 0; }
-};
-constexpr std::int64_t slice_steps = 3;
-
 template <int ROWS, int COLS>
-void window_tiles(const Layer& l, const Slice& s, const Window& left, const Window& right) {
-  const std::int64_t block = s.tile * tile_size * pictures, next = tile_size * pictures, run = l.run_steps() * split_parts * tile_values;
-  const float *c0 = s.first() ? l.bias + block : left.sums + block, *c1 = s.first() ? c0 : right.sums + block;
-  MIEN_TILE_LOAD(0, c0, std::int64_t{64});
-  if constexpr (COLS > 1) MIEN_TILE_LOAD(1, c1, std::int64_t{64});
-  if constexpr (ROWS > 1) MIEN_TILE_LOAD(2, c0 + next, std::int64_t{64});
-  if constexpr (ROWS > 1 && COLS > 1) MIEN_TILE_LOAD(3, c1 + next, std::int64_t{64});
-  const Bf16* a = l.weight + (s.tile * l.rows + s.i) * run + s.step * split_parts * tile_values;
-  const std::int64_t skipped = s.step * tile_values;
-  multiply_split<ROWS, COLS>(s.count, a, a + l.rows * run, left.at[s.i] + skipped, right.at[s.i] + skipped, l.x.part());
+void window_tiles(const Layer& l, std::int64_t tile, const Window& left, const Window& right) {
+  const std::int64_t block = tile * tile_size * pictures, next = tile_size * pictures, run = l.run_steps() * split_parts * tile_values;
+  const float* bias = l.bias + block;
+  MIEN_TILE_LOAD(0, bias, std::int64_t{64});
+  if constexpr (COLS > 1) MIEN_TILE_LOAD(1, bias, std::int64_t{64});
+  if constexpr (ROWS > 1) MIEN_TILE_LOAD(2, bias + next, std::int64_t{64});
+  if constexpr (ROWS > 1 && COLS > 1) MIEN_TILE_LOAD(3, bias + next, std::int64_t{64});
+  const Bf16 *a0 = l.weight + tile * l.rows * run, *a1 = a0 + l.rows * run;
+  for (std::int64_t i = 0; i < l.rows; ++i, a0 += run, a1 += run) multiply_split<ROWS, COLS>(l.run_steps(), a0, a1, left.at[i], right.at[i], l.x.part());
   MIEN_TILE_STORE(0, left.sums + block, std::int64_t{64});
   if constexpr (COLS > 1) MIEN_TILE_STORE(1, right.sums + block, std::int64_t{64});
   if constexpr (ROWS > 1) MIEN_TILE_STORE(2, left.sums + block + next, std::int64_t{64});
@@ -173,14 +164,10 @@ void window_tiles(const Layer& l, const Slice& s, const Window& left, const Wind
 constexpr std::int64_t windows_at_once = 16;
 void multiply_windows(const Layer& l, const Window* windows, std::int64_t count) {
   for (std::int64_t tile = 0; tile < l.tiles(); tile += 2)
-    for (std::int64_t i = 0; i < l.rows; ++i)
-      for (std::int64_t step = 0; step < l.run_steps(); step += slice_steps) {
-        const Slice slice{tile, i, step, std::min(slice_steps, l.run_steps() - step)};
-        for (std::int64_t k = 0; k < count; k += 2)
-          with_tiles(l.tiles() - tile, count - k, [&](auto rows, auto columns) {
-            window_tiles<decltype(rows)::value, decltype(columns)::value>(l, slice, windows[k], windows[k + columns - 1]);
-          });
-      }
+    for (std::int64_t k = 0; k < count; k += 2)
+      with_tiles(l.tiles() - tile, count - k, [&](auto rows, auto columns) {
+        window_tiles<decltype(rows)::value, decltype(columns)::value>(l, tile, windows[k], windows[k + columns - 1]);
+      });
 }
 
 inline __m512 prelu_of(__m512 x, float slope) {
@@ -287,13 +274,16 @@ class Groups {
     make_x(i, end + l.rows - 1);
     Window windows[windows_at_once];
     std::int64_t count = 0;
-    for (std::int64_t y = std::max(made_y_[i], begin); y < end; ++y)
-      for (std::int64_t x = 0; x < l.y_w; ++x) {
-        Window& window = windows[count++];
-        for (std::int64_t r = 0; r < l.rows; ++r) window.at[r] = row_of(i, group_, y + r) + x * l.x.cell * pictures;
-        window.sums = y_row(l, y) + x * l.sums();
+    for (std::int64_t y = std::max(made_y_[i], begin); y < end; ++y) {
+      Window now;
+      for (std::int64_t r = 0; r < l.rows; ++r) now.at[r] = row_of(i, group_, y + r);
+      now.sums = y_row(l, y);
+      for (std::int64_t x = 0; x < l.y_w; ++x, now.sums += l.sums()) {
+        windows[count++] = now;
+        for (std::int64_t r = 0; r < l.rows; ++r) now.at[r] += l.x.cell * pictures;
         if (count == windows_at_once) multiply_windows(l, windows, std::exchange(count, 0));
       }
+    }
     multiply_windows(l, windows, count);
     made_y_[i] = end;
     const float* rows[3];
@@ -331,13 +321,17 @@ class Groups {
     const std::int64_t under = chain_.input_rows(), part = chain_.input_part(), values = under * l.c;
     for (; made_input_ < row + under; ++made_input_) load_row(made_input_, input_ + made_input_ % under * split_parts * part);
     Bf16* to = row_of(0, 0, row);
-    for (int p = 0; p < split_parts; ++p)
+    const std::int64_t step = l.x.cell * pictures, columns = l.w;
+    for (int p = 0; p < split_parts; ++p, to += l.x.part())
       for (std::int64_t v = 0; v < values; v += 2) {
         const auto from = [&](std::int64_t k) { return input_ + ((row + k / l.c) % under * split_parts + p) * part + k % l.c * l.w * pictures; };
-        const Bf16 *a = from(v), *b = v + 1 < values ? from(v + 1) : nullptr;
-        for (std::int64_t x = 0; x < l.w; ++x) {
-          const auto load = [&](const Bf16* q) { return q ? _mm256_load_si256(reinterpret_cast<const __m256i*>(q + x * pictures)) : _mm256_setzero_si256(); };
-          _mm512_store_si512(to + p * l.x.part() + (x * l.x.cell + v) * pictures, interleave(_mm512_inserti64x4(_mm512_castsi256_si512(load(a)), load(b), 1)));
+        const bool alone = v + 1 == values;
+        const Bf16 *a = from(v), *b = from(alone ? v : v + 1);
+        const __mmask32 mask = alone ? 0xffff : 0xffffffff;
+        Bf16* pair = to + v * pictures;
+        for (std::int64_t x = 0; x < columns; ++x, a += pictures, b += pictures, pair += step) {
+          const auto load = [](const Bf16* q) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(q)); };
+          _mm512_store_si512(pair, interleave(_mm512_maskz_mov_epi16(mask, _mm512_inserti64x4(_mm512_castsi256_si512(load(a)), load(b), 1))));
         }
       }
   }
