@@ -19,7 +19,7 @@ namespace {
 constexpr int c1 = 10, c2 = 16, c3 = 32;                        // channels of the three layers
 constexpr int first_outputs = lane_outputs == 8 ? 10 : 5;                  // of the first layer at once, at two columns each
 constexpr int ring = 4;                                         // rows that a 3x3 convolution needs for two rows
-constexpr std::int64_t band_rows = 36;                          // even; halos repeat 4 rows of the pooled layer
+constexpr std::int64_t band_rows = 36;                          // for several threads; even
 
 // The parts of the workspace that are made once: weights in the order in which the tiles read them, [outputs / step][kh][kw][channels][step] or as Winograd's.
 struct Weights {
@@ -58,14 +58,15 @@ void pack_all(const KernelArgs& args, Weights& to) {
 
 // One scale: the resized picture, the pooled first layer, and the cells (the second layer has two rows and columns more than there are cells).
 struct Scale {
-  std::int64_t h, w, pooled_h, pooled_w, cells_h, cells_w, first_cell, bands;
+  std::int64_t h, w, pooled_h, pooled_w, cells_h, cells_w, first_cell, band, bands;  // rows of a band, and how many of them
 };
 std::int64_t scale_count(const KernelArgs& args) { return args.in[1].size(0); }
 Scale scale_of(const KernelArgs& args, std::int64_t s, std::int64_t first_cell) {
   const View& sizes = args.in[1];
   const auto side = [&](std::int64_t i) { return sizes.ptr<std::int64_t>()[s * sizes.stride(0) + i * sizes.stride(1)]; };
-  Scale a{side(0), side(1), (side(0) - 1) / 2, (side(1) - 1) / 2, (side(0) - 1) / 2 - 4, (side(1) - 1) / 2 - 4, first_cell, 0};
-  a.bands = (a.cells_h + band_rows - 1) / band_rows;
+  Scale a{side(0), side(1), (side(0) - 1) / 2, (side(1) - 1) / 2, (side(0) - 1) / 2 - 4, (side(1) - 1) / 2 - 4, first_cell, band_rows, 0};
+  if (num_threads() == 1) a.band = a.cells_h;  // every band repeats 4 rows of the pooled layer; results do not depend on it
+  a.bands = a.cells_h ? ceil_div(a.cells_h, a.band) : 0;
   return a;
 }
 
@@ -332,9 +333,9 @@ void run(const KernelArgs& args) {
     std::fill_n(own, layout.scratch, std::byte{0});
     for (std::int64_t s = 0, first = 0; s < n; first += scales[s++].bands)
       for (std::int64_t b = (share - first % shares + shares) % shares; b < scales[s].bands; b += shares) {
-        const std::int64_t from = scales[s].first_cell + b * band_rows * scales[s].cells_w;
+        const std::int64_t from = scales[s].first_cell + b * scales[s].band * scales[s].cells_w;
         Found found{cells + from, values + 5 * from};
-        Band(args, *weights, scales[s], own, own + layout.scratch, own_columns).run(b * band_rows, std::min(scales[s].cells_h, (b + 1) * band_rows), found);
+        Band(args, *weights, scales[s], own, own + layout.scratch, own_columns).run(b * scales[s].band, std::min(scales[s].cells_h, (b + 1) * scales[s].band), found);
         counts[first + b] = found.count;
       }
   });
@@ -343,7 +344,7 @@ void run(const KernelArgs& args) {
   for (std::int64_t s = 0, unit = 0; s < n; ++s) {
     const std::int64_t before = total;
     for (std::int64_t b = 0; b < scales[s].bands; ++b, ++unit) {
-      const std::int64_t from = scales[s].first_cell + b * band_rows * scales[s].cells_w;
+      const std::int64_t from = scales[s].first_cell + b * scales[s].band * scales[s].cells_w;
       std::copy_n(cells + from, counts[unit], cells + total);
       std::copy_n(values + 5 * from, 5 * counts[unit], values + 5 * total);
       total += counts[unit];
