@@ -134,7 +134,17 @@ void pooled_row(const Weights& w, const float* const* picture, std::int64_t quar
     }
 }
 
-WinogradInput tiles_at(const float* const (&rows)[ring], std::int64_t half, std::int64_t p) { return {{rows[0] + p, rows[1] + p, rows[2] + p, rows[3] + p}, 2 * half, half}; }
+WinogradInput tiles_at(const float* const (&rows)[ring], std::int64_t half, std::int64_t p, std::int64_t channels) {
+  return {{rows[0] + p, rows[1] + p, rows[2] + p, rows[3] + p}, {0, half, 1, half + 1}, 2 * half, lanes, channels};
+}
+// Where the outputs of R vectors of tiles go, given where the four of the first go.
+template <int R>
+struct Targets {
+  float* at[R][4];
+  Targets(float* a, float* b, float* c, float* d) {
+    for (int r = 0; r < R; ++r) at[r][0] = a + r * lanes, at[r][1] = b + r * lanes, at[r][2] = c + r * lanes, at[r][3] = d + r * lanes;
+  }
+};
 
 // Softmax of two classes in float steps: see face/detector.cpp for why no other formula will do.
 float face_probability(float no, float yes) {
@@ -152,7 +162,8 @@ struct Threshold {
 
 // The heads at two rows of cells, columns 2 * (p + lane) and the odd ones beside them; third: [channel][2 * row + odd column], `step`
 // floats apart. Adds the cells above the threshold to `found` (a list for each row, `count` long so far).
-void heads(const Weights& w, const float* third, std::int64_t step, std::int64_t p, std::int64_t y, const Scale& s, const Threshold& threshold, Candidate* found, std::int64_t* count) {
+void heads(const Weights& w, const float* third, std::int64_t step, std::int64_t p, std::int64_t y, const Scale& s, const Threshold& threshold, Candidate* found,
+           std::int64_t* count) {
   Vec face[2][4];
   const float* const at[4] = {third, third + step, third + 2 * step, third + 3 * step};
   start(face, w.face_bias);
@@ -239,8 +250,8 @@ class Band {
     float* third = tiles_ + winograd_scratch(c2);
     for_tiles((scale_.cells_w + 1) / 2, [&](std::int64_t p, auto vectors) {
       constexpr int R = decltype(vectors)::value;
-      float* const to[4] = {third, third + R * lanes, third + 2 * R * lanes, third + 3 * R * lanes};
-      winograd_tiles<c2, R>(tiles_at(in, sizes_.second, p), weights_.third, weights_.bias3, weights_.slope3, c3, to, 4 * R * lanes, tiles_);
+      const Targets<R> to(third, third + R * lanes, third + 2 * R * lanes, third + 3 * R * lanes);
+      winograd_tiles<R>(tiles_at(in, sizes_.second, p, c2), weights_.third, weights_.bias3, weights_.slope3, c3, to.at, 4 * R * lanes, tiles_);
       for (int r = 0; r < R; ++r) heads(weights_, third + r * lanes, R * lanes, p + r * lanes, y, scale_, threshold_, candidates_, count);
     });
   }
@@ -252,8 +263,9 @@ class Band {
       const float* const in[ring] = {pooled_[y % ring], pooled_[(y + 1) % ring], pooled_[(y + 2) % ring], pooled_[(y + 3) % ring]};
       float *first = second_[y % ring], *second = second_[(y + 1) % ring];
       for_tiles((scale_.pooled_w - 1) / 2, [&](std::int64_t p, auto vectors) {
-        float* const to[4] = {first + p, first + sizes_.second + p, second + p, second + sizes_.second + p};
-        winograd_tiles<c1, decltype(vectors)::value>(tiles_at(in, sizes_.pooled, p), weights_.second, weights_.bias2, weights_.slope2, c2, to, 2 * sizes_.second, tiles_);
+        constexpr int R = decltype(vectors)::value;
+        const Targets<R> to(first + p, first + sizes_.second + p, second + p, second + sizes_.second + p);
+        winograd_tiles<R>(tiles_at(in, sizes_.pooled, p, c1), weights_.second, weights_.bias2, weights_.slope2, c2, to.at, 2 * sizes_.second, tiles_);
       });
     }
   }
