@@ -10,6 +10,7 @@
 #include "mien/models/facenet/inception_resnet_v1.h"
 #include "mien/models/lenet/lenet.h"
 #include "mien/models/mobilefacenet/mobilefacenet.h"
+#include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
 #include "mien/ops/copy.h"
@@ -102,6 +103,24 @@ class Planned {
  private:
   std::vector<infer::Session> sessions_;
 };
+
+// R-Net and O-Net in f32 have a faster way than a plan, the detector's: contiguous crops in, one row a crop out. Empty for other nets.
+using Rows = std::function<Tensor(const Tensor&)>;
+Rows detector_net(const Net& net) {
+  Mtcnn all;
+  if (net.name == "rnet") all.rnet.load_state_dict(net.module->state_dict());
+  else if (net.name == "onet") all.onet.load_state_dict(net.module->state_dict());
+  else return {};
+  const auto inference = std::make_shared<mtcnn::Inference>(all);
+  if (net.name == "rnet") return [inference](const Tensor& x) { return inference->rnet(x); };
+  return [inference](const Tensor& x) { return inference->onet(x); };
+}
+// The columns of such rows as the net's outputs: logits, boxes, points.
+std::vector<Tensor> outputs_of(const Tensor& rows) {
+  std::vector<Tensor> out{slice(rows, 1, 0, 2), slice(rows, 1, 2, 6)};
+  if (rows.size(1) > 6) out.push_back(slice(rows, 1, 6, rows.size(1)));
+  return out;
+}
 
 // Everything a model's closures need.
 struct State {
@@ -222,18 +241,27 @@ Work model_work(const ModelOptions& o) {
   Work w;
   if (o.mode == Mode::inference) {
     s->net.module->eval();
-    const auto planned = std::make_shared<Planned>(s->net, s->inputs, o.dtype);
-    w.run = [s, planned] {
-      for (std::size_t i = 0; i < s->inputs.size(); ++i) planned->run(i, s->inputs[i]);
-    };
+    std::vector<Tensor> out;
+    if (const Rows rows = o.dtype == DType::f32 ? detector_net(s->net) : Rows{}) {
+      const Tensor crops = contiguous(s->inputs[0]);
+      w.run = [rows, crops] {
+        const NoGrad guard;
+        rows(crops);
+      };
+      out = outputs_of(rows(crops));
+    } else {
+      const auto planned = std::make_shared<Planned>(s->net, s->inputs, o.dtype);
+      w.run = [s, planned] {
+        for (std::size_t i = 0; i < s->inputs.size(); ++i) planned->run(i, s->inputs[i]);
+      };
+      const auto first = planned->run(0, s->inputs[0]);
+      out.assign(first.begin(), first.end());
+    }
     w.eager = [s] {
       const NoGrad guard;
       for (const Tensor& x : s->inputs) s->net.forward(x);
     };
-    if (!o.dump.empty()) {
-      const auto out = planned->run(0, s->inputs[0]);
-      save_all(o.dump, "output", {out.begin(), out.end()});
-    }
+    if (!o.dump.empty()) save_all(o.dump, "output", out);
   } else {
     w = training(s, o);
   }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "mien/kernels/cpu/common.h"
+#include "mien/kernels/cpu/simd.h"
 
 namespace mien::MIEN_LEVEL {
 
@@ -61,6 +62,9 @@ using Floats4 = float __attribute__((vector_size(16)));
 
 template <class Sum>
 inline Lanes4 load_pixel(const Sum* p) {
+#if MIEN_LEVEL_IS_avx512 || MIEN_LEVEL_IS_avx2
+  if constexpr (sizeof(Sum) == 2) return reinterpret_cast<Lanes4>(_mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));  // g++ 12 takes six steps
+#endif
   Sum v __attribute__((vector_size(4 * sizeof(Sum))));
   std::memcpy(&v, p, sizeof v);
   return __builtin_convertvector(v, Lanes4);

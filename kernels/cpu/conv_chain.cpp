@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "mien/kernels/cpu/lane_conv.h"
+#include "mien/kernels/cpu/lane_winograd.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -21,7 +21,11 @@ struct Layer {
   MapSize x, y, z;
   std::int64_t kernel, pool;
   const float *weight, *bias, *slope;  // bias and slope with room up to a multiple of lane_outputs; slope null: none
+  const float* winograd;               // weights in the transformed domain
   std::int64_t depth() const { return kernel * kernel * x.c; }
+  bool by_winograd() const { return kernel == 3 && y.h > 1 && y.w > 1 && x.c >= 8 && y.c % winograd_outputs == 0; }
+  std::int64_t ring_rows() const { return by_winograd() ? round_up(pool, 2) : pool; }
+  std::int64_t winograd_floats() const { return by_winograd() ? winograd_products * x.c * y.c : 0; }
 };
 
 // Sizes of the layers; pointers of weights only.
@@ -33,7 +37,7 @@ void describe_layers(const KernelArgs& args, Layer* layers) {
     const auto& q = p.layer[static_cast<std::size_t>(l)];
     const MapSize y{q.channels, now.h - q.kernel + 1, now.w - q.kernel + 1};
     const MapSize z = q.pool ? MapSize{y.c, pooled_side(y.h, q.pool), pooled_side(y.w, q.pool)} : y;
-    layers[l] = {now, y, z, q.kernel, q.pool, args.in[operand].ptr<float>(), nullptr, nullptr};
+    layers[l] = {now, y, z, q.kernel, q.pool, args.in[operand].ptr<float>(), nullptr, nullptr, nullptr};
     operand += q.prelu ? 3 : 2;
     now = z;
   }
@@ -81,6 +85,48 @@ void convolve_rows(const Layer& l, const float* x, std::int64_t begin, std::int6
   else if (last - p == 1) positions<1>(l, {from(p)}, {to(p)});
 }
 
+void pack_winograd(const Layer& l, float* to) {
+  for (std::int64_t o = 0; o < l.y.c; o += lanes)
+    for (std::int64_t c = 0; c < l.x.c; ++c) {
+      Vec g[3][3], u[4][4];
+      const float* from = l.weight + o / packed_columns * l.depth() * packed_columns + o % packed_columns;
+      for (std::int64_t k = 0; k < 9; ++k) g[k / 3][k % 3] = Load(from + (k * l.x.c + c) * packed_columns);
+      winograd_kernel(g, u);
+      for (std::int64_t k = 0; k < winograd_products; ++k) {
+        float values[lanes];
+        Store(u[k / 4][k % 4], values);
+        for (std::int64_t i = o; i < std::min(o + lanes, l.y.c); ++i)
+          to[((i / winograd_outputs * winograd_products + k) * l.x.c + c) * winograd_outputs + i % winograd_outputs] = values[i - o];
+      }
+    }
+}
+
+// Rows y and y + 1 of the convolution, R tiles from column `left` on; row i goes to rows[i]. What lies outside goes to `nowhere`.
+template <int R>
+void winograd_columns(const Layer& l, const float* x, std::int64_t y, std::int64_t left, float* const (&rows)[2], float* nowhere, float* scratch) {
+  const std::int64_t column = l.x.c * lanes;
+  WinogradInput in{{}, {0, column, 2 * column, 3 * column}, lanes, 2 * column, l.x.c};
+  for (std::int64_t i = 0; i < 4; ++i) in.row[i] = x + (std::min(y + i, l.x.h - 1) * l.x.w + left) * column;
+  float* to[R][4];
+  for (std::int64_t r = 0; r < R; ++r)
+    for (std::int64_t k = 0; k < 4; ++k) {
+      const std::int64_t at = left + 2 * r + k % 2;
+      to[r][k] = y + k / 2 < l.y.h && at < l.y.w ? rows[k / 2] + at * l.y.c * lanes : nowhere;
+    }
+  winograd_tiles<R>(in, l.winograd, l.bias, l.slope, l.y.c, to, lanes, scratch);
+}
+// Rows [begin, end), begin and end even or end the last; row i goes to out(i). Loads of the last column of an odd map run past it, into what is thrown away.
+template <class Out>
+void winograd_rows(const Layer& l, const float* x, std::int64_t begin, std::int64_t end, float* scratch, const Out& out) {
+  float *nowhere = scratch, *tiles = scratch + l.y.c * lanes;
+  for (std::int64_t y = begin; y < end; y += 2) {
+    float* const rows[2] = {out(y), y + 1 < end ? out(y + 1) : nowhere};
+    std::int64_t left = 0;
+    for (; left + 2 < l.y.w; left += 4) winograd_columns<2>(l, x, y, left, rows, nowhere, tiles);
+    if (left < l.y.w) winograd_columns<1>(l, x, y, left, rows, nowhere, tiles);
+  }
+}
+
 // One row of z out of `rows` (1 to 3) rows of y.
 void pool_row(const Layer& l, const float* const* y, std::int64_t rows, float* z) {
   for (std::int64_t ox = 0; ox < l.z.w; ++ox) {
@@ -95,40 +141,50 @@ void pool_row(const Layer& l, const float* const* y, std::int64_t rows, float* z
   }
 }
 
-void run_layer(const Layer& l, const float* x, float* ring, float* z) {
+void run_layer(const Layer& l, const float* x, float* ring, float* z, float* scratch) {
   const std::int64_t row = l.y.w * l.y.c * lanes;
-  if (l.pool == 0) return convolve_rows(l, x, 0, l.y.h, [&](std::int64_t i) { return z + i * row; });
+  const auto convolve = [&](std::int64_t begin, std::int64_t end, const auto& out) {
+    if (l.by_winograd()) winograd_rows(l, x, begin, end, scratch, out);
+    else convolve_rows(l, x, begin, end, out);
+  };
+  if (l.pool == 0) return convolve(0, l.y.h, [&](std::int64_t i) { return z + i * row; });
+  const std::int64_t ring_rows = l.ring_rows();
   std::int64_t made = 0;
   for (std::int64_t oy = 0; oy < l.z.h; ++oy) {
-    const std::int64_t end = std::min(2 * oy + l.pool, l.y.h);
-    convolve_rows(l, x, made, end, [&](std::int64_t i) { return ring + i % l.pool * row; });
-    made = end;
+    const std::int64_t end = std::min(2 * oy + l.pool, l.y.h), ahead = std::min(2 * oy + ring_rows, l.y.h);
+    convolve(made, ahead, [&](std::int64_t i) { return ring + i % ring_rows * row; });
+    made = ahead;
     const float* rows[3];
-    for (std::int64_t i = 2 * oy; i < end; ++i) rows[i - 2 * oy] = ring + i % l.pool * row;
+    for (std::int64_t i = 2 * oy; i < end; ++i) rows[i - 2 * oy] = ring + i % ring_rows * row;
     pool_row(l, rows, end - 2 * oy, z + oy * l.z.w * l.z.c * lanes);
   }
 }
 
 struct Layout {  // floats
-  std::int64_t parameters = 0, maps[2] = {0, 0}, ring = 0;
+  std::int64_t parameters = 0, maps[2] = {0, 0}, ring = 0, winograd = 0;
   Layout(const Layer* layers, std::int64_t count) {
     maps[0] = layers[0].x.floats();
     for (std::int64_t l = 0; l < count; ++l) {
-      parameters += 2 * padded(layers[l].y.c);
+      parameters += 2 * padded(layers[l].y.c) + round_up(layers[l].winograd_floats(), 16);
+      if (layers[l].by_winograd()) winograd = std::max(winograd, layers[l].y.c * lanes + winograd_scratch(layers[l].x.c));
       maps[(l + 1) % 2] = std::max(maps[(l + 1) % 2], layers[l].z.floats());
-      if (layers[l].pool) ring = std::max(ring, layers[l].pool * layers[l].y.w * layers[l].y.c * lanes);
+      if (layers[l].pool) ring = std::max(ring, layers[l].ring_rows() * layers[l].y.w * layers[l].y.c * lanes);
     }
   }
-  std::int64_t share() const { return maps[0] + maps[1] + ring; }
+  std::int64_t share() const { return maps[0] + maps[1] + ring + winograd; }
 };
 
-// Lane k of the first map is picture k of the group; lanes without one repeat the last.
+// Lane k of the first map is picture k of the group; lanes without one repeat the last. A few pixels at a time: what they become stays in the first cache until
+// all lanes are there.
 void load_group(const View& x, std::int64_t first, std::int64_t count, const MapSize& size, float* map) {
-  for (std::int64_t k = 0; k < lanes; ++k) {
-    const float* from = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
-    for (std::int64_t c = 0; c < size.c; ++c)
-      for (std::int64_t i = 0; i < size.h * size.w; ++i) map[(i * size.c + c) * lanes + k] = from[c * size.h * size.w + i];
-  }
+  constexpr std::int64_t at_once = 32;
+  const std::int64_t pixels = size.h * size.w;
+  for (std::int64_t begin = 0; begin < pixels; begin += at_once)
+    for (std::int64_t k = 0; k < lanes; ++k) {
+      const float* from = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
+      for (std::int64_t c = 0; c < size.c; ++c)
+        for (std::int64_t i = begin; i < std::min(begin + at_once, pixels); ++i) map[(i * size.c + c) * lanes + k] = from[c * pixels + i];
+    }
 }
 void store_group(const MapSize& size, const float* map, const View& y, std::int64_t first, std::int64_t count) {
   for (std::int64_t k = 0; k < count; ++k)
@@ -153,6 +209,11 @@ void run(const KernelArgs& args) {
     };
     layers[l].bias = copy(args.in[operand]);
     if (prelu) layers[l].slope = copy(args.in[operand + 1]);
+    if (layers[l].by_winograd()) {
+      float* to = std::exchange(at, at + round_up(layers[l].winograd_floats(), 16));
+      pack_winograd(layers[l], to);
+      layers[l].winograd = to;
+    }
     operand += prelu ? 3 : 2;
   }
   float* scratch = static_cast<float*>(args.workspace) + layout.parameters;
@@ -161,7 +222,8 @@ void run(const KernelArgs& args) {
     float* map[2] = {maps, maps + layout.maps[0]};
     const std::int64_t first = g * lanes, here = std::min<std::int64_t>(lanes, n - first);
     load_group(args.in[0], first, here, layers[0].x, map[0]);
-    for (std::int64_t l = 0; l < count; ++l) run_layer(layers[l], map[l % 2], maps + layout.maps[0] + layout.maps[1], map[(l + 1) % 2]);
+    float *ring = maps + layout.maps[0] + layout.maps[1], *tiles = ring + layout.ring;
+    for (std::int64_t l = 0; l < count; ++l) run_layer(layers[l], map[l % 2], ring, map[(l + 1) % 2], tiles);
     store_group(layers[count - 1].z, map[count % 2], args.out[0], first, here);
   };
   if (num_threads() == 1) {  // one share: its scratch memory stays in the cache

@@ -21,6 +21,7 @@ inline void Store(Vec v, float* p) { _mm512_storeu_ps(p, v); }
 inline Vec Set(float x) { return _mm512_set1_ps(x); }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec Sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
 // The second where one is NaN. All lanes by a mask: g++ 12 warns of the undefined operand in _mm512_max_ps.
 inline Vec Max(Vec a, Vec b) { return _mm512_maskz_max_ps(static_cast<__mmask16>(-1), a, b); }
 inline Vec Min(Vec a, Vec b) { return _mm512_maskz_min_ps(static_cast<__mmask16>(-1), a, b); }
@@ -38,6 +39,7 @@ inline void Store(Vec v, float* p) { _mm256_storeu_ps(p, v); }
 inline Vec Set(float x) { return _mm256_set1_ps(x); }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec Sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
 inline Vec Max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 inline Vec Min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 inline __m256i first_lanes(std::int64_t n) {
@@ -59,6 +61,7 @@ inline void Store(Vec v, float* p) { std::memcpy(p, &v, sizeof v); }
 inline Vec Set(float x) { return Vec{x, x, x, x}; }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 inline Vec Add(Vec a, Vec b) { return a + b; }
+inline Vec Sub(Vec a, Vec b) { return a - b; }
 inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
 inline Vec LoadFirst(const float* p, std::int64_t n) {

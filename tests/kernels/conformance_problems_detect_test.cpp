@@ -70,6 +70,7 @@ Problem make_conv_chain(Dice& dice, int number) {
     ChainLayer& l = q.layer[static_cast<std::size_t>(q.layers)];
     l.kernel = static_cast<std::int8_t>(dice.integer(1, std::min<std::int64_t>(3, std::min(now[2], now[3]))));
     l.channels = static_cast<std::int16_t>(dice.integer(1, kind.big ? 40 : 20));
+    if (dice.chance(.4)) l.channels = static_cast<std::int16_t>((l.channels + 7) / 8 * 8);  // Winograd's
     l.pool = dice.one_of<std::int8_t>({0, 0, 1, 2, 3, 3});
     l.prelu = dice.chance(.7);
     const std::int64_t depth = l.kernel * l.kernel * now[1], panels = (l.channels + packed_columns - 1) / packed_columns;

@@ -294,8 +294,8 @@ void round_to_bf16(Problem& p) {
 }
 std::vector<Precision> precisions(Level level, int number) {
   if (level != Level::amx) return {Precision::f32};
-  if (exact_in_bf16(number)) return {Precision::bf16x3, Precision::bf16};
-  return {Precision::bf16x3};
+  if (exact_in_bf16(number)) return {Precision::f32, Precision::bf16x3, Precision::bf16};
+  return {Precision::f32, Precision::bf16x3};
 }
 
 struct Threads {  // as they were
