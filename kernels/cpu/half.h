@@ -42,5 +42,15 @@ inline void Store(Vec v, bfloat16* p, std::int64_t n) {
   else
     for (std::int64_t i = 0; i < n; ++i) p[i] = narrowed(values[i]);
 }
+// Of values that are bf16 already.
+inline void StoreExact(Vec v, bfloat16* p, std::int64_t n) {
+#if MIEN_LEVEL_IS_avx512
+  const __mmask16 some = first_lanes(n);
+  _mm512_mask_cvtepi32_storeu_epi16(p, some, _mm512_maskz_srli_epi32(some, _mm512_castps_si512(v), 16));
+#else
+  Store(v, p, n);
+#endif
+}
+inline void StoreExact(Vec v, float* p, std::int64_t n) { Store(v, p, n); }
 
 }  // namespace mien::MIEN_LEVEL

@@ -104,6 +104,24 @@ Taps taps_inside(std::int64_t start, std::int64_t kernel, std::int64_t dilation,
   return {first, end - first};
 }
 
+// The largest value of a window, of which some part lies inside the picture.
+template <class T>
+Vec largest(const T* x, const Window& w, std::int64_t n) {
+  Vec best = Load(x, n);
+  const auto take = [&](std::int64_t i, std::int64_t j) {
+    const Vec v = Load(x + i * w.row_step + j * w.col_step, n);
+    best = Select(Beats(v, best), v, best);
+  };
+  if (w.rows == 3 && w.cols == 3) {
+#pragma GCC unroll 8
+    for (int k = 1; k < 9; ++k) take(k / 3, k % 3);
+    return best;
+  }
+  for (std::int64_t i = 0; i < w.rows; ++i)
+    for (std::int64_t j = 0; j < w.cols; ++j) take(i, j);
+  return best;
+}
+
 template <class T>
 void run_last(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
@@ -119,7 +137,12 @@ void run_last(const KernelArgs& args) {
         const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(q.dilation[0] * w),
                             static_cast<std::int32_t>(q.dilation[1])};
         const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = line * ow + ox;
-        for (std::int64_t c = 0; c < channels; c += lanes) {
+        const bool values_only = args.out.size() < 2 && rows.count > 0 && cols.count > 0;
+        for (std::int64_t c = 0; c < channels && values_only; c += lanes) {
+          const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
+          StoreExact(largest(x.ptr<T>() + (n * h * w + corner) * x_step + c, window, some), y.ptr<T>() + to * y_step + c, some);
+        }
+        for (std::int64_t c = 0; c < channels && !values_only; c += lanes) {
           const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
           const T* from = x.ptr<T>() + (n * h * w + corner) * x_step + c;
           const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });

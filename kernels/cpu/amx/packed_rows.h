@@ -88,7 +88,8 @@ inline std::int64_t hits(std::int64_t size, std::int64_t out, std::int64_t kerne
 }
 
 inline PackedPlan packed_rows_plan(const KernelArgs& a) {
-  constexpr std::int64_t map_values = std::int64_t{1} << 19, copy_values = std::int64_t{1} << 18;  // of the second cache, for rows that all columns come back to
+  // Of the second cache, for rows that all columns come back to, and for what is written and added. Weights that don't fit beside them are better read once.
+  constexpr std::int64_t budget = std::int64_t{1} << 19, most_weights = std::int64_t{1} << 20;
   PackedPlan p;
   const PackedSizes& s = p.s = packed_sizes(a);
   p.x = a.in[0].ptr<Bf16>();
@@ -109,18 +110,22 @@ inline PackedPlan packed_rows_plan(const KernelArgs& a) {
     p.free_x = s.kw == 1 && s.sw == 1 && s.left == 0 && s.ow == s.w;
     const double inside = static_cast<double>(hits(s.h, s.oh, s.kh, s.sh, s.dh, s.top) * hits(s.w, s.ow, s.kw, s.sw, s.dw, s.left)) / static_cast<double>(s.oh * s.ow * s.taps());
     const double by_lines = inside * static_cast<double>(round_up(p.free_rows(), tile_size) * p.outer_h() * p.outer_w());
-    p.way = p.unit_values() <= 2 * copy_values && by_lines <= static_cast<double>((s.n - 1) * p.image_places() + s.oh * p.gx.places) ? Way::lines : Way::grid;
+    p.way = 2 * p.unit_values() <= 2 * budget && by_lines <= static_cast<double>((s.n - 1) * p.image_places() + s.oh * p.gx.places) ? Way::lines : Way::grid;
   }
-  const std::int64_t row_values = p.tap_steps * tile_depth;
+  std::int64_t beside = 0;  // bytes of a row in outputs and residual
+  for (const View& y : a.out) beside += y.size(1) * (y.dtype == DType::bf16 ? 2 : 4);
+  if (const View* residual = packed_extras(a).residual) beside += 2 * residual->size(1);
+  if (2 * a.in[1].numel() > most_weights) beside = 0;
+  const std::int64_t step_bytes = 2 * tile_depth;
   if (p.way == Way::grid) {
     p.units = s.n;
-    p.at_once = copy_values / (p.gy.planes * p.gx.planes * p.image_places() * row_values);
+    p.at_once = budget / (p.gy.planes * p.gx.planes * p.image_places() * p.tap_steps * step_bytes + s.oh * s.ow * beside);
   } else if (p.way == Way::lines) {
     p.units = tiles_of(p.free_rows());
-    p.at_once = copy_values / p.unit_values();
+    p.at_once = budget / (2 * p.unit_values() + p.outer_h() * p.outer_w() * tile_size * beside);
   } else {
     p.units = tiles_of(p.pixels());
-    p.at_once = (p.way == Way::in_place ? map_values : copy_values) / (tile_size * row_values) / 2 * 2;
+    p.at_once = budget / (tile_size * (p.tap_steps * step_bytes + beside)) / 2 * 2;
   }
   const std::int64_t least = p.way == Way::grid || p.way == Way::lines ? 1 : 2;  // row tiles go in pairs
   p.at_once = std::clamp(p.at_once, least, std::max(least, p.units));
@@ -184,36 +189,39 @@ class PackedRows {
 
   void make_patches() const {
     const bool copies = p_.way == Way::patches;
-    const std::int64_t from = copies ? 0 : copied_from(), end = std::min(count_ * tile_size, p_.pixels() - first_ * tile_size);
+    const std::int64_t from = copies ? 0 : copied_from() * tile_size, all = std::min(count_ * tile_size, p_.pixels() - first_ * tile_size);
     parallel_for(count_ * tile_size, 1024, [&](std::int64_t row, std::int64_t last) {
-      for (; row < last; ++row) {
-        pixels_[row] = row < end ? first_ * tile_size + row : -1;
-        if (row < from * tile_size || row >= end) continue;
-        Bf16* to = to_ + (row / tile_size - from) * p_.tap_steps * tile_values + row % tile_size * tile_depth;
-        if (copies) patch(pixels_[row], to);
+      for (std::int64_t i = row; i < last; ++i) pixels_[i] = i < all ? first_ * tile_size + i : -1;
+      row = std::max(row, from);
+      const std::int64_t pixel = first_ * tile_size + row;
+      std::int64_t n = pixel / (s_.oh * s_.ow), oy = pixel / s_.ow % s_.oh, ox = pixel % s_.ow;
+      for (; row < std::min(last, all); ++row) {
+        Bf16* to = to_ + (row - from) / tile_size * p_.tap_steps * tile_values + row % tile_size * tile_depth;
+        if (copies) patch(n, oy * s_.sh - s_.top, ox * s_.sw - s_.left, to);
         else put(p_.x + pixels_[row] * p_.x_step, to, tile_values);
+        if (++ox < s_.ow) continue;
+        ox = 0;
+        if (++oy < s_.oh) continue;
+        oy = 0;
+        ++n;
       }
     });
   }
-  // What lies under the window of an output pixel, line by line of the window.
-  void patch(std::int64_t pixel, Bf16* to) const {
-    const std::int64_t n = pixel / (s_.oh * s_.ow), y = pixel / s_.ow % s_.oh * s_.sh - s_.top, x = pixel % s_.ow * s_.sw - s_.left, line = s_.kw * s_.c;
-    const bool inside = x >= 0 && x + s_.reach_w() < s_.w && s_.dw == 1 && p_.x_step == s_.c;
+  // What lies under the window that begins at (y, x), line by line of the window.
+  void patch(std::int64_t n, std::int64_t y, std::int64_t x, Bf16* to) const {
+    const std::int64_t line = s_.kw * s_.c, room = p_.tap_steps * tile_depth;
     alignas(64) Bf16 values[32 * tile_depth];
     Bf16* out = p_.tap_steps == 1 ? to : values;  // each store clears what lies behind it
-    const std::int64_t room = p_.tap_steps * tile_depth;
-    for (std::int64_t ky = 0; ky < s_.kh; ++ky) {
-      const std::int64_t iy = y + ky * s_.dh;
-      const bool there = iy >= 0 && iy < s_.h;
-      const Bf16* from = p_.x + ((n * s_.h + iy) * s_.w + x) * p_.x_step;
-      if (inside) {
-        copy(there ? from : nullptr, line, out + ky * line, room - ky * line);
-        continue;
-      }
-      for (std::int64_t kx = 0; kx < s_.kw; ++kx) {
-        const std::int64_t ix = x + kx * s_.dw, at = ky * line + kx * s_.c;
-        copy(there && ix >= 0 && ix < s_.w ? from + kx * s_.dw * p_.x_step : nullptr, s_.c, out + at, room - at);
-      }
+    const Bf16* corner = p_.x + ((n * s_.h + y) * s_.w + x) * p_.x_step;
+    if (y >= 0 && y + s_.reach_h() < s_.h && x >= 0 && x + s_.reach_w() < s_.w && s_.dw == 1 && p_.x_step == s_.c) {
+      for (std::int64_t ky = 0; ky < s_.kh; ++ky) copy(corner + ky * s_.dh * s_.w * p_.x_step, line, out + ky * line, room - ky * line);
+    } else {
+      for (std::int64_t ky = 0; ky < s_.kh; ++ky)
+        for (std::int64_t kx = 0; kx < s_.kw; ++kx) {
+          const std::int64_t iy = y + ky * s_.dh, ix = x + kx * s_.dw, at = ky * line + kx * s_.c;
+          const bool inside = iy >= 0 && iy < s_.h && ix >= 0 && ix < s_.w;
+          copy(inside ? corner + (ky * s_.dh * s_.w + kx * s_.dw) * p_.x_step : nullptr, s_.c, out + at, room - at);
+        }
     }
     if (out == to) return;
     for (std::int64_t k = 0; k < p_.tap_steps; ++k) _mm512_store_si512(to + k * tile_values, _mm512_load_si512(values + k * tile_depth));
