@@ -1,7 +1,8 @@
 // packed_conv2d on tiles, bf16 activations and weights: the product of output pixels x (tap, channel) with the packed weights, then bias, residual and
 // activation of 32 x 32 sums at a time. Where the rows come from: packed_rows.h.
 //
-// The sums of a block are finished while the tiles already work on the next one; the weights of the next columns are fetched meanwhile.
+// Between the steps of one block's products some rows of the block before are finished, and some of the next columns' weights are fetched: left to itself, the
+// processor does not look far enough ahead to do both at once.
 #include "mien/kernels/cpu/amx/packed_rows.h"
 
 namespace mien::MIEN_LEVEL {
@@ -90,18 +91,36 @@ Finish finish_of(Activation a, bool residual) {
   return residual ? finish_of<true, Y>(a) : finish_of<false, Y>(a);
 }
 
-// Memory that is fetched into the second cache bit by bit, between products.
-struct Fetch {
-  const char* at = nullptr;
-  std::int64_t lines = 0;  // a step of k
+// What is done between two steps of a product.
+struct Between {
+  // The block before.
+  Finish finish = nullptr;
+  const float* sums = nullptr;
+  const std::int64_t* pixels = nullptr;
+  std::int64_t rows = 0, at_once = 0;
+  Columns columns{};
+  // What is fetched into the second cache.
+  const char* next = nullptr;
+  std::int64_t lines = 0;
+
   void step() {
-    for (std::int64_t i = 0; i < lines; ++i, at += 64) _mm_prefetch(at, _MM_HINT_T1);
+    for (std::int64_t i = 0; i < lines; ++i, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+    if (rows > 0) finish_rows(std::min(at_once, rows));
+  }
+  void finish_rows(std::int64_t n) {
+    finish(sums, pixels, n, columns);
+    sums += n * block_columns;
+    pixels += n;
+    rows -= n;
+  }
+  void finish_all() {
+    if (rows > 0) finish_rows(rows);
   }
 };
 
 // C += A * B over `steps` steps of k; the row tiles may lie anywhere.
 template <int ROWS, int COLS>
-inline void add_product(std::int64_t steps, const Bf16* a0, const Bf16* a1, std::int64_t a0_step, std::int64_t a1_step, std::int64_t line, const Bf16* b, std::int64_t b_tile, Fetch& fetch) {
+inline void add_product(std::int64_t steps, const Bf16* a0, const Bf16* a1, std::int64_t a0_step, std::int64_t a1_step, std::int64_t line, const Bf16* b, std::int64_t b_tile, Between& between) {
   for (std::int64_t s = 0; s < steps; ++s, a0 += a0_step, a1 += a1_step, b += tile_values) {
     MIEN_TILE_LOAD(6, b, std::int64_t{64});
     MIEN_TILE_LOAD(4, a0, line);
@@ -115,7 +134,7 @@ inline void add_product(std::int64_t steps, const Bf16* a0, const Bf16* a1, std:
       MIEN_TILE_MULTIPLY(2, 5, 6);
       if constexpr (COLS > 1) MIEN_TILE_MULTIPLY(3, 5, 7);
     }
-    fetch.step();
+    between.step();
   }
 }
 
@@ -129,24 +148,14 @@ class Product {
     for_shares(p_.pairs * row_shares_, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       configure_tiles();
       alignas(64) float sums[2][block_rows * block_columns] = {};
-      struct {
-        Finish finish = nullptr;
-        const float* sums;
-        const std::int64_t* pixels;
-        std::int64_t rows;
-        Columns columns;
-        void run() {
-          if (finish) finish(sums, pixels, rows, columns);
-        }
-      } last;
+      Between between;
       int turn = 0;
       for (std::int64_t item = begin; item < end; ++item) {
-        const std::int64_t pair = item / row_shares_, share = item % row_shares_;
-        Finish finish_block = nullptr;
-        const Columns columns = columns_of(pair, finish_block);
-        Fetch fetch{nullptr, pair + 1 < p_.pairs ? ceil_div(2 * tile_size, blocks_) : 0};
-        const std::int64_t first = blocks_ * share / row_shares_;
-        fetch.at = reinterpret_cast<const char*>(columns.weights + tiles_of(columns.count) * p_.panel_values()) + first * fetch.lines * p_.rows.steps() * 64;
+        const std::int64_t pair = item / row_shares_, share = item % row_shares_, first = blocks_ * share / row_shares_;
+        Finish finish = nullptr;
+        const Columns columns = columns_of(pair, finish);
+        between.lines = pair + 1 < p_.pairs ? ceil_div(2 * tile_size, blocks_) : 0;
+        between.next = reinterpret_cast<const char*>(columns.weights + tiles_of(columns.count) * p_.panel_values()) + first * between.lines * p_.rows.steps() * 64;
         for (std::int64_t block = first; block < blocks_ * (share + 1) / row_shares_; ++block, turn ^= 1) {
           const std::int64_t tile = 2 * block, some = std::min<std::int64_t>(2, tiles_ - tile);
           const std::int64_t* pixels = pixels_ + tile * tile_size;
@@ -154,14 +163,19 @@ class Product {
             for (std::int64_t i = 0; i < some * tile_size; ++i) _mm_prefetch(reinterpret_cast<const char*>(columns.residual + pixels[i] * columns.residual_step), _MM_HINT_T0);
           with_tiles(some, tiles_of(columns.count), [&](auto r, auto c) {
             constexpr int R = decltype(r)::value, C = decltype(c)::value;
-            multiply<R, C>(tile, columns.weights, fetch);
+            multiply<R, C>(tile, columns.weights, between);
+            between.finish_all();
             store_tiles<R, C>(sums[turn], 4 * block_columns);
           });
-          last.run();
-          last = {finish_block, sums[turn], pixels, some * tile_size, columns};
+          between.finish = finish;
+          between.sums = sums[turn];
+          between.pixels = pixels;
+          between.rows = some * tile_size;
+          between.at_once = std::max<std::int64_t>(4, ceil_div(block_rows, p_.rows.steps()));
+          between.columns = columns;
         }
       }
-      last.run();
+      between.finish_all();
     });
   }
 
@@ -193,7 +207,7 @@ class Product {
   }
 
   template <int R, int C>
-  void multiply(std::int64_t tile, const Bf16* b, Fetch& fetch) const {
+  void multiply(std::int64_t tile, const Bf16* b, Between& between) const {
     const PackedPlan& p = p_.rows;
     const std::int64_t tap_values = p.tap_steps * tile_values, panel = p_.panel_values();
     zero_tiles<R, C>();
@@ -201,16 +215,16 @@ class Product {
       for (std::int64_t ky = 0; ky < p.s.kh; ++ky)
         for (std::int64_t kx = 0; kx < p.s.kw; ++kx, b += tap_values) {
           const Bf16 *a0 = rows_.under(tile, ky, kx), *a1 = R > 1 ? rows_.under(tile + 1, ky, kx) : nullptr;
-          if (a0 || a1) add_product<R, C>(p.tap_steps, a0 ? a0 : zeros_, a1 ? a1 : zeros_, a0 ? tile_values : 0, a1 ? tile_values : 0, 64, b, panel, fetch);
+          if (a0 || a1) add_product<R, C>(p.tap_steps, a0 ? a0 : zeros_, a1 ? a1 : zeros_, a0 ? tile_values : 0, a1 ? tile_values : 0, 64, b, panel, between);
         }
       return;
     }
     const Tiles a = rows_.at(tile);
-    if (p.way != Way::grid) return add_product<R, C>(p.tap_steps, a.data, a.data + a.tile, a.step, a.step, a.line, b, panel, fetch);
+    if (p.way != Way::grid) return add_product<R, C>(p.tap_steps, a.data, a.data + a.tile, a.step, a.step, a.line, b, panel, between);
     for (std::int64_t ky = 0; ky < p.s.kh; ++ky)
       for (std::int64_t kx = 0; kx < p.s.kw; ++kx, b += tap_values) {
         const Bf16* from = a.data + rows_.tap_offset(ky, kx);
-        add_product<R, C>(p.tap_steps, from, from + a.tile, a.step, a.step, a.line, b, panel, fetch);
+        add_product<R, C>(p.tap_steps, from, from + a.tile, a.step, a.step, a.line, b, panel, between);
       }
   }
 

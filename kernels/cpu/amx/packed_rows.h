@@ -183,6 +183,10 @@ class PackedRows {
     for (std::int64_t k = 0; k < whole_; ++k, to += step) _mm512_store_si512(to, _mm512_loadu_si512(from + k * tile_depth));
     if (rest_) _mm512_store_si512(to, _mm512_maskz_loadu_epi16(rest_, from + whole_ * tile_depth));
   }
+  // The same 32 channels (or some) of n pixels, as neighbouring lines.
+  static void put_lines(const Bf16* from, std::int64_t from_step, std::int64_t n, __mmask32 mask, Bf16* to) {
+    for (std::int64_t i = 0; i < n; ++i) _mm512_store_si512(to + i * tile_depth, _mm512_maskz_loadu_epi16(mask, from + i * from_step));
+  }
   void clear(Bf16* to, std::int64_t step) const {
     for (std::int64_t k = 0; k < p_.tap_steps; ++k, to += step) _mm512_store_si512(to, _mm512_setzero_si512());
   }
@@ -249,13 +253,14 @@ class PackedRows {
         const std::int64_t ry = residue(plane / p_.gx.planes, s_.top, s_.sh), rx = residue(plane % p_.gx.planes, s_.left, s_.sw), y = row * s_.sh + ry;
         const std::int64_t columns = y < s_.h ? std::max<std::int64_t>(0, (s_.w - rx + s_.sw - 1) / s_.sw) : 0;
         const Bf16* from = p_.x + (((first_ + n) * s_.h + y) * s_.w + rx) * p_.x_step;
-        for (std::int64_t i = 0; i < columns; ++i) put(from + i * s_.sw * p_.x_step, to + (begin + i) * tile_depth, step);
+        for (std::int64_t k = 0; k < p_.tap_steps; ++k)
+          put_lines(from + k * tile_depth, s_.sw * p_.x_step, columns, k < whole_ ? ~__mmask32{0} : rest_, to + k * step + begin * tile_depth);
         clear_places(to, begin + columns, begin + wide);
         if (plane != 0) continue;
-        for (std::int64_t i = 0; i < wide; ++i) {
-          const std::int64_t at = (n * high + row) * wide + i;
-          if (at < tiles() * tile_size) pixels_[at] = row < s_.oh && i < s_.ow ? ((first_ + n) * s_.oh + row) * s_.ow + i : -1;
-        }
+        std::int64_t* pixels = pixels_ + (n * high + row) * wide;
+        const std::int64_t all = std::clamp<std::int64_t>(tiles() * tile_size - (n * high + row) * wide, 0, wide), real = row < s_.oh ? std::min(all, s_.ow) : 0;
+        for (std::int64_t i = 0; i < real; ++i) pixels[i] = ((first_ + n) * s_.oh + row) * s_.ow + i;
+        std::fill(pixels + real, pixels + all, std::int64_t{-1});
       }
     });
     for (std::int64_t at = count_ * high * wide; at < tiles() * tile_size; ++at) pixels_[at] = -1;
