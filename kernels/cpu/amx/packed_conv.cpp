@@ -99,7 +99,7 @@ struct Between {
   const std::int64_t* pixels = nullptr;
   std::int64_t rows = 0, at_once = 0;
   Columns columns{};
-  // What is fetched into the second cache.
+  // Weights that are fetched into the second cache.
   const char* next = nullptr;
   std::int64_t lines = 0;
 
@@ -149,6 +149,7 @@ class Product {
       configure_tiles();
       alignas(64) float sums[2][block_rows * block_columns] = {};
       Between between;
+      between.at_once = std::max<std::int64_t>(4, ceil_div(block_rows, p_.rows.steps()));
       int turn = 0;
       for (std::int64_t item = begin; item < end; ++item) {
         const std::int64_t pair = item / row_shares_, share = item % row_shares_, first = blocks_ * share / row_shares_;
@@ -159,8 +160,6 @@ class Product {
         for (std::int64_t block = first; block < blocks_ * (share + 1) / row_shares_; ++block, turn ^= 1) {
           const std::int64_t tile = 2 * block, some = std::min<std::int64_t>(2, tiles_ - tile);
           const std::int64_t* pixels = pixels_ + tile * tile_size;
-          if (columns.residual)
-            for (std::int64_t i = 0; i < some * tile_size; ++i) _mm_prefetch(reinterpret_cast<const char*>(columns.residual + pixels[i] * columns.residual_step), _MM_HINT_T0);
           with_tiles(some, tiles_of(columns.count), [&](auto r, auto c) {
             constexpr int R = decltype(r)::value, C = decltype(c)::value;
             multiply<R, C>(tile, columns.weights, between);
@@ -171,7 +170,6 @@ class Product {
           between.sums = sums[turn];
           between.pixels = pixels;
           between.rows = some * tile_size;
-          between.at_once = std::max<std::int64_t>(4, ceil_div(block_rows, p_.rows.steps()));
           between.columns = columns;
         }
       }

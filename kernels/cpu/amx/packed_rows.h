@@ -89,7 +89,7 @@ inline std::int64_t hits(std::int64_t size, std::int64_t out, std::int64_t kerne
 
 inline PackedPlan packed_rows_plan(const KernelArgs& a) {
   // Of the second cache, for rows that all columns come back to, and for what is written and added. Weights that don't fit beside them are better read once.
-  constexpr std::int64_t budget = std::int64_t{1} << 19, most_weights = std::int64_t{1} << 20;
+  constexpr std::int64_t budget = std::int64_t{1} << 19, map_budget = std::int64_t{1} << 20, most_weights = std::int64_t{1} << 20;
   PackedPlan p;
   const PackedSizes& s = p.s = packed_sizes(a);
   p.x = a.in[0].ptr<Bf16>();
@@ -112,9 +112,8 @@ inline PackedPlan packed_rows_plan(const KernelArgs& a) {
     const double by_lines = inside * static_cast<double>(round_up(p.free_rows(), tile_size) * p.outer_h() * p.outer_w());
     p.way = 2 * p.unit_values() <= 2 * budget && by_lines <= static_cast<double>((s.n - 1) * p.image_places() + s.oh * p.gx.places) ? Way::lines : Way::grid;
   }
-  std::int64_t beside = 0;  // bytes of a row in outputs and residual
+  std::int64_t beside = 0;  // bytes of a row in the outputs; a residual is often the output's own memory
   for (const View& y : a.out) beside += y.size(1) * (y.dtype == DType::bf16 ? 2 : 4);
-  if (const View* residual = packed_extras(a).residual) beside += 2 * residual->size(1);
   if (2 * a.in[1].numel() > most_weights) beside = 0;
   const std::int64_t step_bytes = 2 * tile_depth;
   if (p.way == Way::grid) {
@@ -125,7 +124,7 @@ inline PackedPlan packed_rows_plan(const KernelArgs& a) {
     p.at_once = budget / (2 * p.unit_values() + p.outer_h() * p.outer_w() * tile_size * beside);
   } else {
     p.units = tiles_of(p.pixels());
-    p.at_once = budget / (tile_size * (p.tap_steps * step_bytes + beside)) / 2 * 2;
+    p.at_once = (p.way == Way::in_place ? map_budget : budget) / (tile_size * (p.tap_steps * step_bytes + beside)) / 2 * 2;
   }
   const std::int64_t least = p.way == Way::grid || p.way == Way::lines ? 1 : 2;  // row tiles go in pairs
   p.at_once = std::clamp(p.at_once, least, std::max(least, p.units));
