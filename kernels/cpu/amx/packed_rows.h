@@ -198,17 +198,36 @@ class PackedRows {
       row = std::max(row, from);
       const std::int64_t pixel = first_ * tile_size + row;
       std::int64_t n = pixel / (s_.oh * s_.ow), oy = pixel / s_.ow % s_.oh, ox = pixel % s_.ow;
-      for (; row < std::min(last, all); ++row) {
+      while (row < std::min(last, all)) {
         Bf16* to = to_ + (row - from) / tile_size * p_.tap_steps * tile_values + row % tile_size * tile_depth;
-        if (copies) patch(n, oy * s_.sh - s_.top, ox * s_.sw - s_.left, to);
-        else put(p_.x + pixels_[row] * p_.x_step, to, tile_values);
-        if (++ox < s_.ow) continue;
+        const std::int64_t y = oy * s_.sh - s_.top, x = ox * s_.sw - s_.left;
+        std::int64_t done = 1;
+        if (!copies) put(p_.x + pixels_[row] * p_.x_step, to, tile_values);
+        else if (const std::int64_t run = short_windows(y, x); run > 0) patch_run(n, y, x, done = std::min({run, s_.ow - ox, std::min(last, all) - row}), to);
+        else patch(n, y, x, to);
+        row += done;
+        if ((ox += done) < s_.ow) continue;
         ox = 0;
         if (++oy < s_.oh) continue;
         oy = 0;
         ++n;
       }
     });
+  }
+  // How many windows from the one at (y, x) on lie inside the picture, if all values under one are a step of k and those of its lines lie side by side.
+  std::int64_t short_windows(std::int64_t y, std::int64_t x) const {
+    if (p_.tap_steps > 1 || s_.dw != 1 || p_.x_step != s_.c || y < 0 || y + s_.reach_h() >= s_.h || x < 0) return 0;
+    return floor_div(s_.w - 1 - s_.reach_w() - x, s_.sw) + 1;
+  }
+  void patch_run(std::int64_t n, std::int64_t y, std::int64_t x, std::int64_t count, Bf16* to) const {
+    const std::int64_t line = s_.kw * s_.c, step = s_.sw * s_.c, down = s_.dh * s_.w * s_.c;
+    const Bf16* corner = p_.x + ((n * s_.h + y) * s_.w + x) * s_.c;
+    const __mmask32 some = first_halves(line);
+    for (std::int64_t i = 0; i < count; ++i, corner += step, to += tile_depth) {
+      const Bf16* at = corner;
+      for (std::int64_t k = 0; k < s_.depth(); k += line, at += down)  // each store clears what lies behind it
+        _mm512_mask_storeu_epi16(to + k, first_halves(tile_depth - k), _mm512_maskz_loadu_epi16(some, at));
+    }
   }
   // What lies under the window that begins at (y, x), line by line of the window.
   void patch(std::int64_t n, std::int64_t y, std::int64_t x, Bf16* to) const {
