@@ -39,9 +39,9 @@ struct Problem {
 
 std::int64_t steps(const Problem& p, const Lattice& l) { return steps_of(l.taps * p.c); }
 
-// Rows that are worked on at a time: their tiles stay in the second cache, several of them share the weights, and few are still shared out.
+// Rows that are worked on at a time: their tiles stay in the second cache with what is written, several of them share the weights, and few are still shared out.
 std::int64_t rows_at_once(const Problem& p, const Lattice& l) {
-  const std::int64_t bytes = 64 * p.parts * std::max<std::int64_t>(1, steps(p, l));
+  const std::int64_t bytes = 64 * p.parts * std::max<std::int64_t>(1, steps(p, l)) + 4 * p.o;
   const std::int64_t rows = std::min({std::int64_t{512}, (std::int64_t{1} << 19) / bytes, l.size() / 4});
   return std::max<std::int64_t>(rows / 32, 1) * 32;
 }
