@@ -146,24 +146,31 @@ void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t
 // Output tiles of gathered rows: straight into y where whole tiles lie there densely, else through a buffer.
 void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
   const std::int64_t all = steps(p, l);
-  for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
-    for (std::int64_t row = 0; row < count; row += 2 * tile_size) {
-      const std::int64_t rows = std::min(count - row, 2 * tile_size), cols = std::min(p.o - col, 2 * tile_size);
-      with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto c) {
-        constexpr int R = decltype(r)::value, C = decltype(c)::value;
-        if (bias) load_tiles<R, C>(bias + col, 0);
-        else zero_tiles<R, C>();
-        multiply_parts<R, C>(all, {left + row / tile_size * all * tile_values, all * tile_values}, left_part(p, l),
-                             {right + col / tile_size * all * tile_values, all * tile_values}, right_part(p, l), p.parts);
-        if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
-        store_tiles<R, C>(buffer, 4 * 2 * tile_size);
-        for (std::int64_t i = 0; i < rows; ++i) {
-          float* to = p.y + pixels[row + i] * p.o + col;
-          const float* from = buffer + i * 2 * tile_size;
-          for (std::int64_t j = 0; j < cols; j += 16) _mm512_mask_storeu_ps(to + j, first_lanes(cols - j), _mm512_loadu_ps(from + j));
-        }
-      });
-    }
+  const auto block = [&](std::int64_t row, std::int64_t col) {
+    const std::int64_t rows = std::min(count - row, 2 * tile_size), cols = std::min(p.o - col, 2 * tile_size);
+    with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto c) {
+      constexpr int R = decltype(r)::value, C = decltype(c)::value;
+      if (bias) load_tiles<R, C>(bias + col, 0);
+      else zero_tiles<R, C>();
+      multiply_parts<R, C>(all, {left + row / tile_size * all * tile_values, all * tile_values}, left_part(p, l),
+                           {right + col / tile_size * all * tile_values, all * tile_values}, right_part(p, l), p.parts);
+      if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
+      store_tiles<R, C>(buffer, 4 * 2 * tile_size);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        float* to = p.y + pixels[row + i] * p.o + col;
+        const float* from = buffer + i * 2 * tile_size;
+        for (std::int64_t j = 0; j < cols; j += 16) _mm512_mask_storeu_ps(to + j, first_lanes(cols - j), _mm512_loadu_ps(from + j));
+      }
+    });
+  };
+  // Rows of y are long and lie in memory, not in a cache: whole ones are written faster, where the weights allow it.
+  const bool whole_rows = 2 * p.parts * right_part(p, l) <= std::int64_t{1} << 20;
+  if (whole_rows)
+    for (std::int64_t row = 0; row < count; row += 2 * tile_size)
+      for (std::int64_t col = 0; col < p.o; col += 2 * tile_size) block(row, col);
+  else
+    for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
+      for (std::int64_t row = 0; row < count; row += 2 * tile_size) block(row, col);
 }
 
 void product(const Problem& p, const Lattice& l, void* workspace) {
