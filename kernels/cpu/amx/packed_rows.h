@@ -1,4 +1,4 @@
-// The left factor of packed_conv2d on tiles: rows are output pixels, k is (tap, channel). Four ways to have them, so that a map is copied at most once and
+// The left factor of a convolution on tiles: rows are output pixels, k is (tap, channel). Four ways to have them, so that a map is copied at most once and
 // not once a tap:
 //   in_place  1x1 with stride 1: the map itself
 //   patches   few channels: k without gaps, [row tile][step][16 rows][32]
@@ -34,8 +34,6 @@ struct GridSide {
 
 struct PackedPlan {
   PackedSizes s{};
-  const Bf16* x = nullptr;
-  std::int64_t x_step = 0;
   Way way = Way::grid;
   std::int64_t taps = 1, tap_steps = 0;  // steps of k a tap; patches: one tap that holds them all
   std::int64_t units = 0, at_once = 0;   // grid: images; lines: 16 rows at every place; else: row tiles
@@ -87,18 +85,18 @@ inline std::int64_t hits(std::int64_t size, std::int64_t out, std::int64_t kerne
   return n;
 }
 
+inline constexpr std::int64_t most_weights = std::int64_t{1} << 20;  // bytes; weights that don't fit into the second cache beside the rows are better read once
 inline PackedPlan packed_rows_plan(const KernelArgs& a) {
-  // Of the second cache, for rows that all columns come back to, and for what is written and added. Weights that don't fit beside them are better read once.
-  constexpr std::int64_t budget = std::int64_t{1} << 19, map_budget = std::int64_t{1} << 20, most_weights = std::int64_t{1} << 20;
+  // Of the second cache, for rows that all columns come back to, and for what is written and added.
+  constexpr std::int64_t budget = std::int64_t{1} << 19, map_budget = std::int64_t{1} << 20;
   PackedPlan p;
   const PackedSizes& s = p.s = packed_sizes(a);
-  p.x = a.in[0].ptr<Bf16>();
-  p.x_step = pixel_step(a.in[0]);
+  const bool half = a.in[0].dtype == DType::bf16;  // f32 maps are rounded on their way into the rows
   const bool pointwise = s.taps() == 1 && s.sh == 1 && s.sw == 1 && !s.leaves();
-  if (pointwise && s.c % tile_depth == 0) {
+  if (half && pointwise && s.c % tile_depth == 0) {
     p.way = Way::in_place;
     p.tap_steps = s.c / tile_depth;
-  } else if (!pointwise && s.c <= tile_depth / 2 && s.taps() <= 64) {
+  } else if (half && !pointwise && s.c <= tile_depth / 2 && s.taps() <= 64) {
     p.way = Way::patches;
     p.tap_steps = steps_of(s.depth());
   } else {
@@ -131,11 +129,19 @@ inline PackedPlan packed_rows_plan(const KernelArgs& a) {
   return p;
 }
 
-// Makes the rows of units [first, first + count) in `to` (values() of them) and writes for each row which output pixel it is, -1 for none.
+// 32 values of k from a map, of which `mask` are there.
+inline __m512i load_values(const Bf16* from, __mmask32 mask) { return _mm512_maskz_loadu_epi16(mask, from); }
+inline __m512i load_values(const float* from, __mmask32 mask) {
+  const auto low = static_cast<__mmask16>(mask), high = static_cast<__mmask16>(mask >> 16);
+  return to_bf16(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from + 16));
+}
+
+// Makes the rows of units [first, first + count) in `to` (values() of them) and writes for each row which output pixel it is, -1 for none. T: of the map.
+template <class T>
 class PackedRows {
  public:
-  PackedRows(const PackedPlan& plan, std::int64_t first, std::int64_t count, Bf16* to, std::int64_t* pixels)
-      : p_(plan), s_(plan.s), first_(first), count_(count), to_(to), pixels_(pixels), whole_(plan.s.c / tile_depth), rest_(first_halves(plan.s.c % tile_depth)) {}
+  PackedRows(const PackedPlan& plan, const View& x, std::int64_t first, std::int64_t count, Bf16* to, std::int64_t* pixels)
+      : p_(plan), s_(plan.s), x_(x.ptr<T>()), x_step_(pixel_step(x)), first_(first), count_(count), to_(to), pixels_(pixels), whole_(plan.s.c / tile_depth), rest_(first_halves(plan.s.c % tile_depth)) {}
 
   std::int64_t tiles() const { return p_.tiles(count_); }
 
@@ -153,7 +159,8 @@ class PackedRows {
     if (p_.way == Way::grid) return {to_ + (p_.lead() + tile * tile_size) * tile_depth, tile_values, p_.plane_places() * tile_depth};
     if (p_.way == Way::patches) return {to_ + tile * p_.tap_steps * tile_values, p_.tap_steps * tile_values};
     if (tile >= copied_from()) return {to_, p_.tap_steps * tile_values};
-    return {p_.x + (first_ + tile) * tile_size * p_.x_step, tile_size * p_.x_step, tile_depth, 2 * p_.x_step};
+    if constexpr (std::is_same_v<T, float>) return {to_, 0};  // never in place
+    else return {x_ + (first_ + tile) * tile_size * x_step_, tile_size * x_step_, tile_depth, 2 * x_step_};
   }
   // grid: how far the tap's values lie from those of at().
   std::int64_t tap_offset(std::int64_t ky, std::int64_t kx) const {
@@ -178,13 +185,13 @@ class PackedRows {
   }
 
   // A pixel's channels, to lines `step` values apart; zeros past the last one.
-  void put(const Bf16* from, Bf16* to, std::int64_t step) const {
-    for (std::int64_t k = 0; k < whole_; ++k, to += step) _mm512_store_si512(to, _mm512_loadu_si512(from + k * tile_depth));
-    if (rest_) _mm512_store_si512(to, _mm512_maskz_loadu_epi16(rest_, from + whole_ * tile_depth));
+  void put(const T* from, Bf16* to, std::int64_t step) const {
+    for (std::int64_t k = 0; k < whole_; ++k, to += step) _mm512_store_si512(to, load_values(from + k * tile_depth, ~__mmask32{0}));
+    if (rest_) _mm512_store_si512(to, load_values(from + whole_ * tile_depth, rest_));
   }
   // The same 32 channels (or some) of n pixels, as neighbouring lines.
-  static void put_lines(const Bf16* from, std::int64_t from_step, std::int64_t n, __mmask32 mask, Bf16* to) {
-    for (std::int64_t i = 0; i < n; ++i) _mm512_store_si512(to + i * tile_depth, _mm512_maskz_loadu_epi16(mask, from + i * from_step));
+  static void put_lines(const T* from, std::int64_t from_step, std::int64_t n, __mmask32 mask, Bf16* to) {
+    for (std::int64_t i = 0; i < n; ++i) _mm512_store_si512(to + i * tile_depth, load_values(from + i * from_step, mask));
   }
   void clear(Bf16* to, std::int64_t step) const {
     for (std::int64_t k = 0; k < p_.tap_steps; ++k, to += step) _mm512_store_si512(to, _mm512_setzero_si512());
@@ -202,7 +209,7 @@ class PackedRows {
         Bf16* to = to_ + (row - from) / tile_size * p_.tap_steps * tile_values + row % tile_size * tile_depth;
         const std::int64_t y = oy * s_.sh - s_.top, x = ox * s_.sw - s_.left;
         std::int64_t done = 1;
-        if (!copies) put(p_.x + pixels_[row] * p_.x_step, to, tile_values);
+        if (!copies) put(x_ + pixels_[row] * x_step_, to, tile_values);
         else if (const std::int64_t run = short_windows(y, x); run > 0) patch_run(n, y, x, done = std::min({run, s_.ow - ox, std::min(last, all) - row}), to);
         else patch(n, y, x, to);
         row += done;
@@ -216,17 +223,17 @@ class PackedRows {
   }
   // How many windows from the one at (y, x) on lie inside the picture, if all values under one are a step of k and those of its lines lie side by side.
   std::int64_t short_windows(std::int64_t y, std::int64_t x) const {
-    if (p_.tap_steps > 1 || s_.dw != 1 || p_.x_step != s_.c || y < 0 || y + s_.reach_h() >= s_.h || x < 0) return 0;
+    if (p_.tap_steps > 1 || s_.dw != 1 || x_step_ != s_.c || y < 0 || y + s_.reach_h() >= s_.h || x < 0) return 0;
     return floor_div(s_.w - 1 - s_.reach_w() - x, s_.sw) + 1;
   }
   void patch_run(std::int64_t n, std::int64_t y, std::int64_t x, std::int64_t count, Bf16* to) const {
     const std::int64_t line = s_.kw * s_.c, step = s_.sw * s_.c, down = s_.dh * s_.w * s_.c;
-    const Bf16* corner = p_.x + ((n * s_.h + y) * s_.w + x) * s_.c;
+    const T* corner = x_ + ((n * s_.h + y) * s_.w + x) * s_.c;
     const __mmask32 some = first_halves(line);
     for (std::int64_t i = 0; i < count; ++i, corner += step, to += tile_depth) {
-      const Bf16* at = corner;
+      const T* at = corner;
       for (std::int64_t k = 0; k < s_.depth(); k += line, at += down)  // each store clears what lies behind it
-        _mm512_mask_storeu_epi16(to + k, first_halves(tile_depth - k), _mm512_maskz_loadu_epi16(some, at));
+        _mm512_mask_storeu_epi16(to + k, first_halves(tile_depth - k), load_values(at, some));
     }
   }
   // What lies under the window that begins at (y, x), line by line of the window.
@@ -234,24 +241,24 @@ class PackedRows {
     const std::int64_t line = s_.kw * s_.c, room = p_.tap_steps * tile_depth;
     alignas(64) Bf16 values[32 * tile_depth];
     Bf16* out = p_.tap_steps == 1 ? to : values;  // each store clears what lies behind it
-    const Bf16* corner = p_.x + ((n * s_.h + y) * s_.w + x) * p_.x_step;
-    if (y >= 0 && y + s_.reach_h() < s_.h && x >= 0 && x + s_.reach_w() < s_.w && s_.dw == 1 && p_.x_step == s_.c) {
-      for (std::int64_t ky = 0; ky < s_.kh; ++ky) copy(corner + ky * s_.dh * s_.w * p_.x_step, line, out + ky * line, room - ky * line);
+    const T* corner = x_ + ((n * s_.h + y) * s_.w + x) * x_step_;
+    if (y >= 0 && y + s_.reach_h() < s_.h && x >= 0 && x + s_.reach_w() < s_.w && s_.dw == 1 && x_step_ == s_.c) {
+      for (std::int64_t ky = 0; ky < s_.kh; ++ky) copy(corner + ky * s_.dh * s_.w * x_step_, line, out + ky * line, room - ky * line);
     } else {
       for (std::int64_t ky = 0; ky < s_.kh; ++ky)
         for (std::int64_t kx = 0; kx < s_.kw; ++kx) {
           const std::int64_t iy = y + ky * s_.dh, ix = x + kx * s_.dw, at = ky * line + kx * s_.c;
           const bool inside = iy >= 0 && iy < s_.h && ix >= 0 && ix < s_.w;
-          copy(inside ? corner + (ky * s_.dh * s_.w + kx * s_.dw) * p_.x_step : nullptr, s_.c, out + at, room - at);
+          copy(inside ? corner + (ky * s_.dh * s_.w + kx * s_.dw) * x_step_ : nullptr, s_.c, out + at, room - at);
         }
     }
     if (out == to) return;
     for (std::int64_t k = 0; k < p_.tap_steps; ++k) _mm512_store_si512(to + k * tile_values, _mm512_load_si512(values + k * tile_depth));
   }
   // n values (null: zeros), then zeros as far as a vector reaches and `room` allows.
-  static void copy(const Bf16* from, std::int64_t n, Bf16* to, std::int64_t room) {
+  static void copy(const T* from, std::int64_t n, Bf16* to, std::int64_t room) {
     for (std::int64_t i = 0; i < n; i += tile_depth)
-      _mm512_mask_storeu_epi16(to + i, first_halves(room - i), from ? _mm512_maskz_loadu_epi16(first_halves(n - i), from + i) : _mm512_setzero_si512());
+      _mm512_mask_storeu_epi16(to + i, first_halves(room - i), from ? load_values(from + i, first_halves(n - i)) : _mm512_setzero_si512());
   }
 
   void make_grid() const {
@@ -270,9 +277,9 @@ class PackedRows {
         // The plane's residues, and how many columns of the picture it holds.
         const std::int64_t ry = residue(plane / p_.gx.planes, s_.top, s_.sh), rx = residue(plane % p_.gx.planes, s_.left, s_.sw), y = row * s_.sh + ry;
         const std::int64_t columns = y < s_.h ? std::max<std::int64_t>(0, (s_.w - rx + s_.sw - 1) / s_.sw) : 0;
-        const Bf16* from = p_.x + (((first_ + n) * s_.h + y) * s_.w + rx) * p_.x_step;
+        const T* from = x_ + (((first_ + n) * s_.h + y) * s_.w + rx) * x_step_;
         for (std::int64_t k = 0; k < p_.tap_steps; ++k)
-          put_lines(from + k * tile_depth, s_.sw * p_.x_step, columns, k < whole_ ? ~__mmask32{0} : rest_, to + k * step + begin * tile_depth);
+          put_lines(from + k * tile_depth, s_.sw * x_step_, columns, k < whole_ ? ~__mmask32{0} : rest_, to + k * step + begin * tile_depth);
         clear_places(to, begin + columns, begin + wide);
         if (plane != 0) continue;
         std::int64_t* pixels = pixels_ + (n * high + row) * wide;
@@ -295,11 +302,11 @@ class PackedRows {
       for (; row < last; ++row) {
         const std::int64_t t = row / tile_size, r = row % tile_size, f = first_ * tile_size + row, n = f / (ny * nx), fy = f / nx % ny, fx = f % nx;
         Bf16* to = to_ + t * p_.unit_values() + r * tile_depth;
-        const Bf16* from = p_.x + ((n * s_.h + fy) * s_.w + fx) * p_.x_step;
+        const T* from = x_ + ((n * s_.h + fy) * s_.w + fx) * x_step_;
         for (std::int64_t y = 0; y < p_.inner_h(); ++y)
           for (std::int64_t x = 0; x < p_.inner_w(); ++x) {
             Bf16* line = to + (y * p_.inner_w() + x) * p_.tap_steps * tile_values;
-            if (f < rows) put(from + (y * s_.w + x) * p_.x_step, line, tile_values);
+            if (f < rows) put(from + (y * s_.w + x) * x_step_, line, tile_values);
             else clear(line, tile_values);
           }
         for (std::int64_t place = 0; place < p_.outer_h() * p_.outer_w(); ++place)
@@ -311,7 +318,8 @@ class PackedRows {
 
   const PackedPlan& p_;
   const PackedSizes& s_;
-  std::int64_t first_, count_;
+  const T* x_;
+  std::int64_t x_step_, first_, count_;
   Bf16* to_;
   std::int64_t* pixels_;
   std::int64_t whole_;
