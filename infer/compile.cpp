@@ -5,6 +5,7 @@
 #include "mien/infer/passes_impl.h"
 #include "mien/infer/plan_impl.h"
 #include "mien/infer/trace_impl.h"
+#include "mien/kernels/kernel.h"
 #include "mien/ops/copy.h"
 
 namespace mien::infer {
@@ -41,13 +42,15 @@ std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Te
   if (options.dtype == DType::bf16 && !(options.fuse && options.layout)) throw ValueError("compile", "bf16 needs fuse and layout");
   auto impl = std::make_unique<Plan::Impl>();
   impl->options = options;
+  // Without tiles there is no fast product of bf16 maps.
+  if (max_cpu_level() < Level::amx) impl->options.dtype = DType::f32;
   impl->graph = trace(forward, example);
   Graph& g = impl->graph;
   const bool show = options.dump || verbose_plan();
   if (show) std::fprintf(stderr, "mien plan: traced\n%s", dump(g).c_str());
   for (const Pass& pass : all_passes()) {
     const std::string before = show ? dump(g) : "";
-    pass.run(g, options);
+    pass.run(g, impl->options);
     refresh(g);
     if (!show) continue;
     const std::string after = dump(g);

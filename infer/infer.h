@@ -35,7 +35,8 @@ struct Options {
   bool fuse = true;
   // Maps as channels_last, weights packed for it; outputs keep the memory order of eager forward. `fuse` without it folds weights only.
   bool layout = true;
-  // bf16: maps and packed weights between convolutions are stored in 16 bits, sums are f32; inputs and outputs stay f32. Needs fuse and layout.
+  // bf16: maps and packed weights between convolutions are stored in 16 bits, sums are f32; inputs and outputs stay f32. Needs fuse and layout. It is a
+  // permission: where the CPU has no tile units (level amx), a plan computes in f32, which is faster there; Plan::options() tells.
   // A plan's arithmetic is its own: set_matmul_precision() is for eager ops.
   DType dtype = DType::f32;
   // Sizes other than the batch may change too (the pyramid of a detector). Otherwise only the first dimension of every input may.

@@ -2,6 +2,7 @@
 
 #include "mien/infer/program_impl.h"
 #include "mien/ops/copy.h"
+#include "mien/ops/packed_conv.h"
 #include "mien/ops/table.h"
 
 namespace mien::infer {
@@ -9,8 +10,12 @@ namespace {
 
 const SizedValue& sized(const Sizes& s, int v) { return s.values[static_cast<std::size_t>(v)]; }
 
-// Kernels that read element i before they write element i and nothing else: their output may take the memory of an input that dies there.
-bool works_in_place(const Op& op) { return &op == &op_unary || &op == &op_binary; }
+// The first of the inputs whose memory the output of a call may take when they die there; -1 for none. Elementwise kernels read element i before they write
+// element i and nothing else; a bf16 convolution does so with its residual, the last input. (Written elsewhere, the sum would push its map out of the cache.)
+int first_in_place(const Node& n, DType dtype) {
+  if (n.op == &op_unary || n.op == &op_binary) return 0;
+  return n.op == &op_packed_conv2d && n.get<PackedConvOpParams>().residual && dtype == DType::bf16 ? static_cast<int>(n.in.size()) - 1 : -1;
+}
 
 }  // namespace
 
@@ -67,16 +72,17 @@ void Program::add_step(int n) {
 // The root of an input whose memory the output of step k may take, -1 for none: it lies just as the output, and no one reads it afterwards.
 int Program::root_that_dies(int k, const std::vector<int>& last) const {
   const Step& s = steps_[static_cast<std::size_t>(k)];
-  if (!works_in_place(*g_->node(s.node).op) || s.end - s.out != 1) return -1;
+  const int from = first_in_place(g_->node(s.node), views_[static_cast<std::size_t>(s.out)].dtype);
+  if (from < 0 || s.end - s.out != 1) return -1;
   const auto fits = [&](std::int32_t j) {
     const auto &x = views_[static_cast<std::size_t>(j)], &y = views_[static_cast<std::size_t>(s.out)];
     return places_[static_cast<std::size_t>(j)].offset == 0 && x.dtype == y.dtype && x.shape == y.shape && x.strides == y.strides;
   };
-  for (std::int32_t j = s.in; j < s.out; ++j) {
+  for (std::int32_t j = s.in + from; j < s.out; ++j) {
     const int root = places_[static_cast<std::size_t>(j)].root;
     if (root < 0 || block_of_[static_cast<std::size_t>(root)] < 0 || last[static_cast<std::size_t>(root)] != k) continue;
     bool all = true;  // also where the other operand reads the same memory
-    for (std::int32_t i = s.in; i < s.out; ++i) all = all && (places_[static_cast<std::size_t>(i)].root != root || fits(i));
+    for (std::int32_t i = s.in; i < s.out; ++i) all = all && (places_[static_cast<std::size_t>(i)].root != root || (i >= s.in + from && fits(i)));
     if (all) return root;
   }
   return -1;

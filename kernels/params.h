@@ -36,6 +36,7 @@ struct ConvParams {
 //   Several outputs are siblings that read the same x: their packed weights lie one after the other (each begins a panel), bias and slope too. A residual
 //   goes with one output. x, residual and y are channels_last or a channel slice of a wider channels_last map (strides 1 along c, ld >= C along w,
 //   W*ld, H*W*ld), which is how a concat is written in place. All f32 (or f64); or x, packed and residual bf16, bias and slope f32, y bf16 or f32.
+//   A bf16 y may be the residual's own memory.
 enum class Activation : std::uint8_t { none, relu, prelu };
 inline constexpr std::int64_t packed_columns = 16, packed_pairs = 32;
 inline constexpr int max_packed_outputs = 8;

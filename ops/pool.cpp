@@ -23,36 +23,40 @@ std::int64_t pooled(std::int64_t in, std::int64_t kernel, std::int64_t stride, s
 
 Shape pool_shape(const char* op, const Tensor& x, const PoolParams& p) {
   check_rank(op, "the input", x, 4);
-  check_floating(op, x);
   return pooled_shape(op, x.shape(), p, describe(x));
 }
 
 struct PoolGradParams : PoolParams {
   Shape shape;
+  Layout layout = Layout::contiguous;  // the input's; the gradient that comes may be a slice of a wider one
 };
-PoolGradParams with_shape(const PoolParams& p, const Shape& shape) {
+PoolGradParams with_shape(const PoolParams& p, const OutputSpec& input) {
   PoolGradParams g;
   static_cast<PoolParams&>(g) = p;
-  g.shape = shape;
+  g.shape = input.shape;
+  g.layout = input.layout;
   return g;
 }
 
 void infer_max(Inputs in, const void* params, Outputs& out) {
+  if (in[0].dtype() != DType::bf16) check_floating("max_pool2d", in[0]);
   const Shape shape = pool_shape("max_pool2d", in[0], *static_cast<const PoolParams*>(params));
   out.push_back({shape, in[0].dtype(), layout_like(in[0])});
   out.push_back({shape, DType::i64, layout_like(in[0])});
 }
 void vjp_max(const Vjp& v) {
-  if (v.grads[0].defined()) v.result[0] = apply(op_max_pool2d_backward, {v.grads[0], v.outputs[1]}, with_shape(v.get<PoolParams>(), v.input_specs[0].shape));
+  if (v.grads[0].defined()) v.result[0] = apply(op_max_pool2d_backward, {v.grads[0], v.outputs[1]}, with_shape(v.get<PoolParams>(), v.input_specs[0]));
 }
 void infer_avg(Inputs in, const void* params, Outputs& out) {
+  check_floating("avg_pool2d", in[0]);
   out.push_back({pool_shape("avg_pool2d", in[0], *static_cast<const PoolParams*>(params)), in[0].dtype(), layout_like(in[0])});
 }
 void vjp_avg(const Vjp& v) {
-  if (v.grads[0].defined()) v.result[0] = apply(op_avg_pool2d_backward, {v.grads[0]}, with_shape(v.get<PoolParams>(), v.input_specs[0].shape));
+  if (v.grads[0].defined()) v.result[0] = apply(op_avg_pool2d_backward, {v.grads[0]}, with_shape(v.get<PoolParams>(), v.input_specs[0]));
 }
 void infer_backward(Inputs in, const void* params, Outputs& out) {
-  out.push_back({static_cast<const PoolGradParams*>(params)->shape, in[0].dtype(), layout_like(in[0])});
+  const auto& p = *static_cast<const PoolGradParams*>(params);
+  out.push_back({p.shape, in[0].dtype(), p.layout});
 }
 // Average pooling is linear: the derivative of its gradient is the pooling itself.
 void vjp_avg_backward(const Vjp& v) {

@@ -10,11 +10,17 @@ namespace {
 
 struct SizeParams : ResizeParams {  // kernels read ResizeParams
   Shape shape;
+  Layout layout = Layout::contiguous;  // of a gradient: a small map may lie in both orders, so that it can't say which one its input had
 };
 SizeParams sized(const Shape& shape, bool align_corners = false) {
   SizeParams p;
   p.align_corners = align_corners;
   p.shape = shape;
+  return p;
+}
+SizeParams sized(const OutputSpec& input, bool align_corners = false) {
+  SizeParams p = sized(input.shape, align_corners);
+  p.layout = input.layout;
   return p;
 }
 
@@ -31,16 +37,19 @@ void infer_bilinear(Inputs in, const void* params, Outputs& out) {
   if (in[0].size(2) < 1 || in[0].size(3) < 1) throw ShapeError("resize_bilinear", "the input has no pixels: " + describe(in[0]));
   out.push_back({static_cast<const SizeParams*>(params)->shape, in[0].dtype(), layout_like(in[0])});
 }
-void infer_backward(Inputs in, const void* params, Outputs& out) { out.push_back({static_cast<const SizeParams*>(params)->shape, in[0].dtype(), layout_like(in[0])}); }
+void infer_backward(Inputs in, const void* params, Outputs& out) {
+  const auto& p = *static_cast<const SizeParams*>(params);
+  out.push_back({p.shape, in[0].dtype(), p.layout});
+}
 
 void vjp_area(const Vjp& v) {
-  if (v.grads[0].defined()) v.result[0] = apply(op_adaptive_avg_pool2d_backward, {v.grads[0]}, sized(v.input_specs[0].shape));
+  if (v.grads[0].defined()) v.result[0] = apply(op_adaptive_avg_pool2d_backward, {v.grads[0]}, sized(v.input_specs[0]));
 }
 void vjp_area_backward(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = apply(op_adaptive_avg_pool2d, {v.grads[0]}, sized(v.input_specs[0].shape));
 }
 void vjp_bilinear(const Vjp& v) {
-  if (v.grads[0].defined()) v.result[0] = apply(op_resize_bilinear_backward, {v.grads[0]}, sized(v.input_specs[0].shape, v.get<SizeParams>().align_corners));
+  if (v.grads[0].defined()) v.result[0] = apply(op_resize_bilinear_backward, {v.grads[0]}, sized(v.input_specs[0], v.get<SizeParams>().align_corners));
 }
 void vjp_bilinear_backward(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = apply(op_resize_bilinear, {v.grads[0]}, sized(v.input_specs[0].shape, v.get<SizeParams>().align_corners));

@@ -1,4 +1,5 @@
-// bf16: a convolution whose output is cast right away writes bf16 itself. A concat before a cast concatenates what was cast.
+// bf16: a convolution whose output is cast right away writes bf16 itself. A concat before a cast concatenates what was cast, and a max pooling pools it: the
+// largest of rounded values is the largest value rounded.
 #include <algorithm>
 
 #include "mien/infer/passes_impl.h"
@@ -50,6 +51,13 @@ void narrow(Graph& g) {
       g.nodes.insert(g.nodes.begin() + k, fresh.begin(), fresh.end());
       k += static_cast<int>(fresh.size()) - 1;
       redirect(g, n.out[0], wide, k);
+    } else if (n.op == &op_max_pool2d && n.out.size() == 1 && !casts_of(g, n.out[0]).empty()) {
+      const Node cast = g.make_node(op_copy, CopyParams{DType::bf16, Layout::channels_last}, {n.in[0]});
+      Node pool = g.make_node(op_max_pool2d, n.params, cast.out);
+      pool.out.resize(1);
+      g.node(k) = pool;
+      g.nodes.insert(g.nodes.begin() + k++, cast);
+      redirect(g, n.out[0], pool.out[0], k);
     } else if (n.op == &op_packed_conv2d && g.value(n.in[0]).dtype == DType::bf16) {
       // All outputs of siblings have one dtype.
       auto params = n.get<PackedConvOpParams>();

@@ -42,8 +42,7 @@ void pack_convs(Graph& g, DType dtype) {
     if (!can_pack(g, conv)) continue;
     const auto& p = conv.get<ConvParams>();
     const Tensor w = g.value(conv.in[1]).constant;
-    // Few channels fill no tile, and depthwise has no packed form in bf16.
-    const bool half = dtype == DType::bf16 && p.groups == 1 && w.size(1) >= 16;
+    const bool half = dtype == DType::bf16 && p.groups == 1;  // depthwise has no packed form in bf16
     PackedConvOpParams packed;
     static_cast<ConvParams&>(packed) = p;
     packed.kernel = {w.size(2), w.size(3)};

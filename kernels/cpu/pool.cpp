@@ -1,4 +1,4 @@
-// Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures, lanes along channels.
+// Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures (bf16 too), lanes along channels.
 #include <algorithm>
 #include <limits>
 
@@ -104,6 +104,25 @@ Taps taps_inside(std::int64_t start, std::int64_t kernel, std::int64_t dilation,
   return {first, end - first};
 }
 
+// The largest value of a window, of which some part lies inside the picture.
+template <class T>
+Vec largest(const T* x, const Window& w, std::int64_t n) {
+  Vec best = Load(x, n);
+  const auto take = [&](std::int64_t i, std::int64_t j) {
+    const Vec v = Load(x + i * w.row_step + j * w.col_step, n);
+    best = Select(Beats(v, best), v, best);
+  };
+  if (w.rows == 3 && w.cols == 3) {
+#pragma GCC unroll 8
+    for (int k = 1; k < 9; ++k) take(k / 3, k % 3);
+    return best;
+  }
+  for (std::int64_t i = 0; i < w.rows; ++i)
+    for (std::int64_t j = 0; j < w.cols; ++j) take(i, j);
+  return best;
+}
+
+template <class T>
 void run_last(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const auto& q = args.get<PoolParams>();
@@ -118,11 +137,16 @@ void run_last(const KernelArgs& args) {
         const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(q.dilation[0] * w),
                             static_cast<std::int32_t>(q.dilation[1])};
         const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = line * ow + ox;
-        for (std::int64_t c = 0; c < channels; c += lanes) {
+        const bool values_only = args.out.size() < 2 && rows.count > 0 && cols.count > 0;
+        for (std::int64_t c = 0; c < channels && values_only; c += lanes) {
           const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
-          const float* from = x.ptr<float>() + (n * h * w + corner) * x_step + c;
+          StoreExact(largest(x.ptr<T>() + (n * h * w + corner) * x_step + c, window, some), y.ptr<T>() + to * y_step + c, some);
+        }
+        for (std::int64_t c = 0; c < channels && !values_only; c += lanes) {
+          const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
+          const T* from = x.ptr<T>() + (n * h * w + corner) * x_step + c;
           const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });
-          Store(best.value, y.ptr<float>() + to * y_step + c, some);
+          Store(best.value, y.ptr<T>() + to * y_step + c, some);
           if (args.out.size() < 2) continue;
           std::int32_t at[lanes];
           std::memcpy(at, &best.at, sizeof at);
@@ -160,8 +184,9 @@ bool planes(const KernelArgs& args) {
 }
 constexpr const char* other_order = "neither all contiguous nor all channels_last";
 const char* decline(const KernelArgs& args) {
-  if (args.in[0].dtype != DType::f32) return "f32 only";
-  if (planes(args)) return nullptr;
+  const bool half = args.in[0].dtype == DType::bf16;
+  if (args.in[0].dtype != DType::f32 && !half) return "f32 and bf16 only";
+  if (!half && planes(args)) return nullptr;
   if (!pixel_step(args.in[0]) || !pixel_step(args.out[0]) || (args.out.size() > 1 && !args.out[1].is_channels_last())) return other_order;
   return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
 }
@@ -169,7 +194,10 @@ const char* decline_backward(const KernelArgs& args) {
   if (args.in[0].dtype != DType::f32) return "f32 only";
   return planes(args) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
 }
-void run_either(const KernelArgs& args) { planes(args) ? run(args) : run_last(args); }
+void run_either(const KernelArgs& args) {
+  if (args.in[0].dtype == DType::bf16) return run_last<bfloat16>(args);
+  planes(args) ? run(args) : run_last<float>(args);
+}
 void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
 
 }  // namespace

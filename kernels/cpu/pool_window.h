@@ -1,15 +1,15 @@
-// The largest value of one window of a channels_last picture, a vector of channels at a time.
+// The largest value of one window of a channels_last picture (f32, or bf16 where pool_window says T), a vector of channels at a time.
 #pragma once
 
 #include <limits>
 
-#include "mien/kernels/cpu/select.h"
+#include "mien/kernels/cpu/half.h"
 
 namespace mien::MIEN_LEVEL {
 
 struct Window {
   std::int64_t rows, cols;           // inside the picture; 0 where the window lies outside
-  std::int64_t row_step, col_step;   // in floats
+  std::int64_t row_step, col_step;   // in elements
   std::int32_t row_number, col_number;  // what a step adds to the winner's number
 };
 struct Winner {
@@ -39,8 +39,8 @@ inline Winner square_window(const float* x, std::int64_t row_step, std::int64_t 
 }
 
 // `f` is applied to what the window holds before it is compared. Row by row: the first of equals wins, NaN wins over numbers. n lanes.
-template <class F>
-inline Winner pool_window(const float* x, const Window& w, std::int32_t first, std::int64_t n, const F& f) {
+template <class T, class F>
+inline Winner pool_window(const T* x, const Window& w, std::int32_t first, std::int64_t n, const F& f) {
   if (w.rows <= 0 || w.cols <= 0) return {Set(-std::numeric_limits<float>::infinity()), Set(0), SetInt(-1)};
   const Vec corner = Load(x, n);
   Winner best{f(corner), corner, SetInt(first)};

@@ -5,8 +5,10 @@
 namespace mien::ref {
 namespace {
 
+// T: bfloat16, too.
 template <class T>
 void max_pool2d(const KernelArgs& args) {
+  using Number = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
   const auto& p = args.get<PoolParams>();
   const Image<T> x(args.in[0]), y(args.out[0]);
   const bool wants_index = args.out.size() > 1;  // inference leaves it out
@@ -14,20 +16,20 @@ void max_pool2d(const KernelArgs& args) {
     for (std::int64_t c = 0; c < y.c; ++c)
       for (std::int64_t oh = 0; oh < y.h; ++oh)
         for (std::int64_t ow = 0; ow < y.w; ++ow) {
-          T best = -std::numeric_limits<T>::infinity();
+          Number best = -std::numeric_limits<Number>::infinity();
           std::int64_t winner = -1;  // stays -1 when the window lies outside the picture
           for (std::int64_t kh = 0; kh < p.kernel[0]; ++kh)
             for (std::int64_t kw = 0; kw < p.kernel[1]; ++kw) {
               const std::int64_t h = oh * p.stride[0] - p.padding[0] + kh * p.dilation[0], w = ow * p.stride[1] - p.padding[1] + kw * p.dilation[1];
               if (h < 0 || h >= x.h || w < 0 || w >= x.w) continue;
-              const T v = x(n, c, h, w);
+              const Number v = convert<Number>(x(n, c, h, w));
               // The first of equals wins; the first NaN wins over everything.
               if (winner < 0 || v > best || (v != v && best == best)) {
                 best = v;
                 winner = h * x.w + w;
               }
             }
-          y(n, c, oh, ow) = best;
+          y(n, c, oh, ow) = convert<T>(best);
           if (wants_index) Image<std::int64_t>(args.out[1])(n, c, oh, ow) = winner;
         }
 }
@@ -100,6 +102,7 @@ void avg_pool2d_backward(const KernelArgs& args) {
 }
 
 void run_max_pool2d(const KernelArgs& args) {
+  if (args.out[0].dtype == DType::bf16) return max_pool2d<bfloat16>(args);
   dispatch_float(args.out[0].dtype, "max_pool2d", [&](auto t) { max_pool2d<decltype(t)>(args); });
 }
 void run_max_pool2d_backward(const KernelArgs& args) {

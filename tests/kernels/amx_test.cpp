@@ -100,7 +100,7 @@ TEST_CASE("a bf16 packed convolution on tiles is ref's", "[amx]") {
     p.activation = static_cast<Activation>(die(0, 2));
     p.outputs = static_cast<int>(pick({1, 1, 2, 3}));
     p.residual = p.outputs == 1 && die(0, 1);
-    const std::int64_t c = pick({1, 3, 17, 32, 40, 64, 96}), n = die(1, 3), h = die(5, 11), w = die(7, 19);
+    const std::int64_t c = pick({1, 3, 17, 32, 40, 64, 96}), n = pick({1, 2, 3, 5, 16, 17, 33}), h = die(5, 11), w = die(7, 19);
     const Sliced x({n, c, h, w}, DType::bf16, true);
     const std::int64_t oh = (h + p.padding[0] + p.padding[1] - p.dilation[0] * (p.kernel[0] - 1) - 1) / p.stride[0] + 1;
     const std::int64_t ow = (w + p.padding[2] + p.padding[3] - p.kernel[1]) / p.stride[1] + 1;

@@ -2,7 +2,8 @@
 // Both are products whose rows are pixels of a lattice in the output and whose k runs over (tap, channel):
 //   forward      one lattice, all output pixels
 //   grad_input   one lattice for each residue of the position modulo the stride: the taps that reach it are a convolution of stride 1 of their own
-#include "mien/kernels/cpu/amx/pack.h"
+// In bf16, larger kernels with stride 1 are the product of packed_conv2d, which reads a map once and not once a tap.
+#include "mien/kernels/cpu/amx/packed_product.h"
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/scratch.h"
 
@@ -39,9 +40,9 @@ struct Problem {
 
 std::int64_t steps(const Problem& p, const Lattice& l) { return steps_of(l.taps * p.c); }
 
-// Rows that are worked on at a time: their tiles stay in the second cache, several of them share the weights, and few are still shared out.
+// Rows that are worked on at a time: their tiles stay in the second cache with what is written, several of them share the weights, and few are still shared out.
 std::int64_t rows_at_once(const Problem& p, const Lattice& l) {
-  const std::int64_t bytes = 64 * p.parts * std::max<std::int64_t>(1, steps(p, l));
+  const std::int64_t bytes = 64 * p.parts * std::max<std::int64_t>(1, steps(p, l)) + 4 * p.o;
   const std::int64_t rows = std::min({std::int64_t{512}, (std::int64_t{1} << 19) / bytes, l.size() / 4});
   return std::max<std::int64_t>(rows / 32, 1) * 32;
 }
@@ -146,24 +147,31 @@ void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t
 // Output tiles of gathered rows: straight into y where whole tiles lie there densely, else through a buffer.
 void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
   const std::int64_t all = steps(p, l);
-  for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
-    for (std::int64_t row = 0; row < count; row += 2 * tile_size) {
-      const std::int64_t rows = std::min(count - row, 2 * tile_size), cols = std::min(p.o - col, 2 * tile_size);
-      with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto c) {
-        constexpr int R = decltype(r)::value, C = decltype(c)::value;
-        if (bias) load_tiles<R, C>(bias + col, 0);
-        else zero_tiles<R, C>();
-        multiply_parts<R, C>(all, {left + row / tile_size * all * tile_values, all * tile_values}, left_part(p, l),
-                             {right + col / tile_size * all * tile_values, all * tile_values}, right_part(p, l), p.parts);
-        if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
-        store_tiles<R, C>(buffer, 4 * 2 * tile_size);
-        for (std::int64_t i = 0; i < rows; ++i) {
-          float* to = p.y + pixels[row + i] * p.o + col;
-          const float* from = buffer + i * 2 * tile_size;
-          for (std::int64_t j = 0; j < cols; j += 16) _mm512_mask_storeu_ps(to + j, first_lanes(cols - j), _mm512_loadu_ps(from + j));
-        }
-      });
-    }
+  const auto block = [&](std::int64_t row, std::int64_t col) {
+    const std::int64_t rows = std::min(count - row, 2 * tile_size), cols = std::min(p.o - col, 2 * tile_size);
+    with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto c) {
+      constexpr int R = decltype(r)::value, C = decltype(c)::value;
+      if (bias) load_tiles<R, C>(bias + col, 0);
+      else zero_tiles<R, C>();
+      multiply_parts<R, C>(all, {left + row / tile_size * all * tile_values, all * tile_values}, left_part(p, l),
+                           {right + col / tile_size * all * tile_values, all * tile_values}, right_part(p, l), p.parts);
+      if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
+      store_tiles<R, C>(buffer, 4 * 2 * tile_size);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        float* to = p.y + pixels[row + i] * p.o + col;
+        const float* from = buffer + i * 2 * tile_size;
+        for (std::int64_t j = 0; j < cols; j += 16) _mm512_mask_storeu_ps(to + j, first_lanes(cols - j), _mm512_loadu_ps(from + j));
+      }
+    });
+  };
+  // Rows of y are long and lie in memory, not in a cache: whole ones are written faster, where the weights allow it.
+  const bool whole_rows = 2 * p.parts * right_part(p, l) <= std::int64_t{1} << 20;
+  if (whole_rows)
+    for (std::int64_t row = 0; row < count; row += 2 * tile_size)
+      for (std::int64_t col = 0; col < p.o; col += 2 * tile_size) block(row, col);
+  else
+    for (std::int64_t col = 0; col < p.o; col += 2 * tile_size)
+      for (std::int64_t row = 0; row < count; row += 2 * tile_size) block(row, col);
 }
 
 void product(const Problem& p, const Lattice& l, void* workspace) {
@@ -200,6 +208,57 @@ const char* decline(const KernelArgs& a, const View& x, const View& y) {
   return x.numel() > 0 && y.numel() > 0 ? nullptr : "empty";
 }
 
+// --- as a packed convolution -----------------------------------------------------------------------------------------
+struct Packed {
+  PackedConvParams params;
+  View in[3], out[1];  // x, weights (for their size), bias; y
+  const View* w;
+  int o_dim, c_dim;    // of the weights: columns, and what is summed over
+  bool turned;         // the taps from the last to the first
+  KernelArgs args() const { return {in, out, &params}; }
+  std::int64_t weight_values(const ProductPlan& p) const { return p.panels * p.panel_values(); }
+
+  void pack(const ProductPlan& p, Bf16* to) const {
+    const std::int64_t taps = p.rows.taps, steps = p.rows.tap_steps, kw = w->size(3), channels = w->size(c_dim);
+    parallel_for(p.panels, 1, [&](std::int64_t panel, std::int64_t) {
+      for (std::int64_t t = 0; t < taps; ++t) {
+        const std::int64_t tap = turned ? taps - 1 - t : t;
+        const float* from = w->ptr<float>() + panel * tile_size * w->stride(o_dim) + tap / kw * w->stride(2) + tap % kw * w->stride(3);
+        for (std::int64_t k = 0; k < steps; ++k)
+          pack_tile(from + k * tile_depth * w->stride(c_dim), w->stride(o_dim), w->stride(c_dim), w->size(o_dim) - panel * tile_size, channels - k * tile_depth, Side::right,
+                    {to, 0, 1}, ((panel * taps + t) * steps + k) * tile_values);
+      }
+    });
+  }
+  void run(void* workspace) const {
+    const KernelArgs a = args();
+    const ProductPlan p = product_plan(a);
+    auto* weights = static_cast<Bf16*>(workspace);
+    pack(p, weights);
+    run_product<float>(a, p, weights, weights + weight_values(p));
+  }
+  std::int64_t bytes() const {
+    const ProductPlan p = product_plan(args());
+    return 2 * weight_values(p) + p.bytes();
+  }
+};
+// x is the first input of the call. A gradient of the input is the convolution of gy with the turned kernel where the stride is 1.
+Packed packed(const KernelArgs& a, bool gradient) {
+  const View& w = a.in[1];
+  Packed p{{}, {a.in[0], w, View{}}, {a.out[0]}, &w, gradient ? 1 : 0, gradient ? 0 : 1, gradient};
+  static_cast<ConvParams&>(p.params) = a.get<ConvParams>();
+  p.params.kernel = {w.size(2), w.size(3)};
+  p.params.channels[0] = a.out[0].size(1);
+  if (gradient)
+    for (const std::size_t side : {std::size_t{0}, std::size_t{2}}) p.params.padding[side] = p.params.dilation[side / 2] * (p.params.kernel[side / 2] - 1) - p.params.padding[side];
+  else if (a.in.size() > 2) p.in[2] = a.in[2];
+  return p;
+}
+// A pointwise convolution is faster as it is: nothing is read twice, and the tiles go into y without a detour.
+bool goes_packed(const KernelArgs& a) {
+  return a.precision == Precision::bf16 && a.get<ConvParams>().stride == Pair{1, 1} && a.in[0].size(1) > tile_depth / 2 && a.in[1].size(2) * a.in[1].size(3) > 1;
+}
+
 // --- forward ---------------------------------------------------------------------------------------------------------
 Problem forward_problem(const KernelArgs& a) {
   const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
@@ -214,8 +273,14 @@ Lattice forward_lattice(const KernelArgs& a) {
     for (std::int64_t j = 0; j < w.size(3); ++j) l.tap[l.taps++] = {i * p.dilation[0], j * p.dilation[1], i * w.stride(2) + j * w.stride(3)};
   return l;
 }
-void run_forward(const KernelArgs& a) { product(forward_problem(a), forward_lattice(a), a.workspace); }
-std::int64_t forward_workspace(const KernelArgs& a) { return product_bytes(forward_problem(a), forward_lattice(a)); }
+void run_forward(const KernelArgs& a) {
+  if (goes_packed(a)) return packed(a, false).run(a.workspace);
+  product(forward_problem(a), forward_lattice(a), a.workspace);
+}
+std::int64_t forward_workspace(const KernelArgs& a) {
+  if (goes_packed(a)) return packed(a, false).bytes();
+  return product_bytes(forward_problem(a), forward_lattice(a));
+}
 const char* decline_forward(const KernelArgs& a) { return strided_bias(a) ? "the bias is strided" : decline(a, a.in[0], a.out[0]); }
 
 // --- gradient of the input -------------------------------------------------------------------------------------------
@@ -245,9 +310,11 @@ void each_residue(const KernelArgs& a, const F& f) {
       if (const Lattice l = residue_lattice(a, y, x); l.size() > 0) f(l);
 }
 void run_grad_input(const KernelArgs& a) {
+  if (goes_packed(a)) return packed(a, true).run(a.workspace);
   each_residue(a, [&](const Lattice& l) { product(grad_input_problem(a), l, a.workspace); });
 }
 std::int64_t grad_input_workspace(const KernelArgs& a) {
+  if (goes_packed(a)) return packed(a, true).bytes();
   std::int64_t bytes = 0;
   each_residue(a, [&](const Lattice& l) { bytes = std::max(bytes, product_bytes(grad_input_problem(a), l)); });
   return bytes;
