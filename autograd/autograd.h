@@ -115,6 +115,7 @@ class SavedTensor {
 // The few ops that the engine itself needs. ops/engine_ops.cpp defines them: forgetting is a link error.
 struct EngineOps {
   Tensor (*add)(const Tensor&, const Tensor&);
+  void (*add_into)(const Tensor& sum, const Tensor&);  // sum += ..., of like tensors, outside of any graph
   Tensor (*ones_like)(const Tensor&);
   Tensor (*clone)(const Tensor&);
   bool (*all_finite)(const Tensor&);

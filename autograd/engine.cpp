@@ -31,6 +31,13 @@ thread_local bool mode_on = true;
 thread_local bool anomaly_on = false;
 std::atomic<std::uint64_t> next_sequence{1};
 
+// Nobody else holds this memory and it is dense. What is shared (both operands of a sum get the same gradient, a reshape's is a view, the
+// caller's own tensor) must not become grad() or be added to: writing into one gradient would change another.
+bool only_ours(const Tensor& g, std::int64_t handles) {
+  return g.impl().references.load(std::memory_order_relaxed) == handles && g.storage().use_count() == 1 && (g.is_contiguous() || g.is_channels_last()) &&
+         g.storage()->bytes() == g.numel() * item_size(g.dtype());
+}
+
 // The end of every path: adds to the leaf's gradient.
 struct AccumulateGrad final : Node {
   explicit AccumulateGrad(Tensor t) : leaf(std::move(t)) { sequence = 0; }
@@ -50,12 +57,6 @@ struct AccumulateGrad final : Node {
     return {};
   }
   void release() noexcept override {}
-  // Nobody else holds this memory and it is dense. What is shared (both operands of a sum get the same gradient, a reshape's is a view, the
-  // caller's own tensor) must not become grad(): writing into one leaf's gradient would change another's.
-  static bool only_ours(const Tensor& g, std::int64_t handles) {
-    return g.impl().references.load(std::memory_order_relaxed) == handles && g.storage().use_count() == 1 && (g.is_contiguous() || g.is_channels_last()) &&
-           g.storage()->bytes() == g.numel() * item_size(g.dtype());
-  }
   Tensor leaf;
 };
 
@@ -70,7 +71,9 @@ void add_to(Run& run, const Edge& edge, Tensor g) {
   auto& slots = run.buffers[edge.node.get()];
   if (slots.empty()) slots.resize(static_cast<std::size_t>(edge.node->outputs));
   Tensor& slot = slots[static_cast<std::size_t>(edge.index)];
-  slot = slot.defined() ? engine_ops.add(slot, g) : std::move(g);
+  if (!slot.defined()) slot = std::move(g);
+  else if (!run.options.create_graph && only_ours(slot, 1) && slot.dtype() == g.dtype() && slot.shape() == g.shape()) engine_ops.add_into(slot, g);
+  else slot = engine_ops.add(slot, g);
 }
 
 // How many edges lead to each node from the roots: a node runs when all of them have delivered.
