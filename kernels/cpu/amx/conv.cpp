@@ -249,10 +249,9 @@ Packed packed(const KernelArgs& a, bool gradient) {
   static_cast<ConvParams&>(p.params) = a.get<ConvParams>();
   p.params.kernel = {w.size(2), w.size(3)};
   p.params.channels[0] = a.out[0].size(1);
-  if (gradient)
-    for (const std::size_t side : {std::size_t{0}, std::size_t{2}})
-      p.params.padding[side] = p.params.dilation[side / 2] * (p.params.kernel[side / 2] - 1) - p.params.padding[side];
-  else if (a.in.size() > 2) p.in[2] = a.in[2];
+  if (!gradient && a.in.size() > 2) p.in[2] = a.in[2];
+  for (const std::size_t side : {std::size_t{0}, std::size_t{2}})
+    if (gradient) p.params.padding[side] = p.params.dilation[side / 2] * (p.params.kernel[side / 2] - 1) - p.params.padding[side];
   return p;
 }
 // A pointwise convolution is faster as it is: nothing is read twice, and the tiles go into y without a detour.
