@@ -39,8 +39,8 @@ void run(const KernelArgs& args) {
 const char* decline(const KernelArgs& args) {
   const DType x = args.in[0].dtype, y = args.out[0].dtype;
   const bool floats = x == DType::f32 || x == DType::bf16;
-  return (y == DType::f32 && (floats || x == DType::u8 || x == DType::i64)) || (y == DType::bf16 && floats) ? nullptr
-                                                                                                            : "from u8, i64, f32 or bf16 to f32, or f32 and bf16 to bf16 only";
+  if ((y == DType::f32 && (floats || x == DType::u8 || x == DType::i64)) || (y == DType::bf16 && floats)) return nullptr;
+  return "from u8, i64, f32 or bf16 to f32, or f32 and bf16 to bf16 only";
 }
 
 }  // namespace

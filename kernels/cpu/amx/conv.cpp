@@ -225,8 +225,8 @@ struct Packed {
         const std::int64_t tap = turned ? taps - 1 - t : t;
         const float* from = w->ptr<float>() + panel * tile_size * w->stride(o_dim) + tap / kw * w->stride(2) + tap % kw * w->stride(3);
         for (std::int64_t k = 0; k < steps; ++k)
-          pack_tile(from + k * tile_depth * w->stride(c_dim), w->stride(o_dim), w->stride(c_dim), w->size(o_dim) - panel * tile_size, channels - k * tile_depth, Side::right,
-                    {to, 0, 1}, ((panel * taps + t) * steps + k) * tile_values);
+          pack_tile(from + k * tile_depth * w->stride(c_dim), w->stride(o_dim), w->stride(c_dim), w->size(o_dim) - panel * tile_size,
+                    channels - k * tile_depth, Side::right, {to, 0, 1}, ((panel * taps + t) * steps + k) * tile_values);
       }
     });
   }
@@ -249,9 +249,9 @@ Packed packed(const KernelArgs& a, bool gradient) {
   static_cast<ConvParams&>(p.params) = a.get<ConvParams>();
   p.params.kernel = {w.size(2), w.size(3)};
   p.params.channels[0] = a.out[0].size(1);
-  if (gradient)
-    for (const std::size_t side : {std::size_t{0}, std::size_t{2}}) p.params.padding[side] = p.params.dilation[side / 2] * (p.params.kernel[side / 2] - 1) - p.params.padding[side];
-  else if (a.in.size() > 2) p.in[2] = a.in[2];
+  if (!gradient && a.in.size() > 2) p.in[2] = a.in[2];
+  for (const std::size_t side : {std::size_t{0}, std::size_t{2}})
+    if (gradient) p.params.padding[side] = p.params.dilation[side / 2] * (p.params.kernel[side / 2] - 1) - p.params.padding[side];
   return p;
 }
 // A pointwise convolution is faster as it is: nothing is read twice, and the tiles go into y without a detour.

@@ -107,7 +107,8 @@ struct Between {
 
 // C += A * B over `steps` steps of k; the row tiles may lie anywhere.
 template <int ROWS, int COLS>
-inline void add_product(std::int64_t steps, const Bf16* a0, const Bf16* a1, std::int64_t a0_step, std::int64_t a1_step, std::int64_t line, const Bf16* b, std::int64_t b_tile, Between& between) {
+inline void add_product(std::int64_t steps, const Bf16* a0, const Bf16* a1, std::int64_t a0_step, std::int64_t a1_step, std::int64_t line, const Bf16* b,
+                        std::int64_t b_tile, Between& between) {
   for (std::int64_t s = 0; s < steps; ++s, a0 += a0_step, a1 += a1_step, b += tile_values) {
     MIEN_TILE_LOAD(6, b, std::int64_t{64});
     MIEN_TILE_LOAD(4, a0, line);
@@ -129,7 +130,8 @@ inline void add_product(std::int64_t steps, const Bf16* a0, const Bf16* a1, std:
 template <class T>
 class Product {
  public:
-  Product(const KernelArgs& a, const ProductPlan& p, const PackedRows<T>& rows, const Bf16* weights, const float* bias, const float* slope, const Bf16* zeros, const std::int64_t* pixels)
+  Product(const KernelArgs& a, const ProductPlan& p, const PackedRows<T>& rows, const Bf16* weights, const float* bias, const float* slope, const Bf16* zeros,
+          const std::int64_t* pixels)
       : a_(a), p_(p), rows_(rows), weights_(weights), bias_(bias), slope_(slope), zeros_(zeros), pixels_(pixels), tiles_(rows.tiles()), blocks_((tiles_ + 1) / 2),
         rows_first_(a.out[0].dtype == DType::f32 && 2 * p.panels * p.panel_values() <= most_weights),
         row_shares_(rows_first_ ? blocks_ : std::clamp<std::int64_t>(8 / p.pairs, 1, blocks_)) {}

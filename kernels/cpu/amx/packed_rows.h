@@ -106,7 +106,8 @@ inline PackedPlan packed_rows_plan(const KernelArgs& a) {
     p.gx = GridSide(s.w, s.ow, s.kw, s.sw, s.dw, s.left);
     p.free_y = s.kh == 1 && s.sh == 1 && s.top == 0 && s.oh == s.h;
     p.free_x = s.kw == 1 && s.sw == 1 && s.left == 0 && s.ow == s.w;
-    const double inside = static_cast<double>(hits(s.h, s.oh, s.kh, s.sh, s.dh, s.top) * hits(s.w, s.ow, s.kw, s.sw, s.dw, s.left)) / static_cast<double>(s.oh * s.ow * s.taps());
+    const double hit = static_cast<double>(hits(s.h, s.oh, s.kh, s.sh, s.dh, s.top) * hits(s.w, s.ow, s.kw, s.sw, s.dw, s.left));
+    const double inside = hit / static_cast<double>(s.oh * s.ow * s.taps());
     const double by_lines = inside * static_cast<double>(round_up(p.free_rows(), tile_size) * p.outer_h() * p.outer_w());
     p.way = 2 * p.unit_values() <= 2 * budget && by_lines <= static_cast<double>((s.n - 1) * p.image_places() + s.oh * p.gx.places) ? Way::lines : Way::grid;
   }
@@ -141,7 +142,8 @@ template <class T>
 class PackedRows {
  public:
   PackedRows(const PackedPlan& plan, const View& x, std::int64_t first, std::int64_t count, Bf16* to, std::int64_t* pixels)
-      : p_(plan), s_(plan.s), x_(x.ptr<T>()), x_step_(pixel_step(x)), first_(first), count_(count), to_(to), pixels_(pixels), whole_(plan.s.c / tile_depth), rest_(first_halves(plan.s.c % tile_depth)) {}
+      : p_(plan), s_(plan.s), x_(x.ptr<T>()), x_step_(pixel_step(x)), first_(first), count_(count), to_(to), pixels_(pixels), whole_(plan.s.c / tile_depth),
+        rest_(first_halves(plan.s.c % tile_depth)) {}
 
   std::int64_t tiles() const { return p_.tiles(count_); }
 
