@@ -53,7 +53,9 @@ void fill_normal(const NormTable& norm, std::int64_t count, std::int64_t channel
   fill_panels(count, channels, out, [&](std::int64_t c) { return [x, n = Normal<A>(norm, c)](std::int64_t at) { return n(x + at); }; });
 }
 void pack(const float* w, std::int64_t k_step, std::int64_t col_step, std::int64_t depth, std::int64_t cols, float* out) {
-  parallel_for(cols / gemm_cols, 1, [&](std::int64_t panel, std::int64_t) { pack_columns(w, k_step, col_step, panel * gemm_cols, cols, depth, out + panel * gemm_cols * depth); });
+  parallel_for(cols / gemm_cols, 1, [&](std::int64_t panel, std::int64_t) {
+    pack_columns(w, k_step, col_step, panel * gemm_cols, cols, depth, out + panel * gemm_cols * depth);
+  });
 }
 
 const char* decline_pointwise(const ConvParams& p, const View& w) {
@@ -134,8 +136,8 @@ void backward(const KernelArgs& a) {
         for (std::int64_t o = 0; o < s.out; o += gemm_cols)
           for (std::int64_t t = 0; t < parts; ++t) {
             const std::int64_t first = gemm_cols * t / parts, rows = gemm_cols * (t + 1) / parts - first;
-            channel_kernels[static_cast<std::size_t>(rows - 1)]({1, count, 0, g + o * band + first, v + c * band, gw + c * s.out + (o + first) * gemm_cols, gemm_cols, b > begin},
-                                                                ahead.take(count, g));
+            float* sum = gw + c * s.out + (o + first) * gemm_cols;
+            channel_kernels[static_cast<std::size_t>(rows - 1)]({1, count, 0, g + o * band + first, v + c * band, sum, gemm_cols, b > begin}, ahead.take(count, g));
           }
       // The gradient of the normalised map, then back through the norm while a panel is in the first cache.
       for (std::int64_t c = 0; c < s.in; c += gemm_cols) {

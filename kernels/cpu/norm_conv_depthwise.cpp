@@ -150,7 +150,8 @@ template <Activation A>
 void forward(const KernelArgs& a) {
   const Sizes s = forward_sizes(a);
   const ShareSums sums{static_cast<double*>(a.workspace), 2, s.c};
-  float *weights = reinterpret_cast<float*>(sums.data + max_shares * 2 * s.c), *table = weights + taps * s.c, *zeros = table + NormTable::floats(s.c), *kept = zeros + s.row();
+  float *weights = reinterpret_cast<float*>(sums.data + max_shares * 2 * s.c), *table = weights + taps * s.c,
+        *zeros = table + NormTable::floats(s.c), *kept = zeros + s.row();
   const NormTable norm(table, s.c);
   fill(norm, a, forward_norm, s.c, A == Activation::prelu);
   lay_out(a.in[1].ptr<float>(), s.c, weights);
@@ -205,7 +206,8 @@ void backward(const KernelArgs& a) {
     sums.clear(share);
     std::fill_n(gw, taps * s.c, 0.f);
     for (std::int64_t n = begin; n < end; ++n) {
-      const float *x = a.in[back_x].ptr<float>() + n * s.h * s.w * s.c, *gy = a.in[0].ptr<float>() + n * s.oh * s.ow * s.c, *y = a.in[back_y].ptr<float>() + n * s.oh * s.ow * s.c;
+      const float *x = a.in[back_x].ptr<float>() + n * s.h * s.w * s.c, *gy = a.in[0].ptr<float>() + n * s.oh * s.ow * s.c,
+                  *y = a.in[back_y].ptr<float>() + n * s.oh * s.ow * s.c;
       float* gx = a.out[0].ptr<float>() + n * s.h * s.w * s.c;
       for (std::int64_t oy = 0, next = 0, ready = 0; oy < s.oh; ++oy) {
         for (; next <= std::min(oy * s.stride + 1, s.h - 1); ++next) keep_row<A>(norm, s, x + next * s.w * s.c, v.fresh(next));
@@ -220,8 +222,7 @@ void backward(const KernelArgs& a) {
           for (std::int64_t i = 0; i < kernel; ++i)
             if (const std::int64_t from = ready + 1 - i; from >= 0 && from % s.stride == 0 && from / s.stride < s.oh)
               reaching[count++] = {g.get(from / s.stride, s.oh), weights + i * kernel * s.c};
-          constexpr void (*of_count[])(Sizes, const NormTable&, const Reaching*, const float*, float*, double*) = {row_input<A, 0>, row_input<A, 1>, row_input<A, 2>,
-                                                                                                                          row_input<A, 3>};
+          constexpr decltype(&row_input<A, 0>) of_count[] = {row_input<A, 0>, row_input<A, 1>, row_input<A, 2>, row_input<A, 3>};
           of_count[count](s, norm, reaching, x + ready * s.w * s.c, gx + ready * s.w * s.c, sums.of(share, 0));
         }
       }
