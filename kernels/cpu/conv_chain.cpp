@@ -1,6 +1,6 @@
 // A chain of small layers over a batch, as many pictures at a time as a vector has lanes: maps are [row][column][channel][lane], so that every load is aligned,
 // a row of a kernel's window is one run of memory, and no map is too small and no number of channels too odd to fill the vectors. The maps of such a group stay
-// in the L2 cache; where a layer is pooled, only as many rows of it exist at a time as the pool needs.
+// in the L2 cache; where a layer is pooled, only as many rows of it exist at a time as the pool needs. 3x3 layers of enough channels go by Winograd (winograd.h).
 #include <algorithm>
 #include <utility>
 

@@ -365,7 +365,9 @@ void run(const KernelArgs& args) {
   auto* at = static_cast<std::byte*>(args.workspace);
   std::byte *vectors = at + layout.weights, *scratch = vectors + layout.vectors;
   pack_chain(args, chain, reinterpret_cast<Bf16*>(at), reinterpret_cast<float*>(vectors));
-  const std::int64_t n = args.in[0].size(0), step = groups_at_once * pictures, blocks = (n + step - 1) / step;
+  // Every thread has work; results do not depend on how many groups go together.
+  const std::int64_t n = args.in[0].size(0), groups_of_all = ceil_div(n, pictures);
+  const std::int64_t step = std::clamp(groups_of_all / num_threads(), std::int64_t{1}, groups_at_once) * pictures, blocks = ceil_div(n, step);
   const std::int64_t shares = num_threads() == 1 ? 1 : shares_of(blocks);
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
     configure_tiles();
