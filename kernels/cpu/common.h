@@ -82,4 +82,18 @@ inline std::int64_t pixel_step(const View& v) {
   return step < v.size(1) ? 0 : step;
 }
 
+// The first way that takes the problem; the last one when none does.
+template <const KernelEntry&... WAYS>
+struct FirstOf {
+  static const KernelEntry& choose(const KernelArgs& a) {
+    const KernelEntry* chosen = nullptr;
+    ((chosen = &WAYS, !WAYS.decline(a)) || ...);
+    return *chosen;
+  }
+  static void run(const KernelArgs& a) { choose(a).run(a); }
+  static const char* decline(const KernelArgs& a) { return choose(a).decline(a); }
+  static std::int64_t workspace(const KernelArgs& a) { return choose(a).workspace(a); }
+  static constexpr KernelEntry entry{run, decline, workspace};
+};
+
 }  // namespace mien::MIEN_LEVEL

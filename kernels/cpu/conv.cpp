@@ -321,20 +321,6 @@ constexpr KernelEntry planes_forward{run_forward, decline_forward, forward_works
 constexpr KernelEntry planes_grad_input{run_grad_input, decline_grad_input, grad_input_workspace};
 constexpr KernelEntry planes_grad_weight{run_grad_weight, decline_grad_weight, grad_weight_workspace};
 
-// The first way that takes the problem; the last one when none does.
-template <const KernelEntry&... WAYS>
-struct FirstOf {
-  static const KernelEntry& choose(const KernelArgs& a) {
-    const KernelEntry* chosen = nullptr;
-    ((chosen = &WAYS, !WAYS.decline(a)) || ...);
-    return *chosen;
-  }
-  static void run(const KernelArgs& a) { choose(a).run(a); }
-  static const char* decline(const KernelArgs& a) { return choose(a).decline(a); }
-  static std::int64_t workspace(const KernelArgs& a) { return choose(a).workspace(a); }
-  static constexpr KernelEntry entry{run, decline, workspace};
-};
-
 }  // namespace
 
 extern const KernelEntry conv2d_entry = FirstOf<depthwise_forward, few_forward, rows_forward, planes_forward>::entry;

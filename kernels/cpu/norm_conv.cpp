@@ -185,22 +185,11 @@ const char* decline_backward(const KernelArgs& a) {
   return decline_pointwise(a.get<NormConvParams>(), a.in[back_x + 1]);
 }
 
-// Either way of the two, whichever does not decline.
-template <const KernelEntry& FIRST, const KernelEntry& SECOND>
-struct Either {
-  static const KernelEntry& choose(const KernelArgs& a) { return FIRST.decline(a) ? SECOND : FIRST; }
-  static void run(const KernelArgs& a) { choose(a).run(a); }
-  static const char* decline(const KernelArgs& a) { return choose(a).decline(a); }
-  static std::int64_t workspace(const KernelArgs& a) { return choose(a).workspace(a); }
-};
-using Forward = Either<norm_conv_pointwise, norm_conv_depthwise>;
-using Backward = Either<norm_conv_backward_pointwise, norm_conv_backward_depthwise>;
-
 }  // namespace
 
 extern const KernelEntry norm_conv_pointwise{run_forward, decline_forward, workspace};
 extern const KernelEntry norm_conv_backward_pointwise{run_backward, decline_backward, backward_workspace};
-extern const KernelEntry norm_conv_entry{Forward::run, Forward::decline, Forward::workspace};
-extern const KernelEntry norm_conv_backward_entry{Backward::run, Backward::decline, Backward::workspace};
+extern const KernelEntry norm_conv_entry = FirstOf<norm_conv_pointwise, norm_conv_depthwise>::entry;
+extern const KernelEntry norm_conv_backward_entry = FirstOf<norm_conv_backward_pointwise, norm_conv_backward_depthwise>::entry;
 
 }  // namespace mien::MIEN_LEVEL
