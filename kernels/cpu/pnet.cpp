@@ -12,6 +12,7 @@
 
 #include "mien/kernels/cpu/area.h"
 #include "mien/kernels/cpu/lane_winograd.h"
+#include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 constexpr int c1 = 10, c2 = 16, c3 = 32;                        // channels of the three layers
 constexpr int first_outputs = lane_outputs == 8 ? 10 : 5;                  // of the first layer at once, at two columns each
 constexpr int ring = 4;                                         // rows that a 3x3 convolution needs for two rows
-constexpr std::int64_t band_rows = 36;                          // for several threads; even
+constexpr std::int64_t least_band_rows = 36;                    // for several threads; even
 
 // The parts of the workspace that are made once: weights in the order in which the tiles read them, [outputs / step][kh][kw][channels][step] or as Winograd's.
 struct Weights {
@@ -64,8 +65,10 @@ std::int64_t scale_count(const KernelArgs& args) { return args.in[1].size(0); }
 Scale scale_of(const KernelArgs& args, std::int64_t s, std::int64_t first_cell) {
   const View& sizes = args.in[1];
   const auto side = [&](std::int64_t i) { return sizes.ptr<std::int64_t>()[s * sizes.stride(0) + i * sizes.stride(1)]; };
-  Scale a{side(0), side(1), (side(0) - 1) / 2, (side(1) - 1) / 2, (side(0) - 1) / 2 - 4, (side(1) - 1) / 2 - 4, first_cell, band_rows, 0};
-  if (num_threads() == 1) a.band = a.cells_h;  // every band repeats 4 rows of the pooled layer; results do not depend on it
+  Scale a{side(0), side(1), (side(0) - 1) / 2, (side(1) - 1) / 2, (side(0) - 1) / 2 - 4, (side(1) - 1) / 2 - 4, first_cell, 0, 0};
+  // Every band repeats 4 rows of the pooled layer: no more bands than keep the threads busy. Results do not depend on it.
+  const std::int64_t threads = num_threads();
+  a.band = threads == 1 ? a.cells_h : std::max(least_band_rows, round_up(ceil_div(a.cells_h, 2 * threads), 2));
   a.bands = a.cells_h ? ceil_div(a.cells_h, a.band) : 0;
   return a;
 }
@@ -340,8 +343,10 @@ void run(const KernelArgs& args) {
 
   // Bands are of about the same cost within a scale and cheaper from scale to scale, so the shares take them in turn. Each writes to the place of its own cells.
   const std::int64_t shares = num_threads() == 1 ? 1 : shares_of(layout.units);
+  ScratchSlots slots;
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
-    std::byte *own = scratch + share * layout.scratch, *own_columns = columns + share * layout.columns;
+    const auto slot = slots.take();
+    std::byte *own = scratch + slot.number() * layout.scratch, *own_columns = columns + slot.number() * layout.columns;
     std::fill_n(own, layout.scratch, std::byte{0});
     for (std::int64_t s = 0, first = 0; s < n; first += scales[s++].bands)
       for (std::int64_t b = (share - first % shares + shares) % shares; b < scales[s].bands; b += shares) {
