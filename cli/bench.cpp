@@ -95,7 +95,7 @@ int report(const Settings& s, const char* command, const bench::Work& work) {
   const bench::Machine machine = bench::machine();
   const auto or_null = [](bool there, double v) { return there ? Json(rounded(v)) : Json(nullptr); };
   const auto MiB = [](std::int64_t bytes) { return rounded(static_cast<double>(bytes) / (1 << 20)); };
-  Json j{{"schema", "mien.bench/1"}, {"command", command}, {"net", work.net}, {"mode", name(s.model.mode)}, {"dtype", s.dtype}, {"inputs", sizes(work.inputs)},
+  Json j{{"schema", "mien.bench/1"}, {"command", command}, {"net", work.net}, {"mode", name(s.model.mode)}, {"dtype", name(work.dtype)}, {"inputs", sizes(work.inputs)},
          {"items", work.items}, {"parameters", work.parameters}, {"threads", threads}, {"level", name(max_cpu_level())}, {"runs", f.runs},
          {"wall_ms", spread_json(f.wall_ms)}, {"cpu_ms", spread_json(f.cpu_ms)}, {"rated_by", one ? "cpu_ms" : "wall_ms"},
          {"items_per_s", rounded(1e3 * static_cast<double>(work.items) / ms)}, {"gflop_per_item", or_null(flop > 0, flop / static_cast<double>(work.items) / 1e9)},

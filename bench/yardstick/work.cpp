@@ -5,6 +5,7 @@
 #include "mien/autograd/autograd.h"
 #include "mien/infer/infer.h"
 #include "mien/io/torch_file.h"
+#include "mien/kernels/kernel.h"
 #include "mien/kernels/precision.h"
 #include "mien/models/facenet/embedding_net.h"
 #include "mien/models/facenet/inception_resnet_v1.h"
@@ -266,6 +267,7 @@ Work model_work(const ModelOptions& o) {
     w = training(s, o);
   }
   w.net = s->net.name;
+  if (max_cpu_level() >= Level::amx) w.dtype = o.dtype;
   w.items = scales || o.mode == Mode::update ? 1 : o.batch;
   w.parameters = s->net.module->parameter_count();
   if (o.mode != Mode::update)

@@ -29,6 +29,7 @@ struct Work {
   std::vector<Shape> inputs;        // of a run
   std::int64_t items = 1;           // pictures (crops) a run
   std::int64_t parameters = 0;
+  DType dtype = DType::f32;         // computed in: bf16 only where it was asked for and the CPU has tiles
   std::function<void()> run;
   std::function<void()> eager;      // the same arithmetic op by op: what is counted
   std::function<double()> loss;     // of the first step that ran; train only

@@ -1,15 +1,15 @@
 // A chain of small layers over a batch, as many pictures at a time as a vector has lanes: maps are [row][column][channel][lane], so that every load is aligned,
 // a row of a kernel's window is one run of memory, and no map is too small and no number of channels too odd to fill the vectors. The maps of such a group stay
-// in the L2 cache; where a layer is pooled, only as many rows of it exist at a time as the pool needs. 3x3 layers of enough channels go by Winograd (winograd.h).
+// in the L2 cache; where a layer is pooled, only as many rows of it exist at a time as the pool needs. 3x3 layers of enough channels go by Winograd (lane_winograd.h).
 #include <algorithm>
 #include <utility>
 
+#include "mien/kernels/cpu/chain.h"
 #include "mien/kernels/cpu/lane_winograd.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
 
-constexpr std::int64_t largest_kernel = 8;
 
 struct MapSize {
   std::int64_t c, h, w;
@@ -49,7 +49,7 @@ std::int64_t padded(std::int64_t channels) { return round_up(channels, packed_co
 template <int R>
 void positions(const Layer& l, const float* const (&x)[R], float* const (&y)[R]) {
   const std::int64_t run = l.kernel * l.x.c, row = l.x.w * l.x.c * lanes;
-  const float* at[largest_kernel][R];
+  const float* at[largest_chain_kernel][R];
   for (std::int64_t i = 0; i < l.kernel; ++i)
     for (int r = 0; r < R; ++r) at[i][r] = x[r] + i * row;
   const LaneTaps taps{l.kernel, run, lanes, packed_columns};
@@ -236,16 +236,6 @@ void run(const KernelArgs& args) {
   });
 }
 
-const char* decline(const KernelArgs& args) {
-  if (!all_f32(args)) return "f32 only";
-  if (args.in[0].numel() == 0) return "no pictures";
-  if (!args.in[0].is_contiguous() || !args.out[0].is_contiguous()) return "not contiguous";
-  for (const auto& v : args.in)
-    if (v.rank() == 3 && !v.is_contiguous()) return "packed weights are not contiguous";
-  for (int l = 0; l < args.get<ConvChainParams>().layers; ++l)
-    if (const ChainLayer& q = args.get<ConvChainParams>().layer[static_cast<std::size_t>(l)]; q.pool > 3 || q.kernel > largest_kernel) return "a larger pool or kernel";
-  return nullptr;
-}
 std::int64_t workspace(const KernelArgs& args) {
   Layer layers[max_chain_layers];
   describe_layers(args, layers);
@@ -255,6 +245,6 @@ std::int64_t workspace(const KernelArgs& args) {
 
 }  // namespace
 
-extern const KernelEntry conv_chain_entry{run, decline, workspace};
+extern const KernelEntry conv_chain_entry{run, decline_chain, workspace};
 
 }  // namespace mien::MIEN_LEVEL

@@ -37,29 +37,15 @@ std::int64_t workspace(const KernelArgs& a) { return 4 * plan_of(a).floats(); }
 // A gY A^T of one patch and one vector of channels, zeros past the map. `part`: only the first `width` lanes.
 template <bool PART>
 void transform_gradient(const float* gy, std::int64_t row_step, std::int64_t pixel, std::int64_t rows, std::int64_t cols, std::int64_t width, float* to, std::int64_t step) {
-  Vec turned[4][6];  // [column][row]
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    Vec g[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const float* from = gy + i * row_step + j * pixel;
-      g[i] = i >= rows || j >= cols ? Set(0) : PART ? LoadFirst(from, width) : Load(from);
-    }
-    turn_gradient(g, turned[j]);
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) {
-    Vec g[4], row[6];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) g[j] = turned[j][i];
-    turn_gradient(g, row);
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) {
-      if (PART) StoreFirst(row[j], to + (i * 6 + j) * step, width);
-      else Store(row[j], to + (i * 6 + j) * step);
-    }
-  }
+  both_axes<4, 6>(turn_gradient,
+                  [&](int i, int j) {
+                    const float* from = gy + i * row_step + j * pixel;
+                    return i >= rows || j >= cols ? Set(0) : PART ? LoadFirst(from, width) : Load(from);
+                  },
+                  [&](int i, int j, Vec v) {
+                    if (PART) StoreFirst(v, to + (i * 6 + j) * step, width);
+                    else Store(v, to + (i * 6 + j) * step);
+                  });
 }
 
 // Sums [36][O][C] to gW.
@@ -68,22 +54,13 @@ void finish(const Plan& p, const float* sums, const View& gw) {
   parallel_for(p.s.o, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t o = begin; o < end; ++o)
       for (std::int64_t c = 0; c < p.s.c; c += lanes) {
-        Vec turned[6][3];  // [column][row]
-        for (int j = 0; j < 6; ++j) {
-          Vec u[6];
-          for (int i = 0; i < 6; ++i) u[i] = Load(sums + (i * 6 + j) * step + o * p.s.c + c);
-          turn_weight_gradient(u, turned[j]);
-        }
         float* to = gw.ptr<float>() + o * gw.stride(0) + c * gw.stride(1);
-        for (int i = 0; i < 3; ++i) {
-          Vec taps[3];
-          turn_weight_gradient({turned[0][i], turned[1][i], turned[2][i], turned[3][i], turned[4][i], turned[5][i]}, taps);
-          for (int j = 0; j < 3; ++j) {
-            alignas(64) float values[lanes];
-            Store(taps[j], values);
-            for (int t = 0; t < lanes; ++t) to[i * gw.stride(2) + j * gw.stride(3) + t * gw.stride(1)] = values[t];
-          }
-        }
+        both_axes<6, 3>(turn_weight_gradient, [&](int i, int j) { return Load(sums + (i * 6 + j) * step + o * p.s.c + c); },
+                        [&](int i, int j, Vec v) {
+                          alignas(64) float values[lanes];
+                          Store(v, values);
+                          for (int t = 0; t < lanes; ++t) to[i * gw.stride(2) + j * gw.stride(3) + t * gw.stride(1)] = values[t];
+                        });
       }
   });
 }

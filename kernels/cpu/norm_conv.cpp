@@ -28,7 +28,7 @@ struct Sizes {
 Sizes sizes(const View& x, const View& y) { return {y.numel() / y.size(1), x.size(1), y.size(1)}; }
 
 // Rows [0, count) of C = A * B; A in `panels` panels, B packed by pack_columns.
-void multiply(std::int64_t panels, const float* a, const float* b, std::int64_t count, float* c, std::int64_t ldc, Ahead& ahead) {
+void multiply(std::int64_t panels, const float* a, const float* b, std::int64_t count, float* c, std::int64_t ldc, CallUps& ahead) {
   const std::int64_t tiles = ceil_div(count, tile_rows);
   for (std::int64_t t = 0; t < tiles; ++t) {
     const std::int64_t first = count * t / tiles, rows = count * (t + 1) / tiles - first;
@@ -85,7 +85,7 @@ void forward(const KernelArgs& a) {
       const float* x = a.in[0].ptr<float>() + pixel * s.in;
       float* y = a.out[0].ptr<float>() + pixel * s.out;
       fill_normal<A>(norm, count, s.in, x, v);
-      Ahead ahead;
+      CallUps ahead;
       const std::int64_t later = std::clamp<std::int64_t>(s.pixels - pixel - band, 0, band);  // the band after this one
       ahead.add(x + band * s.in, later * s.in);
       ahead.add(y + band * s.out, later * s.out);
@@ -125,7 +125,7 @@ void backward(const KernelArgs& a) {
       float* gx = a.out[0].ptr<float>() + pixel * s.in;
       fill_panels(count, s.out, g, [&](std::int64_t c) { return [gy, y, w = WholeVector(whole, c)](std::int64_t at) { return w(gy + at, y + at); }; });
       fill_normal<A>(norm, count, s.in, x, v);
-      Ahead ahead;
+      CallUps ahead;
       const std::int64_t later = std::clamp<std::int64_t>(s.pixels - pixel - band, 0, band);  // the band after this one
       ahead.add(gy + band * s.out, later * s.out);
       ahead.add(y + band * s.out, later * s.out);
@@ -179,9 +179,7 @@ void run_backward(const KernelArgs& a) {
   with_activation(a.get<NormConvParams>().activation, [&](auto activation) { backward<activation()>(a); });
 }
 const char* decline_backward(const KernelArgs& a) {
-  for (const std::size_t i : {back_y, back_x})
-    if (const char* reason = decline_maps(a, a.in[i], a.in[back_x + 1], a.in[0])) return reason;
-  if (!a.out[0].is_channels_last() || !a.out[1].is_contiguous()) return "outputs lie in another order";
+  if (const char* reason = decline_backward_maps(a)) return reason;
   return decline_pointwise(a.get<NormConvParams>(), a.in[back_x + 1]);
 }
 

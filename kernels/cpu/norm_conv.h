@@ -99,6 +99,12 @@ inline const char* decline_maps(const KernelArgs& a, const View& x, const View& 
   return x.numel() > 0 && y.numel() > 0 ? nullptr : "empty";
 }
 
+inline const char* decline_backward_maps(const KernelArgs& a) {
+  for (const std::size_t i : {back_y, back_x})
+    if (const char* reason = decline_maps(a, a.in[i], a.in[back_x + 1], a.in[0])) return reason;
+  return a.out[0].is_channels_last() && a.out[1].is_contiguous() ? nullptr : "outputs lie in another order";
+}
+
 // f(activation as a constant)
 template <class F>
 void with_activation(Activation a, const F& f) {

@@ -250,9 +250,7 @@ void run_backward(const KernelArgs& a) {
   with_activation(a.get<NormConvParams>().activation, [&](auto activation) { backward<activation()>(a); });
 }
 const char* decline_backward(const KernelArgs& a) {
-  for (const std::size_t i : {back_y, back_x})
-    if (const char* reason = decline_maps(a, a.in[i], a.in[back_x + 1], a.in[0])) return reason;
-  if (!a.out[0].is_channels_last() || !a.out[1].is_contiguous()) return "outputs lie in another order";
+  if (const char* reason = decline_backward_maps(a)) return reason;
   return decline_depthwise(a.get<NormConvParams>(), a.in[back_x], a.in[back_x + 1]);
 }
 

@@ -1,6 +1,5 @@
 // The matrix product of bands in panels, [panel][pixel][gemm_cols], that stay in the second cache: C[ROWS, gemm_cols] (+)= A * B. All distances are constants, so
-// that two pointers serve a tile. Memory is called up on the way: what the next band will read
-// arrives while this one is multiplied.
+// that two pointers serve a tile. Memory is called up on the way: what the next band will read arrives while this one is multiplied.
 #pragma once
 
 #include <array>
@@ -10,7 +9,7 @@
 namespace mien::MIEN_LEVEL {
 
 // Memory to call up, some of it in each product.
-class Ahead {
+class CallUps {
  public:
   void add(const float* data, std::int64_t floats) {
     if (floats > 0) ranges_[static_cast<std::size_t>(count_++)] = {reinterpret_cast<const char*>(data), floats * 4};
@@ -48,7 +47,7 @@ struct PanelProduct {
   bool accumulate;
 };
 template <int ROWS, int ROW_STEP, int K_STEP>
-[[gnu::noinline]] void panel_kernel(const PanelProduct& q, Ahead::Walk ahead) {
+[[gnu::noinline]] void panel_kernel(const PanelProduct& q, CallUps::Walk ahead) {
   Vec acc[ROWS][2];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i)
@@ -78,7 +77,7 @@ template <int ROWS, int ROW_STEP, int K_STEP>
 
 namespace detail_panels {
 template <int ROW_STEP, int K_STEP, std::size_t... I>
-constexpr std::array<void (*)(const PanelProduct&, Ahead::Walk), sizeof...(I)> kernels(std::index_sequence<I...>) {
+constexpr std::array<void (*)(const PanelProduct&, CallUps::Walk), sizeof...(I)> kernels(std::index_sequence<I...>) {
   return {&panel_kernel<static_cast<int>(I) + 1, ROW_STEP, K_STEP>...};
 }
 }  // namespace detail_panels

@@ -102,6 +102,28 @@ inline void turn_weight_gradient(const Vec (&u)[6], Vec (&to)[3]) {
   to[2] = MulAdd(at(1, 2), near, MulAdd(at(3, 2), far, u[5]));
 }
 
+// Turns columns, then rows: N x N values get(i, j) become M x M, put(i, j, value). Inlined: everything that fits stays in registers.
+template <int N, int M, class Turn, class Get, class Put>
+[[gnu::always_inline]] inline void both_axes(const Turn& turn, const Get& get, const Put& put) {
+  Vec turned[N][M];  // [column][row]
+#pragma GCC unroll 6
+  for (int j = 0; j < N; ++j) {
+    Vec d[N];
+#pragma GCC unroll 6
+    for (int i = 0; i < N; ++i) d[i] = get(i, j);
+    turn(d, turned[j]);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < M; ++i) {
+    Vec d[N], row[M];
+#pragma GCC unroll 6
+    for (int j = 0; j < N; ++j) d[j] = turned[j][i];
+    turn(d, row);
+#pragma GCC unroll 6
+    for (int j = 0; j < M; ++j) put(i, j, row[j]);
+  }
+}
+
 struct Patch {
   std::int64_t image, y, x;  // first output pixel
 };
@@ -121,25 +143,8 @@ inline void transform_input(const WinogradSizes& s, const float* x, std::int64_t
       from[i][j] = y >= 0 && y < s.h && column >= 0 && column < s.w ? row + j * pixel : zeros;
     }
   }
-  for (std::int64_t c = 0; c < s.c; c += lanes) {
-    Vec turned[6][6];  // [column][row]
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) {
-      Vec d[6];
-#pragma GCC unroll 6
-      for (int i = 0; i < 6; ++i) d[i] = Load(from[i][j] + c);
-      turn_input(d, turned[j]);
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) {
-      Vec d[6], row[6];
-#pragma GCC unroll 6
-      for (int j = 0; j < 6; ++j) d[j] = turned[j][i];
-      turn_input(d, row);
-#pragma GCC unroll 6
-      for (int j = 0; j < 6; ++j) Store(row[j], to + (i * 6 + j) * step + c);
-    }
-  }
+  for (std::int64_t c = 0; c < s.c; c += lanes)
+    both_axes<6, 6>(turn_input, [&](int i, int j) { return Load(from[i][j] + c); }, [&](int i, int j, Vec v) { Store(v, to + (i * 6 + j) * step + c); });
 }
 
 // One vector of a patch's outputs, finished. `part`: only the first `width` lanes.
@@ -147,33 +152,17 @@ template <bool PART>
 inline void transform_output(const float* products, std::int64_t step, const PanelOut& o, std::int64_t at, std::int64_t width, std::int64_t row_pixels, std::int64_t rows,
                              std::int64_t cols) {
   const auto load = [=](const float* p) { return PART ? LoadFirst(p, width) : Load(p); };
-  Vec turned[6][4];  // [column][row]
-#pragma GCC unroll 6
-  for (int j = 0; j < 6; ++j) {
-    Vec m[6];
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) m[i] = Load(products + (i * 6 + j) * step);
-    turn_output(m, turned[j]);
-  }
   const Vec bias = load(o.bias + at), slope = o.slope ? load(o.slope + at) : Set(0);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    if (i >= rows) break;
-    Vec m[6], y[4];
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) m[j] = turned[j][i];
-    turn_output(m, y);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      if (j >= cols) break;
-      const std::int64_t pixel = i * row_pixels + j;
-      Vec v = Add(y[j], bias);
-      if (o.residual) v = Add(v, load(o.residual + pixel * o.residual_step + at));
-      v = panel_tile_detail::activated(v, o, slope);
-      if (PART) StoreFirst(v, o.y + pixel * o.step + at, width);
-      else Store(v, o.y + pixel * o.step + at);
-    }
-  }
+  both_axes<6, 4>(turn_output, [&](int i, int j) { return Load(products + (i * 6 + j) * step); },
+                  [&](int i, int j, Vec y) {
+                    if (i >= rows || j >= cols) return;
+                    const std::int64_t pixel = i * row_pixels + j;
+                    Vec v = Add(y, bias);
+                    if (o.residual) v = Add(v, load(o.residual + pixel * o.residual_step + at));
+                    v = panel_tile_detail::activated(v, o, slope);
+                    if (PART) StoreFirst(v, o.y + pixel * o.step + at, width);
+                    else Store(v, o.y + pixel * o.step + at);
+                  });
 }
 
 }  // namespace winograd_detail
@@ -181,13 +170,7 @@ inline void transform_output(const float* products, std::int64_t step, const Pan
 // One vector of outputs' 3x3 weights, `step` floats from tap to tap, to G g G^T, `to_step` from product to product.
 inline void transform_weights(const float* taps, std::int64_t step, float* to, std::int64_t to_step) {
   using namespace winograd_detail;
-  Vec turned[3][6];  // [column][row]
-  for (int j = 0; j < 3; ++j) turn_weights({Load(taps + j * step), Load(taps + (3 + j) * step), Load(taps + (6 + j) * step)}, turned[j]);
-  for (int i = 0; i < 6; ++i) {
-    Vec row[6];
-    turn_weights({turned[0][i], turned[1][i], turned[2][i]}, row);
-    for (int j = 0; j < 6; ++j) Store(row[j], to + (i * 6 + j) * to_step);
-  }
+  both_axes<3, 6>(turn_weights, [&](int i, int j) { return Load(taps + (3 * i + j) * step); }, [&](int i, int j, Vec v) { Store(v, to + (i * 6 + j) * to_step); });
 }
 
 inline std::int64_t winograd_floats(const WinogradSizes& s) {

@@ -65,6 +65,19 @@ TEST_CASE("gradients of several paths add up", "[autograd]") {
     backward(deep + x);
     CHECK(grad(x).item() == 6 * 32 + 1);
   }
+  SECTION("in place, but not in memory that someone else holds") {
+    Tensor x = leaf({1, 2});
+    const Tensor m = x * 1.0, b = m * 2.0, c = m * 3.0, d = m * 4.0, a = m + f64({5, 5}), given = f64({10, 20});
+    Tensor kept;
+    register_hook(a, [&](const Tensor& g) {
+      kept = g;
+      return Tensor();
+    });
+    backward(b + c + d + a, given);  // the first gradient to reach m is a's, which is the caller's tensor
+    CHECK(given.to_vector() == Values{10, 20});
+    CHECK(kept.to_vector() == Values{10, 20});
+    CHECK(grad(x).to_vector() == Values{100, 200});
+  }
 }
 
 TEST_CASE("gradients accumulate over backward runs", "[autograd]") {

@@ -33,7 +33,7 @@ struct Case {
   std::int64_t n, c, o, h, w;
   Padding4 padding;
 };
-const Case cases[] = {{2, 32, 32, 17, 17, {1, 1, 1, 1}},  {1, 80, 192, 14, 15, {0, 0, 0, 0}}, {3, 192, 80, 12, 11, {2, 2, 2, 2}}, {5, 64, 33, 8, 8, {1, 1, 1, 1}},
+const Case cases[] = {{2, 32, 32, 17, 17, {1, 1, 1, 1}},  {2, 80, 192, 14, 15, {0, 0, 0, 0}}, {3, 192, 80, 12, 11, {2, 2, 2, 2}}, {5, 64, 33, 8, 8, {1, 1, 1, 1}},
                       {40, 32, 50, 4, 4, {1, 1, 1, 1}}, {2, 96, 32, 19, 21, {1, 0, 2, 1}}};
 
 }  // namespace
@@ -71,6 +71,7 @@ TEST_CASE("eager convolution and its gradients stay near the direct sum where Wi
     for (const Case& k : cases) {
       const Tensor x = channels_last(uniform({k.n, k.c, k.h, k.w}, -1, 1)), w = uniform({k.o, k.c, 3, 3}, -1, 1), bias = uniform({k.o}, -1, 1);
       const std::int64_t oh = k.h + k.padding[0] + k.padding[1] - 2, ow = k.w + k.padding[2] + k.padding[3] - 2;
+      REQUIRE((winograd::pays(k.c, k.o, oh, ow) && k.n * oh * ow >= 256));  // so few pixels that it would not be tried prove nothing
       const Tensor gy = channels_last(uniform({k.n, k.o, oh, ow}, -1, 1));
       ConvParams p;
       p.padding = k.padding;

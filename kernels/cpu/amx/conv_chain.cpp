@@ -7,11 +7,12 @@
 #include <utility>
 
 #include "mien/kernels/cpu/amx/split.h"
+#include "mien/kernels/cpu/chain.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
 
-constexpr std::int64_t largest_kernel = 8, pictures = tile_size, groups_at_once = 4;
+constexpr std::int64_t pictures = tile_size, groups_at_once = 4;
 
 std::int64_t even(std::int64_t n) { return round_up(n, 2); }
 
@@ -141,7 +142,7 @@ void pack_chain(const KernelArgs& args, Chain& chain, Bf16* weights, float* vect
 
 // A position of a layer at 16 pictures: the first value under each row of its window, and where its sums go: [output][picture].
 struct Window {
-  const Bf16* at[largest_kernel];
+  const Bf16* at[largest_chain_kernel];
   float* sums;
 };
 
@@ -376,21 +377,10 @@ void run(const KernelArgs& args) {
   });
 }
 
-const char* decline(const KernelArgs& args) {
-  if (!all_f32(args)) return "f32 only";
-  if (args.in[0].numel() == 0) return "no pictures";
-  if (!args.in[0].is_contiguous() || !args.out[0].is_contiguous()) return "not contiguous";
-  for (const auto& v : args.in)
-    if (v.rank() == 3 && !v.is_contiguous()) return "packed weights are not contiguous";
-  const auto& p = args.get<ConvChainParams>();
-  for (const ChainLayer& l : std::span(p.layer).first(static_cast<std::size_t>(p.layers)))
-    if (l.pool > 3 || l.kernel > largest_kernel) return "a larger pool or kernel";
-  return nullptr;
-}
 std::int64_t workspace(const KernelArgs& args) { return Layout(Chain(args)).bytes(); }
 
 }  // namespace
 
-extern const KernelEntry conv_chain_entry{run, decline, workspace};
+extern const KernelEntry conv_chain_entry{run, decline_chain, workspace};
 
 }  // namespace mien::MIEN_LEVEL
