@@ -14,9 +14,15 @@
 #include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
+#include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"
+#include "mien/ops/reduce.h"
+#include "mien/ops/resize.h"
+#include "mien/ops/shape.h"
+#include "mien/ops/softmax.h"
+#include "mien/ops/unary.h"
 #include "mien/ops/view.h"
 #include "mien/optim/optimizer.h"
 
@@ -122,6 +128,41 @@ std::vector<Tensor> outputs_of(const Tensor& rows) {
   if (rows.size(1) > 6) out.push_back(slice(rows, 1, 6, rows.size(1)));
   return out;
 }
+
+// P-Net over a pyramid in f32 as the detector runs it: from the photograph to the cells that reach the threshold, scaling included, maps left out.
+class Candidates {
+ public:
+  Candidates(PNet& net, std::int64_t width, std::int64_t height, const std::vector<Shape>& scales)
+      : pixels_(permute(cast(randint(0, 256, {height, width, 3}), DType::u8), {2, 0, 1})), nets_(with(net)) {
+    std::vector<std::int64_t> sides;
+    for (const Shape& s : scales) sides.insert(sides.end(), {s[2], s[3]});
+    sizes_ = Tensor::from(sides, {static_cast<std::int64_t>(scales.size()), 2});
+  }
+  PnetCandidates run(float threshold) const { return nets_.candidates(pixels_, sizes_, threshold); }
+  // A scale's picture as the net alone takes it.
+  Tensor scaled(const Shape& s) const { return channels_last((resize_area(cast(unsqueeze(pixels_, 0), DType::f32), {s[2], s[3]}) - 127.5) * (1. / 128)); }
+  // Throws unless every cell has the probability and the offsets of the maps.
+  void check(const std::vector<std::vector<Tensor>>& maps) const {
+    const PnetCandidates all = run(0);
+    std::int64_t row = 0;
+    for (const auto& m : maps) {
+      const auto flat = [](const Tensor& x) { return contiguous(permute(reshape(contiguous(x), {x.size(1), x.size(2) * x.size(3)}), {1, 0})); };
+      const Tensor expected = concat({slice(flat(softmax(m[0], 1)), 1, 1, 2), flat(m[1])}, 1), got = slice(all.values, 0, row, row + expected.size(0));
+      row += expected.size(0);
+      if (const double off = max(abs(got - expected)).item(); !(off <= 1e-4))
+        throw InternalError("bench", "P-Net's candidates differ from its maps by " + std::to_string(off));
+    }
+  }
+
+ private:
+  static mtcnn::Inference with(PNet& net) {
+    Mtcnn all;
+    all.pnet.load_state_dict(net.state_dict());
+    return mtcnn::Inference(all);
+  }
+  Tensor pixels_, sizes_;  // u8 [3, H, W], channels side by side; i64 [S, 2]
+  mtcnn::Inference nets_;
+};
 
 // Everything a model's closures need.
 struct State {
@@ -229,11 +270,14 @@ Work model_work(const ModelOptions& o) {
   manual_seed(1);
   const auto s = std::make_shared<State>();
   s->net = make_net(o.model);
+  std::shared_ptr<const Candidates> candidates;
   if (scales) {
     auto* pnet = dynamic_cast<PNet*>(s->net.module.get());
     s->net.forward = [pnet](const Tensor& x) { return defined(pnet->maps(x)); };
-    for (const Shape& shape : pyramid(o.pyramid_width, o.pyramid_height, {.min_face = o.min_face})) s->inputs.push_back(randn(shape, {.layout = Layout::channels_last}));
-    if (s->inputs.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
+    const std::vector<Shape> shapes = pyramid(o.pyramid_width, o.pyramid_height, {.min_face = o.min_face});
+    if (shapes.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
+    candidates = std::make_shared<Candidates>(*pnet, o.pyramid_width, o.pyramid_height, shapes);
+    for (const Shape& shape : shapes) s->inputs.push_back(candidates->scaled(shape));
   } else {
     s->inputs.push_back(randn({o.batch, s->net.channels, s->net.height, s->net.width}, {.layout = Layout::channels_last}));
   }
@@ -250,6 +294,13 @@ Work model_work(const ModelOptions& o) {
         rows(crops);
       };
       out = outputs_of(rows(crops));
+    } else if (candidates && o.dtype == DType::f32) {
+      const NoGrad guard;
+      std::vector<std::vector<Tensor>> maps;
+      w.run = [candidates] { candidates->run(DetectorOptions{}.thresholds[0]); };
+      for (const Tensor& x : s->inputs) maps.push_back(s->net.forward(x));
+      candidates->check(maps);
+      out = maps[0];
     } else {
       const auto planned = std::make_shared<Planned>(s->net, s->inputs, o.dtype);
       w.run = [s, planned] {

@@ -19,7 +19,7 @@ struct ModelOptions {
   std::int64_t batch = 1;
   Mode mode = Mode::inference;
   DType dtype = DType::f32;      // of the arithmetic
-  std::int64_t pyramid_width = 0, pyramid_height = 0;  // P-Net only: one run is every scale of a picture of this size, inputs ready
+  std::int64_t pyramid_width = 0, pyramid_height = 0;  // P-Net only: one run is every scale of a picture of this size; in f32 from its pixels to candidates
   double min_face = 20;          // of the pyramid
   std::string dump;              // folder to write weights, inputs and outputs to, so that another program can do the same work; "" for none
 };

@@ -149,6 +149,20 @@ TEST_CASE("1,000 random sizes leave memory flat", "[infer]") {
   set_cpu_allocator(own);
 }
 
+TEST_CASE("no memory for the arena: told with the sizes, and the session goes on with what fits", "[infer]") {
+  const Net net = all_nets().back();
+  infer::Session session(plan_of(net, {.any_size = true}));
+  const Tensor small = images({3, 24, 24}, 1), large = images({3, 600, 600}, 1), expected = clone(session(small));
+  const auto own = cpu_allocator();
+  set_cpu_allocator(make_failing_allocator(own, 0));
+  const std::string message = message_of<OutOfMemory>([&] { session.resize({large.shape()}); });
+  set_cpu_allocator(own);
+  CHECK(message.starts_with("infer: a session for inputs [1, 3, 600, 600] needs "));
+  CHECK(message.ends_with("Use a smaller batch or picture."));
+  CHECK(same_bits(session(small), expected));
+  CHECK(session(large).size(2) == 295);
+}
+
 TEST_CASE("the pyramid: other sizes without a new trace", "[infer]") {
   const Net net = all_nets().back();
   int calls = 0;
