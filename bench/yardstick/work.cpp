@@ -140,13 +140,13 @@ class Candidates {
   }
   PnetCandidates run(float threshold) const { return nets_.candidates(pixels_, sizes_, threshold); }
   // A scale's picture as the net alone takes it.
-  Tensor scaled(const Shape& s) const { return channels_last((resize_area(cast(unsqueeze(pixels_, 0), DType::f32), {s[2], s[3]}) - 127.5) * (1. / 128)); }
+  Tensor scaled(const Shape& s) const { return channels_last(affine(resize_area(cast(unsqueeze(pixels_, 0), DType::f32), {s[2], s[3]}), 1. / 128, -127.5 / 128)); }
   // Throws unless every cell has the probability and the offsets of the maps.
   void check(const std::vector<std::vector<Tensor>>& maps) const {
     const PnetCandidates all = run(0);
     std::int64_t row = 0;
     for (const auto& m : maps) {
-      const auto flat = [](const Tensor& x) { return contiguous(permute(reshape(contiguous(x), {x.size(1), x.size(2) * x.size(3)}), {1, 0})); };
+      const auto flat = [](const Tensor& x) { return reshape(permute(x, {0, 2, 3, 1}), {x.size(2) * x.size(3), x.size(1)}); };  // a cell a row
       const Tensor expected = concat({slice(flat(softmax(m[0], 1)), 1, 1, 2), flat(m[1])}, 1), got = slice(all.values, 0, row, row + expected.size(0));
       row += expected.size(0);
       if (const double off = max(abs(got - expected)).item(); !(off <= 1e-4))
