@@ -20,7 +20,7 @@ namespace {
 
 struct Settings {
   bench::ModelOptions model;
-  std::string photo, weights, dtype = "f32", pyramid;
+  std::string photo, weights, dtype = "f32", pyramid, device = "cpu";
   DetectorOptions detector;
   bool train = false, update = false, profile = false;
   int threads = 0, runs = 0;
@@ -90,13 +90,13 @@ int report(const Settings& s, const char* command, const bench::Work& work) {
   const double flop = 2.0 * static_cast<double>(bench::count_macs(work.eager));
   const bench::Peak after = bench::f32_peak(max_cpu_level(), threads), tiles = bench::bf16_tile_peak(threads);
   const double peak = std::max(before.gflops, after.gflops);
-  const bool one = threads == 1;
+  const bool one = threads == 1 && work.device.is_cpu();
   const double ms = one ? f.cpu_ms.median : f.wall_ms.median, gflops = flop / ms / 1e6;
   const bench::Machine machine = bench::machine();
   const auto or_null = [](bool there, double v) { return there ? Json(rounded(v)) : Json(nullptr); };
   const auto MiB = [](std::int64_t bytes) { return rounded(static_cast<double>(bytes) / (1 << 20)); };
   Json j{{"schema", "mien.bench/1"}, {"command", command}, {"net", work.net}, {"mode", name(s.model.mode)}, {"dtype", name(work.dtype)}, {"inputs", sizes(work.inputs)},
-         {"items", work.items}, {"parameters", work.parameters}, {"threads", threads}, {"level", name(max_cpu_level())}, {"runs", f.runs},
+         {"items", work.items}, {"parameters", work.parameters}, {"device", work.device.is_cpu() ? "cpu" : describe(work.device)}, {"threads", threads}, {"level", name(max_cpu_level())}, {"runs", f.runs},
          {"wall_ms", spread_json(f.wall_ms)}, {"cpu_ms", spread_json(f.cpu_ms)}, {"rated_by", one ? "cpu_ms" : "wall_ms"},
          {"items_per_s", rounded(1e3 * static_cast<double>(work.items) / ms)}, {"gflop_per_item", or_null(flop > 0, flop / static_cast<double>(work.items) / 1e9)},
          {"gflops", or_null(flop > 0, gflops)}, {"share_of_peak", or_null(flop > 0, gflops / peak)},
@@ -129,12 +129,14 @@ int model(Settings& s) {
     s.model.pyramid_height = height;
   }
   s.model.min_face = s.detector.min_face;
+  s.model.device = Device::parse(s.device);
   return report(s, "model", bench::model_work(s.model));
 }
 
 int detect(Settings& s) {
   if (s.threads > 0) set_num_threads(s.threads);
   const Image image = read_image(s.photo);
+  s.detector.device = Device::parse(s.device);
   const Detector detector = Detector::load(find_weights(s.weights, "mtcnn.safetensors"), s.detector);
   return report(s, "detect", bench::detect_work(detector, image));
 }
@@ -146,6 +148,7 @@ Run add_bench(CLI::App& app) {
   const auto common = [&](CLI::App& c) {
     c.add_option("--min-face", s->detector.min_face, "Smallest face in pixels")->check(CLI::Range(12., 16384.))->capture_default_str();
     c.add_flag("--profile", s->profile, "Also the CPU time of every op on operands of the same shapes, in one eager run");
+    c.add_option("--device", s->device, "cpu, cuda[:n] or auto")->capture_default_str();
     c.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(CLI::PositiveNumber);
     c.add_option("--runs", s->runs, "Measured runs, after one or two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(CLI::Range(1, 1000000));
   };

@@ -48,7 +48,7 @@ void print_text(const std::string& file, const std::vector<Face>& faces) {
 int detect(Settings& s) {
   if (s.thresholds.size() != 3) throw ValueError("--thresholds", "expected three numbers such as .6,.7,.7, got " + std::to_string(s.thresholds.size()));
   std::copy(s.thresholds.begin(), s.thresholds.end(), s.detector.thresholds.begin());
-  Device::parse(s.device);
+  s.detector.device = Device::parse(s.device);
   if (s.threads > 0) set_num_threads(s.threads);
   const MaxBad max_bad = parse_max_bad(s.max_bad);
   const auto files = pictures_of(s.paths, "detect");

@@ -37,11 +37,21 @@ bool self_test() {
   }
   set_max_cpu_level(before);
   set_matmul_precision(Precision::f32);
+  for (int i = 0; i < cuda_device_count(); ++i) {
+    const Device gpu = Device::cuda(i);
+    const auto got = conv2d(to(x, gpu), to(w, gpu)).to_vector();
+    double worst = 0;
+    for (std::size_t k = 0; k < got.size(); ++k) worst = std::max(worst, std::abs(got[k] - expected[k]));
+    std::printf("self-test %s: largest difference %.1e%s\n", to_string(gpu).c_str(), worst, worst < 1e-4 ? "" : "  WRONG");
+    good = good && worst < 1e-4;
+  }
   return good;
 }
 
 int doctor() {
   std::printf("%s\n", version_text().c_str());
+  if (const std::string why = why_no_cuda(); !why.empty()) std::printf("GPU: none (%s)\n", why.c_str());
+  for (int i = 0; i < cuda_device_count(); ++i) std::printf("GPU: %s\n", describe(Device::cuda(i)).c_str());
   std::error_code error;
   const auto space = std::filesystem::space(".", error);
   if (!error) std::printf("free disk here: %.1f GiB\n", static_cast<double>(space.available) / (1 << 30));

@@ -65,7 +65,7 @@ int embed(Settings& s) {
   if (s.format == "npy" && s.out.empty()) throw ValueError("--format", "npy needs --out FILE");
   const MaxBad max_bad = parse_max_bad(s.max_bad);
   const auto files = pictures_of(s.paths, "embed");
-  const Embedder embedder = Embedder::load(find_model(s.model));
+  const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
   const auto detector = start_faces(s);
   const std::int64_t size = embedder.spec().size;
   const bool matrix = s.format == "npy";

@@ -40,7 +40,7 @@ struct Rows {
 };
 
 Rows embed(const Settings& s, const LfwPairs& pairs) {
-  const Embedder embedder = Embedder::load(find_model(s.model));
+  const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
   const auto detector = start_faces(s);
   std::vector<std::string> files;
   for (const auto& p : pairs.pictures) files.push_back(s.images + "/" + p);

@@ -24,9 +24,10 @@ void add_face_choice(CLI::App& app, FaceSettings& s) {
 }
 
 std::unique_ptr<Detector> start_faces(const FaceSettings& s) {
-  Device::parse(s.device);
+  DetectorOptions options = s.detector;
+  options.device = Device::parse(s.device);
   if (s.threads > 0) set_num_threads(s.threads);
-  return s.aligned ? nullptr : std::make_unique<Detector>(Detector::load(find_weights(s.weights, "mtcnn.safetensors"), s.detector));
+  return s.aligned ? nullptr : std::make_unique<Detector>(Detector::load(find_weights(s.weights, "mtcnn.safetensors"), options));
 }
 
 FaceChoice face_choice(const FaceSettings& s) { return s.face == "all" ? FaceChoice::all : s.face == "largest" ? FaceChoice::largest : FaceChoice::centre; }

@@ -16,7 +16,7 @@ struct Settings : FaceSettings {
 
 int verify(Settings& s) {
   if (s.threshold && !(*s.threshold > 0 && *s.threshold <= 4)) throw ValueError("--threshold", "a squared distance of unit vectors lies between 0 and 4, got " + std::to_string(*s.threshold));
-  const Embedder embedder = Embedder::load(find_model(s.model));
+  const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
   const auto detector = start_faces(s);
   const Image a = read_image(s.a), b = read_image(s.b);
   const Verification v = mien::verify(*detector, embedder, a, b, s.threshold, s.flip);

@@ -49,7 +49,4 @@ if(MIEN_PUGIXML_INCLUDE AND MIEN_PUGIXML_LIBRARY)
   list(APPEND MIEN_PRIVATE_LIBRARIES ${MIEN_PUGIXML_LIBRARY})
 endif()
 
-# The CUDA backend has no kernels yet: ON is refused, AUTO builds without.
-if(MIEN_CUDA STREQUAL "ON")
-  message(FATAL_ERROR "MIEN_CUDA=ON: this version of mien has no CUDA kernels. Use MIEN_CUDA=AUTO or OFF.")
-endif()
+include(MienCuda)

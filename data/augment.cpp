@@ -13,7 +13,7 @@
 namespace mien {
 namespace {
 
-constinit const KernelList warp_kernels{&ref::warp_affine_entry, &CpuTable::warp_affine};
+constinit const KernelList warp_kernels{&ref::warp_affine_entry, &KernelTable::warp_affine};
 
 // Numbered draws, so that switching one change off leaves the others as they were.
 enum Draw : std::uint64_t { flip, angle, zoom, shift_x, shift_y, brightness, contrast, saturation, gray, blur, blur_size, erase, erase_area, erase_ratio, erase_x, erase_y, erase_color };

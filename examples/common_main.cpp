@@ -13,6 +13,7 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
   app.add_option("--max-steps", options.max_steps, "Stop after this many steps in all (0: no limit)")->capture_default_str();
   app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str();
   app.add_option("--progress", options.progress, "auto, on or off")->capture_default_str();
+  app.add_option_function<std::string>("--device", [&](const std::string& name) { options.device = Device::parse(name); }, "auto, cpu or cuda[:n]")->default_str("auto")->run_callback_for_default();
   app.add_option_function<int>("--threads", [](int n) { set_num_threads(n); }, "Threads for the kernels (default: all CPUs)")->check(CLI::PositiveNumber);
 }
 

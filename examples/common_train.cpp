@@ -15,6 +15,7 @@
 #include "mien/autograd/autograd.h"
 #include "mien/data/plot.h"
 #include "mien/io/checkpoint.h"
+#include "mien/ops/copy.h"
 #include "mien/tensor/generator.h"
 
 namespace fs = std::filesystem;
@@ -199,7 +200,7 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
     while (auto batch = task.loader.next()) {
       const double lr = task.lr(run.epoch, run.step);
       task.optimizer.set_lr(lr);
-      const Metrics m = task.step(*batch);
+      const Metrics m = task.step(on_device(*batch, options.device));
       ++run.step;
       ++run.batch;
       if (!std::isfinite(m[0].second)) {
@@ -263,6 +264,12 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   if (result.history.empty()) result.history = run.history;
   result.seconds = elapsed();
   return result;
+}
+
+Batch on_device(const Batch& batch, Device device) {
+  Batch out;
+  for (const auto& t : batch) out.push_back(to(t, device));
+  return out;
 }
 
 void learn(const Tensor& loss, Optimizer& optimizer, double clip, const std::vector<NamedTensor>& parameters) {

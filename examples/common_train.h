@@ -28,6 +28,7 @@ struct TrainOptions {
   std::int64_t max_steps = 0;    // stop after this many steps in all; 0: no limit
   std::int64_t save_every = 0;   // also save every this many steps; 0: at the end of each epoch only
   std::string progress = "auto";
+  Device device = {};                 // where the steps run: the caller puts the model there; batches are brought there
   std::string best_metric = {};  // a column of evaluate(); the highest is kept as `best`; empty: the last
 };
 struct TrainTask {
@@ -35,7 +36,7 @@ struct TrainTask {
   Optimizer& optimizer;
   Loader& loader;
   std::function<double(std::int64_t epoch, std::int64_t step)> lr;
-  std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer; returns what to average over the epoch
+  std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer, on options.device; returns what to average over the epoch
   std::function<Metrics()> evaluate;              // after each epoch; may be empty
   Ema* ema = nullptr;                             // updated after each step; evaluate() sees the averages
   std::function<std::string(const Batch&)> origin = {};  // where a batch comes from, for the message when its loss is not finite
@@ -49,6 +50,8 @@ struct TrainResult {
 // A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite; what is saved then is the last good state.
 TrainResult run_training(const TrainTask& task, const TrainOptions& options);
 
+// The batch on a device.
+Batch on_device(const Batch& batch, Device device);
 // Backward and one optimizer step, unless the loss is not finite: then the weights stay as they are. `clip`: largest norm of all gradients together, 0: no limit.
 void learn(const Tensor& loss, Optimizer& optimizer, double clip = 0, const std::vector<NamedTensor>& parameters = {});
 

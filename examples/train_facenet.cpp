@@ -200,7 +200,7 @@ int dry_run(Trainee& trainee, Loader& loader, const std::function<example::Metri
     const auto batch = loader.next();
     if (!batch) break;
     const auto t = std::chrono::steady_clock::now();
-    m = step(*batch);
+    m = step(example::on_device(*batch, options.device));
     if (k > 0) seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count() / (steps - 1);  // the first one warms up
   }
   const std::int64_t values = trainee.parameter_count(), disk = 3 * 4 * (values * 2) + cache_bytes;
@@ -232,7 +232,7 @@ int train(Settings& s, example::TrainOptions& options) {
   if (s.lfw.empty() != s.pairs.empty()) throw ValueError("--lfw", "needs --pairs, and the other way round");
   fs::create_directories(options.out);
   const std::string detector_file = cli::find_weights(s.detector, "mtcnn.safetensors");
-  const Detector detector = Detector::load(detector_file, {.min_face = s.min_face});
+  const Detector detector = Detector::load(detector_file, {.min_face = s.min_face, .device = options.device});
   const std::string detector_id = sha256(read_file(detector_file)) + " min_face " + std::to_string(s.min_face);
 
   manual_seed(options.seed);
@@ -251,6 +251,7 @@ int train(Settings& s, example::TrainOptions& options) {
   s.objective.classes = static_cast<std::int64_t>(people.names.size());
   Trainee trainee(*net, s.objective);
   trainee.require_grad();
+  trainee.to(options.device);
   const auto optimizer = make_optimizer(s, trainee);
   std::unique_ptr<Ema> ema;
   if (s.ema > 0) ema = std::make_unique<Ema>(net->state_dict(), EmaOptions{.decay = s.ema, .warm_up = true});
@@ -308,6 +309,7 @@ int train(Settings& s, example::TrainOptions& options) {
   const example::TrainResult result = example::run_training({trainee, *optimizer, loader, lr, step, evaluate, ema.get(), origin}, options);
   if (ema) ema->swap();
   net->eval();
+  trainee.to(Device::cpu());
   if (s.centre) centre(*net, people, spec);
   TensorFile file = to_model_file(*net, spec);
   file.metadata["mien.recipe"] = "train_facenet seed " + std::to_string(options.seed) + ", " + std::to_string(people.count()) + " crops of " + std::to_string(people.names.size()) + " people";

@@ -37,9 +37,9 @@ Batch make_batch(const LabelledImages& data, std::span<const std::int64_t> rows)
 }
 
 double correct(const Tensor& logits, const Tensor& labels) {
-  const Tensor best = argmax(logits, 1);
+  const Tensor best = on_cpu(argmax(logits, 1)), wanted = on_cpu(labels);
   std::int64_t hits = 0;
-  for (std::int64_t i = 0; i < labels.numel(); ++i) hits += best.data<std::int64_t>()[i] == labels.data<std::int64_t>()[i];
+  for (std::int64_t i = 0; i < wanted.numel(); ++i) hits += best.data<std::int64_t>()[i] == wanted.data<std::int64_t>()[i];
   return static_cast<double>(hits) / static_cast<double>(labels.numel());
 }
 
@@ -64,6 +64,7 @@ int run(int argc, char** argv) {
   for (auto& p : net.parameters())
     if (p.value.rank() >= 2) init::xavier_uniform(p.value);
   net.require_grad();
+  net.to(options.device);
   // 2. The data.
   const LabelledImages train = read_mnist(data, true), test = read_mnist(data, false);
   Loader loader({.size = train.images.size(0), .batch = batch, .seed = options.seed, .workers = workers},
@@ -84,7 +85,7 @@ int run(int argc, char** argv) {
     for (std::int64_t begin = 0; begin < n; begin += 1000) {
       rows.resize(static_cast<std::size_t>(std::min<std::int64_t>(1000, n - begin)));
       for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = begin + static_cast<std::int64_t>(i);
-      const Batch b = make_batch(test, rows);
+      const Batch b = example::on_device(make_batch(test, rows), options.device);
       const Tensor logits = net.forward(b[0]);
       hits += correct(logits, b[1]) * static_cast<double>(rows.size());
       loss += cross_entropy(logits, b[1], {.reduction = Reduction::sum}).item();

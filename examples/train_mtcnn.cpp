@@ -129,7 +129,8 @@ mtcnn::SampleSet collect(const std::vector<LabelledPhoto>& photos, std::int64_t 
 // Share of positives and negatives that the net tells apart, and what always answering with the larger class would reach.
 struct ClassCount {
   std::int64_t right = 0, faces = 0, all = 0;
-  void add(const Tensor& logits, const Tensor& labels) {
+  void add(const Tensor& logits_there, const Tensor& labels_there) {
+    const Tensor logits = on_cpu(logits_there), labels = on_cpu(labels_there);
     for (std::int64_t i = 0; i < labels.numel(); ++i) {
       const std::int64_t label = labels.data<std::int64_t>()[i];
       if (label < 0) continue;
@@ -158,6 +159,7 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
     if (p.value.rank() >= 2) init::kaiming_normal(p.value, .25);
     else if (p.name.find("bias") != std::string::npos) init::constant(p.value, 0);
   stage.net.require_grad();
+  stage.net.to(options.device);
   Loader loader({.size = train.count(), .batch = s.batch, .seed = options.seed, .workers = s.workers},
                 [&](std::span<const std::int64_t> rows, std::uint64_t epoch) { return mtcnn::make_batch(train, rows, epoch, options.seed, true); });
   Sgd optimizer({.lr = s.lr, .momentum = .9, .weight_decay = s.weight_decay});
@@ -184,7 +186,7 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
     for (std::int64_t begin = 0; begin < held_out.count(); begin += 512, ++batches) {
       rows.clear();
       for (std::int64_t i = begin; i < std::min(begin + 512, held_out.count()); ++i) rows.push_back(i);
-      const Batch b = mtcnn::make_batch(held_out, rows, 0, 0, false);
+      const Batch b = example::on_device(mtcnn::make_batch(held_out, rows, 0, 0, false), options.device);
       const auto [out, losses] = losses_of(b);
       count.add(out.logits, b[1]);
       loss += losses.total.item();
@@ -201,6 +203,7 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
   };
   outcome.result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate}, options);
   stage.net.require_grad(false);
+  stage.net.to(Device::cpu());
   return outcome;
 }
 

@@ -7,9 +7,11 @@
 #include "mien/autograd/autograd.h"
 #include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/samples.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/resize.h"
 #include "mien/ops/unary.h"
+#include "mien/ops/view.h"
 
 namespace mien {
 namespace {
@@ -81,7 +83,7 @@ class Cascade {
  public:
   Cascade(const mtcnn::Inference& nets, const DetectorOptions& options, const Image& image)
       : nets_(nets), options_(options), width_(image.width), height_(image.height),
-        bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})) {}
+        bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})), there_(to(bytes_, nets.device())) {}
 
   Boxes stage1() const {
     const std::vector<Scale> scales = pyramid();
@@ -92,7 +94,7 @@ class Cascade {
         sizes.data<std::int64_t>()[2 * s] = scales[s].height;
         sizes.data<std::int64_t>()[2 * s + 1] = scales[s].width;
       }
-      const PnetCandidates found = nets_.candidates(picture(), sizes, options_.thresholds[0]);
+      const PnetCandidates found = fetch(nets_.candidates(picture(), to(sizes, nets_.device()), options_.thresholds[0]));
       std::int64_t first = 0;
       for (std::size_t s = 0; s < scales.size(); ++s) {
         const std::int64_t count = found.counts.data<std::int64_t>()[s];
@@ -135,7 +137,14 @@ class Cascade {
   }
 
  private:
-  Tensor picture() const { return bytes_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0); }  // the same bytes as planes
+  // On the CPU: the counts, then no more rows than there are candidates.
+  static PnetCandidates fetch(const PnetCandidates& found) {
+    const Tensor counts = to(found.counts, Device::cpu());
+    std::int64_t total = 0;
+    for (const auto n : counts.span<std::int64_t>()) total += n;
+    return {to(slice(found.cells, 0, 0, total), Device::cpu()), to(slice(found.values, 0, 0, total), Device::cpu()), counts};
+  }
+  Tensor picture() const { return there_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0); }  // the same bytes as planes
 
   struct Scale {
     double scale;
@@ -184,14 +193,14 @@ class Cascade {
     const auto n = static_cast<std::int64_t>(cuts.size());
     if (!options_.zero_pad_crops) {
       const Tensor corners = Tensor::from(std::span<const std::int64_t>(cuts[0].data(), cuts.size() * 4), {n, 4});
-      return crop_resize_area(picture(), corners, {size, size}, 127.5f, 1.f / 128);
+      return crop_resize_area(picture(), to(corners, nets_.device()), {size, size}, 127.5f, 1.f / 128);
     }
     const Tensor out = Tensor::empty({n, 3, size, size});
     for (std::size_t i = 0; i < cuts.size(); ++i) {
       const Tensor one = padded_crop(boxes[i], cuts[i], size);
       std::copy_n(one.data<float>(), 3 * size * size, out.data<float>() + static_cast<std::int64_t>(i) * 3 * size * size);
     }
-    return out;
+    return to(out, nets_.device());
   }
 
   // R-Net (24) or O-Net (48) over all squares, in chunks; keeps those above the threshold.
@@ -206,7 +215,7 @@ class Cascade {
       }
       if (!cuts.empty() && (static_cast<int>(cuts.size()) == options_.chunk || i + 1 == squares.size())) {
         const Tensor x = crops(boxes, cuts, size);
-        collect(size == 24 ? nets_.rnet(x) : nets_.onet(x), boxes, threshold, out);
+        collect(to(size == 24 ? nets_.rnet(x) : nets_.onet(x), Device::cpu()), boxes, threshold, out);
         boxes.clear();
         cuts.clear();
       }
@@ -234,7 +243,7 @@ class Cascade {
   const mtcnn::Inference& nets_;
   const DetectorOptions& options_;
   const std::int64_t width_, height_;
-  const Tensor bytes_;
+  const Tensor bytes_, there_;  // [H, W, 3] here and where the nets run
 };
 
 void check(const DetectorOptions& o) {
@@ -253,7 +262,7 @@ Detector Detector::load(const std::string& weights, DetectorOptions options) {
   return {nets, options};
 }
 
-Detector::Detector(const Mtcnn& nets, DetectorOptions options) : nets_(std::make_unique<mtcnn::Inference>(nets)), options_(options) { check(options_); }
+Detector::Detector(const Mtcnn& nets, DetectorOptions options) : nets_(std::make_unique<mtcnn::Inference>(nets, options.device)), options_(options) { check(options_); }
 Detector::~Detector() = default;
 Detector::Detector(Detector&&) noexcept = default;
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "mien/data/image.h"
+#include "mien/tensor/device.h"
 
 namespace mien {
 
@@ -35,6 +36,7 @@ struct DetectorOptions {
   double factor = .709;                            // between the scales of the pyramid
   bool zero_pad_crops = false;                     // crops beyond the picture: zeros (the authors) instead of clipping
   int chunk = 256;                                 // crops per batch: bounds the memory
+  Device device = {};                                   // where the nets run; boxes are the same to some .001 px
 };
 
 class Detector {

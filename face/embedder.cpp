@@ -11,16 +11,17 @@
 
 namespace mien {
 
-Embedder Embedder::load(const std::string& model) {
+Embedder Embedder::load(const std::string& model, Device device) {
   EmbeddingSpec spec;
   const auto net = load_embedding_net(load_safetensors(model), model, &spec);
   net->eval();
   Embedder e(spec);
-  e.pool_ = std::make_unique<infer::SessionPool>(infer::compile(*net, zeros({1, 3, spec.height, spec.width}, {.layout = Layout::channels_last})));
+  e.pool_ = std::make_unique<infer::SessionPool>(infer::compile(*net, zeros({1, 3, spec.height, spec.width}, {.layout = Layout::channels_last}), {.device = device}));
+  e.device_ = device;
   return e;
 }
 
-Embedder::Embedder(EmbeddingNet& net, EmbeddingSpec spec) : net_(&net), spec_(std::move(spec)) {}
+Embedder::Embedder(EmbeddingNet& net, EmbeddingSpec spec) : device_(net.parameters().front().value.device()), net_(&net), spec_(std::move(spec)) {}
 
 Tensor Embedder::embed(std::span<const Image> crops, bool flip) const {
   const NoGrad guard;
@@ -41,11 +42,12 @@ Tensor Embedder::embed(std::span<const Image> crops, bool flip) const {
   if (n == 0) return Tensor::empty({0, spec_.size});
   Tensor e;
   if (net_) {
-    e = net_->forward(x);
+    e = net_->forward(to(x, device_));
   } else {
     const auto session = pool_->take();
-    e = clone((*session)(x));
+    e = device_.is_cpu() ? clone((*session)(x)) : to((*session)(to(x, device_)), Device::cpu());
   }
+  e = to(e, Device::cpu());
   return flip ? add(slice(e, 0, 0, n), slice(e, 0, n)) : e;
 }
 

@@ -24,11 +24,11 @@ using Embedding = std::vector<float>;
 class Embedder {
  public:
   // Compiles a plan of the net (infer/infer.h). IoError names what the file lacks: weights without the metadata of a face-embedding net are refused.
-  static Embedder load(const std::string& model);
+  static Embedder load(const std::string& model, Device device = {});
   // Uses a net of a training in progress, which must outlive the embedder and be in eval mode when it is asked: no plan, its weights still change.
-  Embedder(EmbeddingNet& net, EmbeddingSpec spec);
+  Embedder(EmbeddingNet& net, EmbeddingSpec spec);  // runs where the net's weights are
 
-  // Crops of spec().height x spec().width (ShapeError otherwise) -> f32 [N, D], not normalised. `flip`: the sum with the mirrored crop's.
+  // Crops of spec().height x spec().width (ShapeError otherwise) -> f32 [N, D] on the CPU, not normalised. `flip`: the sum with the mirrored crop's.
   Tensor embed(std::span<const Image> crops, bool flip = false) const;
   // Aligns and embeds one face of a picture, L2-normalised; none when the face lies outside the picture.
   std::optional<Embedding> embed(const Image& image, const Face& face, bool flip = false) const;
@@ -36,6 +36,7 @@ class Embedder {
 
  private:
   explicit Embedder(EmbeddingSpec spec) : spec_(std::move(spec)) {}
+  Device device_;
   EmbeddingNet* net_ = nullptr;                 // either a net ...
   std::unique_ptr<infer::SessionPool> pool_;    // ... or sessions of its plan
   EmbeddingSpec spec_;

@@ -30,6 +30,8 @@ void own_constants(Graph& g) {
   for (std::size_t v = 0; v < read.size(); ++v)
     if (Tensor& t = g.values[v].constant; !read[v])
       t = Tensor();
+    else if (t.defined() && !g.device.is_cpu())
+      t = to(t, g.device);
     else if (t.defined() && t.storage().use_count() > 1)
       t = clone(t);
 }
@@ -42,8 +44,10 @@ std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Te
   if (options.dtype == DType::bf16 && !(options.fuse && options.layout)) throw ValueError("compile", "bf16 needs fuse and layout");
   auto impl = std::make_unique<Plan::Impl>();
   impl->options = options;
+  for (const auto& t : example)
+    if (!t.device().is_cpu()) throw DeviceError("compile", "the example is traced on the CPU, got " + describe(t) + " on " + to_string(t.device()), "Options::device says where the plan runs.");
   // Without tiles there is no fast product of bf16 maps.
-  if (max_cpu_level() < Level::amx) impl->options.dtype = DType::f32;
+  if (max_cpu_level() < Level::amx || !options.device.is_cpu()) impl->options.dtype = DType::f32;
   impl->graph = trace(forward, example);
   Graph& g = impl->graph;
   const bool show = options.dump || verbose_plan();
@@ -56,10 +60,11 @@ std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Te
     const std::string after = dump(g);
     std::fprintf(stderr, "mien plan: after %s%s\n%s", pass.name, before == after ? ": no change" : "", before == after ? "" : after.c_str());
   }
+  g.device = options.device;
   own_constants(g);
   impl->by_image = by_image(g);
   const auto shapes = impl->shapes();
-  if (impl->by_image) impl->cut = choose_cut(g, *impl->size(with_batch(shapes, 1)));
+  if (impl->by_image && g.device.is_cpu()) impl->cut = choose_cut(g, *impl->size(with_batch(shapes, 1)));
   return std::make_shared<const Plan>(std::move(impl));
 }
 

@@ -38,6 +38,7 @@ struct Graph {
   std::vector<Value> values;
   std::vector<Node> nodes;
   std::vector<int> inputs, outputs;
+  Device device;  // where it runs
 
   Value& value(int v) { return values[static_cast<std::size_t>(v)]; }
   const Value& value(int v) const { return values[static_cast<std::size_t>(v)]; }

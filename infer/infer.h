@@ -39,6 +39,9 @@ struct Options {
   // permission: where the CPU has no tile units (level amx), a plan computes in f32, which is faster there; Plan::options() tells.
   // A plan's arithmetic is its own: set_matmul_precision() is for eager ops.
   DType dtype = DType::f32;
+  // Where the plan runs: its weights lie there, its inputs must be there, its outputs are. Tracing and the passes work on the CPU, so the module and the
+  // example are given there. On a GPU plans compute in f32, and a session's second run of the same shapes records a graph that all later ones replay.
+  Device device = {};
   // Sizes other than the batch may change too (the pyramid of a detector). Otherwise only the first dimension of every input may.
   bool any_size = false;
   // Prints the graph before and after every pass to stderr. MIEN_VERBOSE=plan sets it.

@@ -14,7 +14,7 @@ void drop_indices(Graph& g);
 void fold_scale(Graph& g);
 void use_channels_last(Graph& g, bool any_size);
 void linear_to_conv(Graph& g);
-void pack_convs(Graph& g, DType dtype);
+void pack_convs(Graph& g, const Options& options);
 void fuse_epilogue(Graph& g);
 void merge_siblings(Graph& g);
 void narrow(Graph& g);

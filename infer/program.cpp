@@ -35,7 +35,7 @@ void Program::add_step(int n) {
   if (is_view(node) && !copies) return;
   const auto view_of = [&](int v) {
     const SizedValue& s = sized(*sizes_, v);
-    return View{nullptr, s.dtype, s.shape, s.strides};
+    return View{nullptr, s.dtype, s.shape, s.strides, g_->device};
   };
   Step step{n, nullptr, sizes_->params[static_cast<std::size_t>(n)].data(), static_cast<std::int32_t>(views_.size()), 0, 0, -1};
   const Shape& whole = sized(*sizes_, node.out[0]).shape;
@@ -160,10 +160,13 @@ void Program::bind_external(int root, void* data) {
 }
 
 void Program::run() const {
+  make_current(g_->device);
+  void* const stream = current_stream(g_->device).handle;
   for (std::size_t k = 0; k < steps_.size(); ++k) {
     const Step& s = steps_[k];
     const View* views = views_.data();
-    s.entry->run({{views + s.in, static_cast<std::size_t>(s.out - s.in)}, {views + s.out, static_cast<std::size_t>(s.end - s.out)}, s.params, scratch_[k]});
+    s.entry->run({{views + s.in, static_cast<std::size_t>(s.out - s.in)}, {views + s.out, static_cast<std::size_t>(s.end - s.out)}, s.params, scratch_[k],
+                   Precision::f32, stream});
   }
 }
 

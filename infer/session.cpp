@@ -4,6 +4,7 @@
 #include "mien/infer/plan_impl.h"
 #include "mien/kernels/parallel.h"
 #include "mien/ops/table.h"
+#include "mien/tensor/device_backend.h"
 
 namespace mien::infer {
 namespace {
@@ -11,9 +12,9 @@ namespace {
 std::int64_t padded(std::int64_t bytes) { return (bytes + block_alignment - 1) / block_alignment * block_alignment; }
 
 // A block of the allocator as a tensor, so that outputs share its life. Blocks of 8 MiB and more get huge pages there.
-Tensor allocate(std::int64_t bytes, const std::vector<Shape>& shapes) {
+Tensor allocate(std::int64_t bytes, const std::vector<Shape>& shapes, Device device) {
   try {
-    return Tensor::empty({std::max<std::int64_t>(bytes, 1)}, DType::u8);
+    return Tensor::empty({std::max<std::int64_t>(bytes, 1)}, DType::u8, Layout::contiguous, device);
   } catch (const OutOfMemory& e) {
     std::string sizes;
     for (const auto& s : shapes) sizes += (sizes.empty() ? "" : ", ") + to_string(s);
@@ -29,6 +30,48 @@ struct Part {
 };
 
 }  // namespace
+
+// A run on a GPU as one graph. Note [Recorded runs]: the first run of a session goes call by call (libraries make their handles then), the second is recorded
+// in a queue of its own, where no other thread's work can get into it, and replayed in the caller's. Addresses are part of the recording, so inputs are copied
+// to one place.
+class Recording {
+ public:
+  explicit Recording(Device device) : device_(device), queue_(device_backend()->make_stream(device.index())) {}
+  ~Recording() {
+    if (graph_) device_backend()->drop_graph(graph_);
+    device_backend()->drop_stream(device_.index(), queue_);
+  }
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+  template <class F>
+  void run(const F& calls) {
+    if (runs_++ == 0) return calls();
+    if (!graph_ && !refused_) record(calls);
+    if (!graph_) return calls();
+    device_backend()->launch(device_.index(), graph_, current_stream(device_).handle);
+  }
+
+ private:
+  template <class F>
+  void record(const F& calls) {
+    const StreamGuard own({device_, queue_});
+    device_backend()->begin_capture(device_.index(), queue_);
+    try {
+      calls();
+    } catch (...) {
+      device_backend()->end_capture(device_.index(), queue_);
+      throw;
+    }
+    graph_ = device_backend()->end_capture(device_.index(), queue_);
+    refused_ = !graph_;
+  }
+
+  Device device_;
+  void* queue_;
+  void* graph_ = nullptr;
+  std::int64_t runs_ = 0;
+  bool refused_ = false;
+};
 
 struct Session::Impl {
   std::shared_ptr<const Plan> plan;
@@ -56,6 +99,7 @@ struct Session::Impl {
   std::vector<Tensor> outputs, staging;
   std::vector<void*> input_data;
   std::atomic<bool> running{false};
+  std::unique_ptr<Recording> recording;  // of a run on a GPU for these shapes
 
   const Graph& graph() const { return plan->impl().graph; }
 
@@ -70,13 +114,14 @@ struct Session::Impl {
     const Plan::Impl& p = plan->impl();
     p.check_shapes(wanted);
     shapes.clear();  // not sized while this may throw
+    recording.reset();
     const std::vector<Shape> next(wanted.begin(), wanted.end());
     threads = num_threads();
     sizes = p.size(next);
     batch = p.by_image ? next[0][0] : 1;
     workers.clear();
     outputs.clear();
-    const bool in_groups = p.by_image && batch > 1;
+    const bool in_groups = p.by_image && batch > 1 && graph().device.is_cpu();
     group = in_groups ? group_size(batch, threads) : batch;
     const std::int64_t groups = group > 0 ? (batch + group - 1) / group : 0;
     std::int64_t at = place_externals();
@@ -88,7 +133,7 @@ struct Session::Impl {
     }
     if (!arena.defined() || arena.numel() < at) {
       arena = Tensor();  // back to the allocator first
-      arena = allocate(at, next);
+      arena = allocate(at, next, graph().device);
     }
     auto* base = static_cast<std::byte*>(arena.raw_data());
     for (std::size_t w = 0; w < workers.size(); ++w) bind(*workers[w], base + begins[w]);
@@ -96,6 +141,7 @@ struct Session::Impl {
     staging.assign(shapes.size(), Tensor());
     staging.resize(next.size());
     input_data.assign(next.size(), nullptr);
+    if (!graph().device.is_cpu()) recording = std::make_unique<Recording>(graph().device);
     shapes = next;
   }
 
@@ -178,12 +224,15 @@ struct Session::Impl {
       if (in[i].dtype() != s.dtype)
         throw DTypeError("infer", "the plan was compiled for input " + std::to_string(i) + " of " + name(s.dtype) + ", got " + describe(in[i]),
                          std::string("Cast with mien::cast(x, DType::") + name(s.dtype) + ").");
+      if (!(in[i].device() == graph().device))
+        throw DeviceError("infer", "the plan was compiled for " + to_string(graph().device) + ", input " + std::to_string(i) + " is on " + to_string(in[i].device()),
+                          "Move it with mien::to(x, device).");
       const View wanted{nullptr, s.dtype, s.shape, s.strides};
-      if (wanted.is_contiguous() ? in[i].is_contiguous() : in[i].is_channels_last()) {
+      if (!recording && (wanted.is_contiguous() ? in[i].is_contiguous() : in[i].is_channels_last())) {
         input_data[i] = in[i].raw_data();
         continue;
       }
-      if (!staging[i].defined()) staging[i] = Tensor::empty(s.shape, s.dtype, wanted.is_contiguous() ? Layout::contiguous : Layout::channels_last);
+      if (!staging[i].defined()) staging[i] = Tensor::empty(s.shape, s.dtype, wanted.is_contiguous() ? Layout::contiguous : Layout::channels_last, graph().device);
       const View from = in[i].view(), to = staging[i].view();
       run_kernel("infer", op_copy.kernels, {&from, 1}, {&to, 1}, nullptr);
       input_data[i] = staging[i].raw_data();
@@ -216,6 +265,7 @@ struct Session::Impl {
 
   void run() {
     if (workers.empty()) return;  // no images
+    if (recording) return recording->run([&] { run_group(*workers[0], 0); });
     if (group == batch) return run_group(*workers[0], 0);
     parallel_for((batch + group - 1) / group, 1, [&](std::int64_t begin, std::int64_t end) {
       const SerialGuard serial;

@@ -172,7 +172,7 @@ void save_npy(const std::string& path, const Tensor& t) {
   std::memcpy(out.data(), "\x93NUMPY\x01\x00", 8);
   std::memcpy(out.data() + 8, &length, 2);
   std::memcpy(out.data() + 10, header.data(), header.size());
-  if (t.numel() > 0) std::memcpy(out.data() + 10 + header.size(), t.raw_data(), out.size() - 10 - header.size());
+  if (t.numel() > 0) std::memcpy(out.data() + 10 + header.size(), on_cpu(t).raw_data(), out.size() - 10 - header.size());
   write_file_atomic(path, out);
 }
 

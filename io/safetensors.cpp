@@ -121,7 +121,8 @@ void verify(const std::string& file, const TensorFile& f, std::span<const std::b
 }
 
 // The bytes of a tensor in logical order.
-void append_bytes(std::vector<std::byte>& out, const Tensor& t) {
+void append_bytes(std::vector<std::byte>& out, const Tensor& anywhere) {
+  const Tensor t = on_cpu(anywhere);
   const std::int64_t size = item_size(t.dtype()), count = t.numel();
   const std::size_t at = out.size();
   out.resize(at + static_cast<std::size_t>(count * size));

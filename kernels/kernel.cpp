@@ -9,7 +9,9 @@
 #include <string>
 
 #include "mien/kernels/cpu/table.h"
+#include "mien/kernels/cuda/table.h"
 #include "mien/tensor/allocator.h"
+#include "mien/tensor/device_backend.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -78,17 +80,25 @@ bool verbose_dispatch() {
   return on;
 }
 
+// A transfer has an operand on the CPU and one elsewhere: it runs in the queue of the latter.
+Device device_of(const KernelArgs& args) {
+  for (const auto views : {args.out, args.in})
+    for (const auto& v : views)
+      if (!v.device.is_cpu()) return v.device;
+  return Device::cpu();
+}
+
 std::string describe(std::span<const View> views) {
   std::string text;
   for (const auto& v : views) text += (text.empty() ? "" : ", ") + std::string(name(v.dtype)) + to_string(v.shape);
   return text;
 }
 
-// Scratch memory that goes back whatever happens.
+// Scratch memory that goes back whatever happens. (On a GPU it goes back while the kernel may still run: what takes it next waits in the same queue.)
 struct Scratch {
-  explicit Scratch(std::int64_t bytes) : bytes_(bytes) {
+  Scratch(std::int64_t bytes, Device device) : bytes_(bytes) {
     if (bytes_ > 0) {
-      allocator_ = cpu_allocator();
+      allocator_ = allocator_of(device);
       data_ = allocator_->allocate(bytes_);
     }
   }
@@ -108,10 +118,16 @@ struct Scratch {
 }  // namespace
 
 const KernelEntry* KernelList::at(Level level) const noexcept {
-  const CpuTable* table = nullptr;
+  const KernelTable* table = nullptr;
   switch (level) {
     case Level::ref: return ref;
-    case Level::cuda: return cuda;
+#if MIEN_WITH_CUDA
+    case Level::cuda: table = &mien_cuda; break;
+    case Level::cuda_library: table = &mien_cuda_library; break;
+#else
+    case Level::cuda:
+    case Level::cuda_library: return nullptr;
+#endif
     case Level::base: table = &mien_cpu_base; break;
 #if defined(__x86_64__)
     case Level::avx2: table = &mien_cpu_avx2; break;
@@ -121,11 +137,11 @@ const KernelEntry* KernelList::at(Level level) const noexcept {
     default: break;
 #endif
   }
-  return cpu && table ? table->*cpu : nullptr;
+  return fast && table ? table->*fast : nullptr;
 }
 
 const char* name(Level level) noexcept {
-  static constexpr const char* names[] = {"ref", "base", "avx2", "avx512", "amx", "cuda"};
+  static constexpr const char* names[] = {"ref", "base", "avx2", "avx512", "amx", "cuda", "cuda_library"};
   return names[static_cast<int>(level)];
 }
 
@@ -146,7 +162,9 @@ KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return ke
 
 const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args) {
   std::string declined;
-  for (int l = static_cast<int>(max_cpu_level()); l >= 0; --l) {
+  const Device device = device_of(args);
+  const int last = device.is_cpu() ? static_cast<int>(max_cpu_level()) : static_cast<int>(Level::cuda_library);
+  for (int l = last; l >= (device.is_cpu() ? 0 : static_cast<int>(Level::cuda)); --l) {
     const KernelEntry* entry = list.at(static_cast<Level>(l));
     if (!entry) continue;
     if (const char* reason = entry->decline ? entry->decline(args) : nullptr) {
@@ -157,14 +175,20 @@ const KernelEntry& choose_kernel(const char* op, const KernelList& list, const K
     if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(args.in).c_str());
     return *entry;
   }
-  throw NotImplemented(op, "no kernel takes (" + describe(args.in) + ")" + (declined.empty() ? "" : ": " + declined));
+  throw NotImplemented(op, "no kernel on " + to_string(device) + " takes (" + describe(args.in) + ")" + (declined.empty() ? "" : ": " + declined));
 }
 
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
   KernelArgs args{in, out, params, nullptr, matmul_precision()};
+  const Device device = device_of(args);
+  if (!device.is_cpu()) {
+    make_current(device);
+    args.stream = current_stream(device).handle;
+  }
   const KernelEntry& entry = choose_kernel(op, list, args);
-  const Scratch scratch(entry.workspace ? entry.workspace(args) : 0);
+  const Scratch scratch(entry.workspace ? entry.workspace(args) : 0, device);
   args.workspace = scratch.data();
+  const ProfileRange range(device, op);
   if (const KernelObserver observe = kernel_observer.load(std::memory_order_relaxed)) observe(op, in, out);
   entry.run(args);
 }

@@ -1,8 +1,9 @@
 // The one shape of every kernel: views in, views out, a plain parameter struct, booked scratch memory. Kernels know no Tensor and no
 // autograd and allocate nothing.
 //
-// A KernelList holds the entries of one op, fastest first: cuda | amx, avx512, avx2, base, ref. `ref` is the specification: naive loops, also for
-// f64, any strides. Every other entry may decline with a reason (MIEN_VERBOSE=dispatch prints who ran, who declined and why).
+// A KernelList holds the entries of one op, fastest first: on the CPU amx, avx512, avx2, base, ref; on a GPU cuda_library (cuDNN, cuBLASLt), cuda (own
+// kernels). `ref` is the specification: naive loops, also for f64, any strides. Every other entry may decline with a reason (MIEN_VERBOSE=dispatch prints
+// who ran, who declined and why). Operands decide the device; nothing falls from one device back to another.
 #pragma once
 
 #include <array>
@@ -18,8 +19,9 @@ struct KernelArgs {
   std::span<const View> in;
   std::span<const View> out;  // allocated by the caller; contents undefined unless the kernel's comment says otherwise
   const void* params = nullptr;
-  void* workspace = nullptr;  // 64-byte aligned, as many bytes as workspace() asked for
+  void* workspace = nullptr;  // on the operands' device, 64-byte aligned, as many bytes as workspace() asked for
   Precision precision = Precision::f32;  // matmul_precision() when the op started
+  void* stream = nullptr;                // the queue of the operands' device; null on the CPU
   template <class P>
   const P& get() const noexcept {
     return *static_cast<const P*>(params);
@@ -34,17 +36,16 @@ struct KernelEntry {
   std::int64_t (*workspace)(const KernelArgs&) = nullptr;
 };
 
-// amx: only the kernels that multiply on tiles; everything else falls through to avx512.
-enum class Level : std::uint8_t { ref, base, avx2, avx512, amx, cuda };
-inline constexpr int level_count = 6;
+// amx: only the kernels that multiply on tiles; everything else falls through to avx512. cuda_library: what NVIDIA's libraries do; the rest falls to cuda.
+enum class Level : std::uint8_t { ref, base, avx2, avx512, amx, cuda, cuda_library };
+inline constexpr int level_count = 7;
 const char* name(Level level) noexcept;
 
-struct CpuTable;  // kernels/cpu/table.h
+struct KernelTable;  // kernels/table.h
 
 struct KernelList {
   const KernelEntry* ref = nullptr;
-  const KernelEntry* CpuTable::*cpu = nullptr;  // the same sources for base, avx2 and avx512 (kernels/cpu/amx/ for amx); null: no fast CPU kernel
-  const KernelEntry* cuda = nullptr;
+  const KernelEntry* KernelTable::*fast = nullptr;  // where every other level's table has its entry
   const KernelEntry* at(Level level) const noexcept;  // null when there is no such entry
 };
 

@@ -8,7 +8,7 @@
 
 namespace mien::init {
 namespace {
-FactoryOptions like(const Tensor& t, Generator* g) { return {.dtype = t.dtype(), .generator = g}; }
+FactoryOptions like(const Tensor& t, Generator* g) { return {.dtype = t.dtype(), .generator = g, .device = t.device()}; }
 }  // namespace
 
 std::pair<std::int64_t, std::int64_t> fans(const Tensor& t) {

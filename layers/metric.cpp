@@ -17,7 +17,7 @@
 namespace mien {
 namespace {
 
-constinit const KernelList center_kernels{&ref::center_update_entry};
+constinit const KernelList center_kernels{&ref::center_update_entry, &KernelTable::center_update};
 
 // "0.5" rather than "0.500000".
 std::string short_number(double v) {

@@ -121,14 +121,26 @@ void Module::zero_grad() {
   each_tensor(*this, [](const std::string&, Tensor& t, Slot) { clear_grad(t); });
 }
 
-void Module::to(DType dtype) {
+namespace {
+// Every tensor becomes change(tensor), a leaf as it was one.
+template <class F>
+void replace_tensors(Module& m, const F& change) {
   const NoGrad guard;
-  each_tensor(*this, [&](const std::string&, Tensor& t, Slot) {
-    if (!is_floating(t.dtype()) || t.dtype() == dtype) return;
+  each_tensor(m, [&](const std::string&, Tensor& t, Slot) {
+    const Tensor changed = change(t);
+    if (changed.is_same(t)) return;
     const bool wanted = requires_grad(t);
-    t = cast(t, dtype).detach();
+    t = changed.detach();
     if (wanted) set_requires_grad(t);
   });
+}
+}  // namespace
+
+void Module::to(DType dtype) {
+  replace_tensors(*this, [&](const Tensor& t) { return is_floating(t.dtype()) ? cast(t, dtype) : t; });
+}
+void Module::to(Device device) {
+  replace_tensors(*this, [&](const Tensor& t) { return mien::to(t, device); });
 }
 
 std::string Module::summary() {

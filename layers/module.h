@@ -71,7 +71,8 @@ class Module {
   bool training() const noexcept { return training_; }
   void require_grad(bool on = true);
   void zero_grad();
-  void to(DType dtype);  // every floating parameter and buffer
+  void to(DType dtype);    // every floating parameter and buffer
+  void to(Device device);  // every parameter and buffer. Before an optimizer is made: it keeps handles to the tensors of that moment.
   // A table: path, label, shapes, number of values.
   std::string summary();
 

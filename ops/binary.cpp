@@ -72,7 +72,7 @@ void infer_where(Inputs in, const void*, Outputs& out) {
 void vjp_where(const Vjp& v) {
   const Tensor& g = v.grads[0];
   if (!g.defined()) return;
-  const Tensor zero = full({}, 0, {.dtype = g.dtype()});
+  const Tensor zero = full({}, 0, {.dtype = g.dtype(), .device = g.device()});
   if (v.needs[1]) v.result[1] = sum_to(where(v.inputs[0], g, zero), v.input_specs[1].shape);
   if (v.needs[2]) v.result[2] = sum_to(where(v.inputs[0], zero, g), v.input_specs[2].shape);
 }
@@ -87,9 +87,9 @@ Tensor binary(BinaryKind kind, const Tensor& a, const Tensor& b) { return apply(
 
 }  // namespace
 
-constinit const Op op_binary{.name = "binary", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::binary_entry, &CpuTable::binary},
+constinit const Op op_binary{.name = "binary", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::binary_entry, &KernelTable::binary},
                              .broadcast = Broadcast::full, .fusion = Fusion::elementwise, .member = member, .saves = saves};
-constinit const Op op_where{.name = "where", .infer = infer_where, .vjp = vjp_where, .save_inputs = bit(0), .kernels = {&ref::where_entry},
+constinit const Op op_where{.name = "where", .infer = infer_where, .vjp = vjp_where, .save_inputs = bit(0), .kernels = {&ref::where_entry, &KernelTable::where},
                             .broadcast = Broadcast::full, .fusion = Fusion::elementwise};
 
 Tensor add(const Tensor& a, const Tensor& b) { return binary(BinaryKind::add, a, b); }

@@ -2,6 +2,7 @@
 
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/ops/autocast.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/op.h"
 #include "mien/ops/reduce.h"
@@ -96,15 +97,15 @@ void vjp_grad_weight(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_conv2d{.name = "conv2d", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::conv2d_entry, &CpuTable::conv2d},
+constinit const Op op_conv2d{.name = "conv2d", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::conv2d_entry, &KernelTable::conv2d},
                              .fusion = Fusion::contraction};
 constinit const Op op_conv2d_grad_input{.name = "conv2d_grad_input", .infer = infer_grad, .vjp = vjp_grad_input, .save_inputs = bit(0) | bit(1),
-                                        .kernels = {&ref::conv2d_grad_input_entry, &CpuTable::conv2d_grad_input}, .fusion = Fusion::contraction};
+                                        .kernels = {&ref::conv2d_grad_input_entry, &KernelTable::conv2d_grad_input}, .fusion = Fusion::contraction};
 constinit const Op op_conv2d_grad_weight{.name = "conv2d_grad_weight", .infer = infer_grad, .vjp = vjp_grad_weight, .save_inputs = bit(0) | bit(1),
-                                         .kernels = {&ref::conv2d_grad_weight_entry, &CpuTable::conv2d_grad_weight}, .fusion = Fusion::contraction};
+                                         .kernels = {&ref::conv2d_grad_weight_entry, &KernelTable::conv2d_grad_weight}, .fusion = Fusion::contraction};
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& params) {
-  return bias.defined() ? apply(op_conv2d, {x, weight, bias}, params) : apply(op_conv2d, {x, weight}, params);
+  return bias.defined() ? apply(op_conv2d, {autocast(x), autocast(weight), autocast(bias)}, params) : apply(op_conv2d, {autocast(x), autocast(weight)}, params);
 }
 
 Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvTransposeOptions& o) {

@@ -55,9 +55,9 @@ void infer_backward(Inputs in, const void* params, Outputs& out) {
 }  // namespace
 
 constinit const Op op_conv_block{.name = "conv_block", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1) | bit(3), .save_outputs = bit(1) | bit(2),
-                                 .kernels = {&ref::conv_block_entry, &CpuTable::conv_block}, .fusion = Fusion::contraction};
+                                 .kernels = {&ref::conv_block_entry, &KernelTable::conv_block}, .fusion = Fusion::contraction};
 constinit const Op op_conv_block_backward{.name = "conv_block_backward", .infer = infer_backward,
-                                          .kernels = {&ref::conv_block_backward_entry, &CpuTable::conv_block_backward}, .fusion = Fusion::contraction};
+                                          .kernels = {&ref::conv_block_backward_entry, &KernelTable::conv_block_backward}, .fusion = Fusion::contraction};
 
 Tensor conv_block(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& slope, const PoolParams& window) {
   if (window.padding != Pair{0, 0} || window.dilation != Pair{1, 1} || window.kernel[0] * window.kernel[1] > 255)

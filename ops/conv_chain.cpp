@@ -37,7 +37,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_conv_chain{.name = op, .infer = infer, .kernels = {&ref::conv_chain_entry, &CpuTable::conv_chain}};
+constinit const Op op_conv_chain{.name = op, .infer = infer, .kernels = {&ref::conv_chain_entry, &KernelTable::conv_chain}};
 
 Tensor conv_chain(const Tensor& x, std::span<const ConvChainWeights> weights, std::span<const ChainLayer> layers) {
   if (layers.empty() || layers.size() > static_cast<std::size_t>(max_chain_layers) || layers.size() != weights.size())

@@ -15,12 +15,23 @@ void infer(Inputs in, const void* params, Outputs& out) {
 void vjp(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = cast(v.grads[0], v.input_specs[0].dtype);
 }
-constexpr KernelList copy_kernels{&ref::copy_entry, &CpuTable::copy};
-constinit const KernelList fill_kernels{&ref::fill_entry};
+struct TransferParams {
+  Device device;
+};
+void infer_transfer(Inputs in, const void* params, Outputs& out) {
+  out.push_back({in[0].shape(), in[0].dtype(), layout_like(in[0]), static_cast<const TransferParams*>(params)->device});
+}
+void vjp_transfer(const Vjp& v) {
+  if (v.grads[0].defined()) v.result[0] = to(v.grads[0], *v.input_specs[0].device);
+}
+constexpr KernelList copy_kernels{&ref::copy_entry, &KernelTable::copy};
+constinit const KernelList fill_kernels{&ref::fill_entry, &KernelTable::fill};
 
 }  // namespace
 
 constinit const Op op_copy{.name = "copy", .infer = infer, .vjp = vjp, .kernels = copy_kernels, .fusion = Fusion::elementwise};
+
+constinit const Op op_transfer{.name = "to", .infer = infer_transfer, .vjp = vjp_transfer, .kernels = {&ref::transfer_entry, &KernelTable::transfer}};
 
 Tensor contiguous(const Tensor& x) { return x.is_contiguous() ? x : apply(op_copy, {x}, CopyParams{x.dtype(), Layout::contiguous}); }
 Tensor channels_last(const Tensor& x) {
@@ -30,12 +41,13 @@ Tensor channels_last(const Tensor& x) {
 Tensor clone(const Tensor& x) { return apply(op_copy, {x}, CopyParams{x.dtype(), layout_like(x)}); }
 Tensor cast(const Tensor& x, DType dtype) { return x.dtype() == dtype ? x : apply(op_copy, {x}, CopyParams{dtype, layout_like(x)}); }
 Tensor to(const Tensor& x, Device device) {
-  internal_check(x.device() == device, "there is one device in this build");
-  return x;
+  if (x.device() == device) return x;
+  return apply(op_transfer, {x.is_channels_last() ? x : contiguous(x)}, TransferParams{device});
 }
 
 void copy_into(const Tensor& target, const Tensor& source) {
   check_same_shape("copy_into", target, source);
+  if (!(target.device() == source.device())) return copy_into(target, to(source.detach(), target.device()));
   apply_in_place("copy_into", copy_kernels, {source}, {target}, Params());
 }
 void fill(const Tensor& target, double value) { apply_in_place("fill", fill_kernels, {}, {target}, FillParams{value}); }

@@ -16,10 +16,11 @@ struct RandomSpec : RandomParams {
   Shape shape;
   DType dtype = DType::f32;
   Layout layout = Layout::contiguous;
+  Device device = {};
 };
 void infer(Inputs, const void* params, Outputs& out) {
   const auto& p = *static_cast<const RandomSpec*>(params);
-  out.push_back({p.shape, p.dtype, p.layout});
+  out.push_back({p.shape, p.dtype, p.layout, p.device});
 }
 
 Tensor random(RandomKind kind, const Shape& shape, double a, double b, const FactoryOptions& o) {
@@ -33,15 +34,16 @@ Tensor random(RandomKind kind, const Shape& shape, double a, double b, const Fac
   p.shape = shape;
   p.dtype = o.dtype;
   p.layout = o.layout;
+  p.device = o.device;
   return apply(op_random, Inputs(), p);
 }
 
 }  // namespace
 
-constinit const Op op_random{.name = "random", .infer = infer, .kernels = {&ref::random_entry}};
+constinit const Op op_random{.name = "random", .infer = infer, .kernels = {&ref::random_entry, &KernelTable::random}};
 
 Tensor full(const Shape& shape, double value, FactoryOptions o) {
-  Tensor t = Tensor::empty(shape, o.dtype, o.layout);
+  Tensor t = Tensor::empty(shape, o.dtype, o.layout, o.device);
   fill(t, value);
   return t;
 }
@@ -51,7 +53,7 @@ Tensor arange(std::int64_t n, FactoryOptions o) {
   if (n < 0) throw ValueError("arange", "expects n >= 0, got " + std::to_string(n));
   std::vector<std::int64_t> values(static_cast<std::size_t>(n));
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::int64_t>(i);
-  return cast(Tensor::from(values, {n}), o.dtype);
+  return to(cast(Tensor::from(values, {n}), o.dtype), o.device);
 }
 Tensor rand(const Shape& shape, FactoryOptions o) { return random(RandomKind::uniform, shape, 0, 1, o); }
 Tensor uniform(const Shape& shape, double low, double high, FactoryOptions o) {
@@ -75,7 +77,7 @@ Tensor dropout_mask(const Shape& shape, double p, FactoryOptions o) {
   if (!(p >= 0 && p < 1)) throw ValueError("dropout_mask", "expects a probability in [0, 1), got " + std::to_string(p));
   return random(RandomKind::dropout_mask, shape, p, 1, o);
 }
-Tensor zeros_like(const Tensor& x) { return full(x.shape(), 0, {.dtype = x.dtype(), .layout = layout_like(x)}); }
-Tensor ones_like(const Tensor& x) { return full(x.shape(), 1, {.dtype = x.dtype(), .layout = layout_like(x)}); }
+Tensor zeros_like(const Tensor& x) { return full(x.shape(), 0, {.dtype = x.dtype(), .layout = layout_like(x), .device = x.device()}); }
+Tensor ones_like(const Tensor& x) { return full(x.shape(), 1, {.dtype = x.dtype(), .layout = layout_like(x), .device = x.device()}); }
 
 }  // namespace mien

@@ -10,6 +10,7 @@ struct FactoryOptions {
   DType dtype = DType::f32;
   Layout layout = Layout::contiguous;
   Generator* generator = nullptr;  // null: default_generator()
+  Device device = {};                   // random integers and uniforms have the same bits on every device
 };
 Tensor zeros(const Shape& shape, FactoryOptions options = {});
 Tensor ones(const Shape& shape, FactoryOptions options = {});

@@ -24,7 +24,8 @@ void infer_nll(Inputs in, const void* params, Outputs& out) {
   if (in.size() > 2 && (in[2].rank() != 1 || in[2].size(0) != logp.size(1) || in[2].dtype() != logp.dtype()))
     throw ShapeError("nll_loss", "expects one weight per class, got " + describe_all(in));
   const std::int64_t ignored = static_cast<const NllParams*>(params)->ignore_index;
-  for (std::int64_t i = 0; i < target.size(0); ++i) {
+  // On a GPU nobody waits for the values: a target outside gives a NaN there.
+  for (std::int64_t i = 0; target.device().is_cpu() && i < target.size(0); ++i) {
     const std::int64_t t = target.data<std::int64_t>()[i * target.strides()[0]];
     if (t != ignored && (t < 0 || t >= logp.size(1)))
       throw ValueError("nll_loss", "target " + std::to_string(i) + " is " + std::to_string(t) + ", expected 0.." + std::to_string(logp.size(1) - 1), "Is the number of classes right?");
@@ -62,16 +63,16 @@ Tensor reduced(const Tensor& losses, Reduction r) { return r == Reduction::none 
 
 // Sum divided by a weight that may be zero: then the result is zero, and so is its gradient.
 Tensor safe_ratio(const Tensor& total, const Tensor& weight) {
-  const Tensor zero = full(weight.shape(), 0, {.dtype = weight.dtype()});
+  const Tensor zero = full(weight.shape(), 0, {.dtype = weight.dtype(), .device = weight.device()});
   const Tensor empty = equal(weight, zero);
   return where(empty, zero, div(total, where(empty, ones_like(weight), weight)));
 }
 
 }  // namespace
 
-constinit const Op op_nll{.name = "nll_loss", .infer = infer_nll, .vjp = vjp_nll, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_entry}, .reads = bit(1)};
-constinit const Op op_nll_backward{.name = "nll_backward", .infer = infer_nll_backward, .vjp = vjp_nll_backward, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_backward_entry}};
-constinit const Op op_topk_mask{.name = "topk_mask", .infer = infer_topk, .kernels = {&ref::topk_mask_entry}};
+constinit const Op op_nll{.name = "nll_loss", .infer = infer_nll, .vjp = vjp_nll, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_entry, &KernelTable::nll}, .reads = bit(1)};
+constinit const Op op_nll_backward{.name = "nll_backward", .infer = infer_nll_backward, .vjp = vjp_nll_backward, .save_inputs = bit(1) | bit(2), .kernels = {&ref::nll_backward_entry, &KernelTable::nll_backward}};
+constinit const Op op_topk_mask{.name = "topk_mask", .infer = infer_topk, .kernels = {&ref::topk_mask_entry, &KernelTable::topk_mask}};
 
 Tensor nll_loss(const Tensor& logp, const Tensor& target, const CrossEntropyOptions& o) {
   const NllParams p{o.ignore_index};
@@ -83,11 +84,11 @@ Tensor nll_loss(const Tensor& logp, const Tensor& target, const CrossEntropyOpti
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& o) {
   if (o.label_smoothing < 0 || o.label_smoothing >= 1) throw ValueError("cross_entropy", "expects 0 <= label_smoothing < 1, got " + std::to_string(o.label_smoothing));
   check_rank("cross_entropy", "logits", logits, 2);
-  const Tensor logp = log_softmax(logits, 1);
+  const Tensor logp = log_softmax(cast(logits, parameter_dtype(logits)), 1);
   const Tensor plain = nll_loss(logp, target, o);
   if (o.label_smoothing == 0) return plain;
   // The smooth part: -sum_c w_c logp_c / C per counted sample (Szegedy et al., 2016; PyTorch's form with class weights).
-  const Tensor counted = cast(not_equal(target, full({1}, static_cast<double>(o.ignore_index), {.dtype = DType::i64})), logp.dtype());
+  const Tensor counted = cast(not_equal(target, full({1}, static_cast<double>(o.ignore_index), {.dtype = DType::i64, .device = target.device()})), logp.dtype());
   const Tensor weighted = o.weight.defined() ? mul(logp, reshape(o.weight, {1, -1})) : logp;
   const Tensor smooth = mul(neg(sum(weighted, {1})), counted);
   Tensor part = reduced(smooth, o.reduction == Reduction::mean ? Reduction::sum : o.reduction);
@@ -98,7 +99,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
 
 Tensor binary_cross_entropy(const Tensor& probability, const Tensor& target, Reduction r) {
   check_same_shape("binary_cross_entropy", probability, target);
-  const Tensor low = full({1}, -100, {.dtype = probability.dtype()});
+  const Tensor low = full({1}, -100, {.dtype = probability.dtype(), .device = probability.device()});
   const Tensor yes = maximum(log(probability), low), no = maximum(log(1.0 - probability), low);
   return reduced(neg(add(mul(target, yes), mul(1.0 - target, no))), r);
 }
@@ -116,7 +117,7 @@ Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, double beta, Reduct
   if (beta < 0) throw ValueError("smooth_l1_loss", "expects beta >= 0, got " + std::to_string(beta));
   const Tensor d = abs(sub(x, target));
   if (beta == 0) return reduced(d, r);
-  return reduced(where(less(d, full({1}, beta, {.dtype = d.dtype()})), affine(square(d), .5 / beta, 0), affine(d, 1, -.5 * beta)), r);
+  return reduced(where(less(d, full({1}, beta, {.dtype = d.dtype(), .device = d.device()})), affine(square(d), .5 / beta, 0), affine(d, 1, -.5 * beta)), r);
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction r) {

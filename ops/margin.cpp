@@ -20,7 +20,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 Tensor additive_angle(const Tensor& cosine, double m) {
   const Tensor sine = sqrt(clamp(mul(affine(cosine, -1, 1), affine(cosine, 1, 1)), 1e-10, infinity));
   const Tensor moved = sub(affine(cosine, std::cos(m), 0), affine(sine, std::sin(m), 0));
-  const Tensor limit = full({}, -std::cos(m), {.dtype = cosine.dtype()});  // theta + m = pi
+  const Tensor limit = full({}, -std::cos(m), {.dtype = cosine.dtype(), .device = cosine.device()});  // theta + m = pi
   return where(greater(cosine, limit), moved, affine(cosine, 1, -m * std::sin(m)));
 }
 
@@ -33,7 +33,7 @@ Tensor multiplied_angle(const Tensor& cosine, double m1, double m2) {
     sign.push_back(std::fmod(k, 2) == 0 ? 1 : -1);
     shift.push_back(-2 * k);
   }
-  const auto constant = [&](const std::vector<double>& v) { return cast(Tensor::from(v, cosine.shape()), cosine.dtype()); };
+  const auto constant = [&](const std::vector<double>& v) { return to(cast(Tensor::from(v, cosine.shape()), cosine.dtype()), cosine.device()); };
   return add(mul(constant(sign), cos(angle)), constant(shift));
 }
 

@@ -2,6 +2,7 @@
 
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/ops/autocast.h"
 #include "mien/ops/op.h"
 #include "mien/ops/reduce.h"
 #include "mien/ops/table.h"
@@ -51,18 +52,18 @@ void vjp_linear(const Vjp& v) {
 }  // namespace
 
 constinit const Op op_matmul{.name = "matmul", .infer = infer_matmul, .vjp = vjp_matmul, .save_inputs = bit(0) | bit(1),
-                             .kernels = {&ref::matmul_entry, &CpuTable::matmul}, .broadcast = Broadcast::batch, .fusion = Fusion::contraction};
+                             .kernels = {&ref::matmul_entry, &KernelTable::matmul}, .broadcast = Broadcast::batch, .fusion = Fusion::contraction};
 constinit const Op op_linear{.name = "linear", .infer = infer_linear, .vjp = vjp_linear, .save_inputs = bit(0) | bit(1),
-                             .kernels = {&ref::linear_entry, &CpuTable::linear}, .fusion = Fusion::contraction};
+                             .kernels = {&ref::linear_entry, &KernelTable::linear}, .fusion = Fusion::contraction};
 
-Tensor matmul(const Tensor& a, const Tensor& b) { return apply(op_matmul, {a, b}); }
+Tensor matmul(const Tensor& a, const Tensor& b) { return apply(op_matmul, {autocast(a), autocast(b)}); }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   if (x.rank() < 1) throw ShapeError("linear", "expects at least 1 dimension, got " + describe(x));
   Shape flat{1, x.size(-1)};
   for (int d = 0; d + 1 < x.rank(); ++d) flat[0] *= x.shape()[d];
   const Tensor rows = x.rank() == 2 ? x : reshape(x, flat);
-  const Tensor y = bias.defined() ? apply(op_linear, {rows, weight, bias}) : apply(op_linear, {rows, weight});
+  const Tensor y = bias.defined() ? apply(op_linear, {autocast(rows), autocast(weight), autocast(bias)}) : apply(op_linear, {autocast(rows), autocast(weight)});
   if (x.rank() == 2) return y;
   Shape to = x.shape();
   to.back() = weight.size(0);

@@ -39,12 +39,12 @@ std::vector<std::int64_t> label_list(const char* op, const Tensor& rows, const T
   check_floating(op, rows);
   if (labels.dtype() != DType::i64) throw DTypeError(op, "labels must be i64, got " + describe(labels), "Cast with mien::cast(labels, DType::i64).");
   if (rows.rank() != 2 || labels.rank() != 1 || labels.size(0) != rows.size(0)) throw ShapeError(op, "expects one label per row, got " + describe_all(all));
-  const Tensor flat = contiguous(labels);
+  const Tensor flat = to(contiguous(labels), Device::cpu());
   const auto values = flat.span<std::int64_t>();
   return {values.begin(), values.end()};
 }
 
-Tensor index_tensor(const std::vector<std::int64_t>& v) { return Tensor::from(v, {static_cast<std::int64_t>(v.size())}); }
+Tensor index_tensor(const std::vector<std::int64_t>& v, Device device) { return to(Tensor::from(v, {static_cast<std::int64_t>(v.size())}), device); }
 
 // Distances of a batch and who is who: what the choice of triplets looks at.
 struct Batch {
@@ -91,7 +91,7 @@ Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& tar
     if (t != 1 && t != -1) throw ValueError("cosine_embedding_loss", "expects targets 1 and -1, got " + std::to_string(static_cast<std::int64_t>(t)));
   const auto squares = [](const Tensor& x) { return affine(sum(square(x), {1}), 1, 1e-12); };  // PyTorch's epsilon: finite for zero vectors
   const Tensor cosine = div(sum(mul(a, b), {1}), sqrt(mul(squares(a), squares(b))));
-  const Tensor same = equal(target, full({}, 1, {.dtype = DType::i64}));
+  const Tensor same = equal(target, full({}, 1, {.dtype = DType::i64, .device = target.device()}));
   return reduced(where(same, affine(cosine, -1, 1), relu(affine(cosine, 1, -margin))), reduction);
 }
 
@@ -106,7 +106,7 @@ Tensor pairwise_squared_distances(const Tensor& x) {
   check_rank("pairwise_squared_distances", "the input", x, 2);
   check_floating("pairwise_squared_distances", x);
   const Tensor near = sub(x, mean(x.detach(), {0}, true)), products = matmul(near, transpose(near, 0, 1));
-  const Tensor squares = pick(products, arange(x.size(0)));
+  const Tensor squares = pick(products, arange(x.size(0), {.dtype = DType::i64, .device = x.device()}));
   return relu(add(sub(unsqueeze(squares, 1), affine(products, 2, 0)), unsqueeze(squares, 0)));
 }
 
@@ -132,7 +132,7 @@ BatchAllLoss batch_all_triplet_loss(const Tensor& embeddings, const Tensor& labe
         --weight[a * d.n + k];
       }
     }
-  const Tensor w = cast(Tensor::from(weight, distances.shape()), distances.dtype());
+  const Tensor w = to(cast(Tensor::from(weight, distances.shape()), distances.dtype()), distances.device());
   return {affine(sum(mul(distances, w)), 1 / (active + 1e-16), margin * active / (active + 1e-16)), active / (valid + 1e-16)};
 }
 
@@ -151,7 +151,7 @@ Tensor batch_hard_triplet_loss(const Tensor& embeddings, const Tensor& labels, d
     farthest[a] = static_cast<std::int64_t>(p);
     nearest[a] = static_cast<std::int64_t>(k == a ? top : k);
   }
-  return mean(relu(affine(sub(pick(distances, index_tensor(farthest)), pick(distances, index_tensor(nearest))), 1, margin)));
+  return mean(relu(affine(sub(pick(distances, index_tensor(farthest, distances.device())), pick(distances, index_tensor(nearest, distances.device()))), 1, margin)));
 }
 
 Triplets mine_triplets(const Tensor& distances, const Tensor& labels, MiningRule rule, const MiningOptions& o) {
@@ -181,7 +181,7 @@ Triplets mine_triplets(const Tensor& distances, const Tensor& labels, MiningRule
       positive.push_back(static_cast<std::int64_t>(p));
       negative.push_back(eligible[static_cast<std::size_t>(chosen)]);
     }
-  return {index_tensor(anchor), index_tensor(positive), index_tensor(negative)};
+  return {index_tensor(anchor, distances.device()), index_tensor(positive, distances.device()), index_tensor(negative, distances.device())};
 }
 
 }  // namespace mien

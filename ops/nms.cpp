@@ -22,7 +22,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_nms{.name = "nms", .infer = infer, .kernels = {&ref::nms_entry, &CpuTable::nms}};
+constinit const Op op_nms{.name = "nms", .infer = infer, .kernels = {&ref::nms_entry, &KernelTable::nms}};
 
 Tensor nms(const Tensor& boxes, const Tensor& scores, double threshold, NmsMode mode, int offset) {
   const auto out = apply_all(op_nms, {boxes, scores}, NmsParams{threshold, mode, offset});

@@ -17,8 +17,8 @@ namespace mien {
 namespace {
 
 void check_channels(Inputs in) {
-  check_same_dtype("batch_norm", in);
   check_floating("batch_norm", in[0]);
+  check_parameters("batch_norm", in[0], in.subspan(1));
   if (in[0].rank() < 2) throw ShapeError("batch_norm", "expects at least 2 dimensions [N, C, ...], got " + describe(in[0]));
   for (std::size_t i = 1; i < in.size(); ++i)
     if (in[i].rank() != 1 || in[i].size(0) != in[0].size(1))
@@ -29,8 +29,8 @@ void infer(Inputs in, const void*, Outputs& out) {
   const std::int64_t values = in[0].size(1) > 0 ? in[0].numel() / in[0].size(1) : 0;
   if (values < 2) throw ShapeError("batch_norm", "training needs more than one value per channel, got " + describe(in[0]), "Use a larger batch or eval mode.");
   out.push_back(spec_like(in[0]));
-  out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
-  out.push_back({{in[0].size(1)}, in[0].dtype(), Layout::contiguous});
+  out.push_back({{in[0].size(1)}, parameter_dtype(in[0]), Layout::contiguous});
+  out.push_back({{in[0].size(1)}, parameter_dtype(in[0]), Layout::contiguous});
 }
 Saves saves(const void* params) {
   const bool active = static_cast<const NormParams*>(params)->activation != Activation::none;
@@ -74,10 +74,10 @@ void infer_affine(Inputs in, const void*, Outputs& out) {
 }  // namespace
 
 constinit const Op op_batch_norm{.name = "batch_norm", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1) | bit(2) | bit(3), .save_outputs = bit(1) | bit(2),
-                                 .kernels = {&ref::batch_norm_entry, &CpuTable::batch_norm}, .saves = saves};
-constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry, &CpuTable::batch_norm_backward}};
+                                 .kernels = {&ref::batch_norm_entry, &KernelTable::batch_norm}, .saves = saves};
+constinit const Op op_batch_norm_backward{.name = "batch_norm_backward", .infer = infer_backward, .kernels = {&ref::batch_norm_backward_entry, &KernelTable::batch_norm_backward}};
 constinit const Op op_channel_affine{.name = "channel_affine", .infer = infer_affine, .vjp = vjp_affine, .save_inputs = bit(0) | bit(1),
-                                     .kernels = {&ref::channel_affine_entry, &CpuTable::channel_affine}, .fusion = Fusion::elementwise};
+                                     .kernels = {&ref::channel_affine_entry, &KernelTable::channel_affine}, .fusion = Fusion::elementwise};
 
 void update_running_moments(const Tensor& running_mean, const Tensor& running_var, const MomentMap& seen, double eps, double momentum) {
   if (recomputing()) return;  // the statistics have seen this batch
@@ -108,7 +108,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 Tensor dropout(const Tensor& x, double p, bool training) {
   if (p < 0 || p >= 1) throw ValueError("dropout", "expects 0 <= p < 1, got " + std::to_string(p));
   if (!training || p == 0) return x;
-  return mul(x, dropout_mask(x.shape(), p, {.dtype = x.dtype(), .layout = layout_like(x)}));
+  return mul(x, cast(dropout_mask(x.shape(), p, {.dtype = parameter_dtype(x), .layout = layout_like(x), .device = x.device()}), x.dtype()));
 }
 
 }  // namespace mien

@@ -2,6 +2,7 @@
 
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/ops/autocast.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
@@ -12,7 +13,7 @@ namespace {
 constexpr std::size_t norm_at = 2;  // where the norm's operands begin
 
 void check_norm(const char* op, Inputs in, std::size_t first, std::size_t last) {
-  check_same_dtype(op, in);
+  check_parameters(op, in[0], in.subspan(first, last - first));
   for (std::size_t i = first; i < last; ++i)
     if (in[i].rank() != 1 || in[i].size(0) != in[0].size(1))
       throw ShapeError(op, "expects one value for each of " + std::to_string(in[0].size(1)) + " channels, got " + describe_all(in));
@@ -22,7 +23,7 @@ void infer(Inputs in, const void* params, Outputs& out) {
   check_norm("norm_conv", in, norm_at, in.size());
   const Shape y = out[0].shape;
   if (y[0] * y[2] * y[3] < 2) throw ShapeError("norm_conv", "moments need more than one value per channel, got " + describe(in[0]), "Use a larger batch.");
-  for (int k = 0; k < 2; ++k) out.push_back({{y[1]}, in[0].dtype(), Layout::contiguous});
+  for (int k = 0; k < 2; ++k) out.push_back({{y[1]}, parameter_dtype(in[0]), Layout::contiguous});
 }
 void vjp(const Vjp& v) {
   std::vector<Tensor> in;
@@ -41,7 +42,11 @@ void infer_add(Inputs in, const void*, Outputs& out) {
   check_rank("norm_add", "the map", in[0], 4);
   check_floating("norm_add", in[0]);
   check_norm("norm_add", in, 1, 5);
-  if (in.size() > 5) check_same_shape("norm_add", in[0], in[5]);
+  if (in.size() > 5) {
+    check_same_shape("norm_add", in[0], in[5]);
+    const Tensor maps[] = {in[0], in[5]};
+    check_same_dtype("norm_add", maps);
+  }
   out.push_back(spec_like(in[0]));
 }
 void vjp_add(const Vjp& v) {
@@ -60,13 +65,13 @@ void infer_add_backward(Inputs in, const void*, Outputs& out) {
 }  // namespace
 
 constinit const Op op_norm_conv{.name = "norm_conv", .infer = infer, .vjp = vjp, .save_inputs = bit(7) - 1, .save_outputs = bit(0) | bit(1) | bit(2),
-                                .kernels = {&ref::norm_conv_entry, &CpuTable::norm_conv}};
-constinit const Op op_norm_conv_backward{.name = "norm_conv_backward", .infer = infer_backward, .kernels = {&ref::norm_conv_backward_entry, &CpuTable::norm_conv_backward}};
-constinit const Op op_norm_add{.name = "norm_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(5) - 1, .kernels = {&ref::norm_add_entry, &CpuTable::norm_add}};
-constinit const Op op_norm_add_backward{.name = "norm_add_backward", .infer = infer_add_backward, .kernels = {&ref::norm_add_backward_entry, &CpuTable::norm_add_backward}};
+                                .kernels = {&ref::norm_conv_entry, &KernelTable::norm_conv}};
+constinit const Op op_norm_conv_backward{.name = "norm_conv_backward", .infer = infer_backward, .kernels = {&ref::norm_conv_backward_entry, &KernelTable::norm_conv_backward}};
+constinit const Op op_norm_add{.name = "norm_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(5) - 1, .kernels = {&ref::norm_add_entry, &KernelTable::norm_add}};
+constinit const Op op_norm_add_backward{.name = "norm_add_backward", .infer = infer_add_backward, .kernels = {&ref::norm_add_backward_entry, &KernelTable::norm_add_backward}};
 
 MomentMap norm_conv(const MomentMap& x, const NormOperands& norm, const Tensor& weight, const ConvParams& params, double eps) {
-  std::vector<Tensor> in{x.map, weight};
+  std::vector<Tensor> in{autocast(x.map), autocast(weight)};
   NormConvParams p;
   static_cast<ConvParams&>(p) = params;
   p.eps = eps;

@@ -17,7 +17,7 @@ class OpNode final : public Node {
     internal_check(in.size() <= max_inputs, "an op takes at most 32 inputs");
     for (std::size_t i = 0; i < in.size(); ++i) {
       inputs.push_back(edge_of(in[i]));
-      specs_.push_back({in[i].shape(), in[i].dtype(), layout_like(in[i])});
+      specs_.push_back({in[i].shape(), in[i].dtype(), layout_like(in[i]), in[i].device()});
       if (saves_.inputs & bit(static_cast<int>(i))) saved_inputs_[i] = SavedTensor(in[i]);
     }
   }
@@ -59,7 +59,7 @@ class OpNode final : public Node {
 };
 
 View expand_view(View v, const Shape& to) {
-  View out{v.data, v.dtype, to, Shape::filled(to.rank(), 0)};
+  View out{v.data, v.dtype, to, Shape::filled(to.rank(), 0), v.device};
   const int shift = to.rank() - v.rank();
   for (int d = 0; d < v.rank(); ++d) out.strides[shift + d] = v.shape[d] == 1 && to[shift + d] != 1 ? 0 : v.strides[d];
   return out;
@@ -110,7 +110,7 @@ std::vector<Tensor> apply_all(const Op& op, Inputs in, const Params& params) {
     std::vector<View> in_views, out_views;
     for (const auto& t : in) in_views.push_back(broadcast_view(op, t.view(), specs.empty() ? Shape{} : specs[0].shape));
     for (const auto& s : specs) {
-      out.push_back(Tensor::empty(s.shape, s.dtype, s.layout, in.empty() ? Device::cpu() : in[0].device()));
+      out.push_back(Tensor::empty(s.shape, s.dtype, s.layout, s.device ? *s.device : in.empty() ? Device::cpu() : in[0].device()));
       out_views.push_back(out.back().view());
     }
     run_kernel(op.name, op.kernels, in_views, out_views, params.data());
@@ -131,7 +131,7 @@ std::vector<Tensor> apply_all(const Op& op, Inputs in, const Params& params) {
 
 Tensor apply(const Op& op, Inputs inputs, const Params& params) { return std::move(apply_all(op, inputs, params)[0]); }
 
-void apply_in_place(const char* name, const KernelList& kernels, std::initializer_list<Tensor> in, std::initializer_list<Tensor> out, const Params& params) {
+void apply_in_place(const char* name, const KernelList& kernels, Inputs in, Inputs out, const Params& params) {
   std::vector<View> in_views, out_views;
   for (const auto& t : in) in_views.push_back(t.view());
   for (const auto& t : out) {
@@ -140,7 +140,7 @@ void apply_in_place(const char* name, const KernelList& kernels, std::initialize
     t.storage()->bump_version();
   }
   run_kernel(name, kernels, in_views, out_views, params.data());
-  if (listener) listener->applied_in_place(name, Inputs(in.begin(), in.size()), Inputs(out.begin(), out.size()));
+  if (listener) listener->applied_in_place(name, in, out);
 }
 
 void check_rank(const char* op, const char* what, const Tensor& t, int rank) {
@@ -148,6 +148,7 @@ void check_rank(const char* op, const char* what, const Tensor& t, int rank) {
 }
 
 void check_floating(const char* op, const Tensor& t) {
+  if (is_floating(t.dtype()) && !t.device().is_cpu()) return;
   if (t.dtype() != DType::f32 && t.dtype() != DType::f64)
     throw DTypeError(op, "expects f32 or f64, got " + describe(t), "Cast with mien::cast(x, DType::f32).");
 }
@@ -156,6 +157,15 @@ void check_same_dtype(const char* op, Inputs in) {
   for (const auto& t : in)
     if (t.dtype() != in[0].dtype())
       throw DTypeError(op, "expects operands of one dtype, got " + describe_all(in), std::string("Cast with mien::cast(x, DType::") + name(in[0].dtype()) + ").");
+}
+
+DType parameter_dtype(const Tensor& x) { return x.dtype() == DType::bf16 || x.dtype() == DType::f16 ? DType::f32 : x.dtype(); }
+
+void check_parameters(const char* op, const Tensor& x, Inputs parameters) {
+  for (const auto& t : parameters)
+    if (t.dtype() != parameter_dtype(x))
+      throw DTypeError(op, std::string("expects parameters in ") + name(parameter_dtype(x)) + " for a map in " + name(x.dtype()) + ", got " + describe(t),
+                       std::string("Cast with mien::cast(x, DType::") + name(parameter_dtype(x)) + ").");
 }
 
 void check_same_shape(const char* op, const Tensor& a, const Tensor& b) {

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -37,6 +38,7 @@ struct OutputSpec {
   Shape shape;
   DType dtype = DType::f32;
   Layout layout = Layout::contiguous;
+  std::optional<Device> device = {};  // of an output: unset where the inputs are; of an input: set
 };
 
 // What a derivative gets: everything defined only where the op asked for it (save_inputs, save_outputs).
@@ -100,7 +102,10 @@ inline std::vector<Tensor> apply_all(const Op& op, std::initializer_list<Tensor>
 }
 // Runs a kernel that writes into existing tensors (optimizer steps, fill): bumps their versions, records nothing.
 // Throws NotDifferentiable when grad mode is on and one of `out` is not a leaf.
-void apply_in_place(const char* name, const KernelList& kernels, std::initializer_list<Tensor> in, std::initializer_list<Tensor> out, const Params& params);
+void apply_in_place(const char* name, const KernelList& kernels, Inputs in, Inputs out, const Params& params);
+inline void apply_in_place(const char* name, const KernelList& kernels, std::initializer_list<Tensor> in, std::initializer_list<Tensor> out, const Params& params) {
+  apply_in_place(name, kernels, Inputs(in.begin(), in.size()), Inputs(out.begin(), out.size()), params);
+}
 
 // Every op of the table, in its order.
 std::span<const Op* const> all_ops();
@@ -123,8 +128,10 @@ class OpListener {
 
 // --- helpers for infer functions -------------------------------------------------------------------------------------
 void check_rank(const char* op, const char* what, const Tensor& t, int rank);
-void check_floating(const char* op, const Tensor& t);            // f32 or f64
+void check_floating(const char* op, const Tensor& t);            // f32 or f64, on a GPU also bf16 and f16
 void check_same_dtype(const char* op, Inputs in);                // the error names the cast
+DType parameter_dtype(const Tensor& x);                          // of what belongs to a map: f32 for 16 bits, else the map's own
+void check_parameters(const char* op, const Tensor& x, Inputs parameters);
 void check_same_shape(const char* op, const Tensor& a, const Tensor& b);
 Layout layout_like(const Tensor& t);                             // channels_last stays channels_last
 OutputSpec spec_like(const Tensor& t);

@@ -89,8 +89,8 @@ void infer(Inputs in, const void* params, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_pack_conv_weights{.name = "pack_conv_weights", .infer = infer_pack, .kernels = {&ref::pack_conv_weights_entry}};
-constinit const Op op_packed_conv2d{.name = "packed_conv2d", .infer = infer, .kernels = {&ref::packed_conv2d_entry, &CpuTable::packed_conv2d}, .fusion = Fusion::contraction};
+constinit const Op op_pack_conv_weights{.name = "pack_conv_weights", .infer = infer_pack, .kernels = {&ref::pack_conv_weights_entry, &KernelTable::pack_conv_weights}};
+constinit const Op op_packed_conv2d{.name = "packed_conv2d", .infer = infer, .kernels = {&ref::packed_conv2d_entry, &KernelTable::packed_conv2d}, .fusion = Fusion::contraction};
 
 Tensor pack_conv_weights(const Tensor& weight, std::int64_t groups, DType dtype) { return apply(op_pack_conv_weights, {weight}, PackParams{groups, dtype}); }
 Tensor pack_winograd_weights(const Tensor& weight) { return apply(op_pack_conv_weights, {weight}, PackParams{1, weight.defined() ? weight.dtype() : DType::f32, true}); }

@@ -15,7 +15,8 @@ void check_pick(const char* op, Inputs in) {
   check_floating(op, x);
   if (index.dtype() != DType::i64) throw DTypeError(op, "the index must be i64, got " + describe(index), "Cast with mien::cast(index, DType::i64).");
   if (index.rank() != 1 || index.size(0) != x.size(0)) throw ShapeError(op, "expects one index per row, got " + describe_all(in));
-  for (std::int64_t i = 0; i < index.numel(); ++i)
+  // On a GPU nobody waits for the values: an index outside gives a NaN there.
+  for (std::int64_t i = 0; index.device().is_cpu() && i < index.numel(); ++i)
     if (const std::int64_t c = index.data<std::int64_t>()[i * index.strides()[0]]; c < 0 || c >= x.size(1))
       throw ValueError(op, "expects indices from 0 to below " + std::to_string(x.size(1)) + ", got " + std::to_string(c) + " for row " + std::to_string(i));
 }
@@ -26,7 +27,7 @@ void infer_pick(Inputs in, const void*, Outputs& out) {
 }
 void vjp_pick(const Vjp& v) {
   if (!v.grads[0].defined() || !v.needs[0]) return;
-  const Tensor zero = expand(zeros({1, 1}, {.dtype = v.grads[0].dtype()}), v.input_specs[0].shape);
+  const Tensor zero = expand(zeros({1, 1}, {.dtype = v.grads[0].dtype(), .device = v.grads[0].device()}), v.input_specs[0].shape);
   v.result[0] = pick_add(zero, v.inputs[1], v.grads[0]);
 }
 
@@ -44,8 +45,8 @@ void vjp_pick_add(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_pick{.name = "pick", .infer = infer_pick, .vjp = vjp_pick, .save_inputs = bit(1), .kernels = {&ref::pick_entry}, .reads = bit(1)};
-constinit const Op op_pick_add{.name = "pick_add", .infer = infer_pick_add, .vjp = vjp_pick_add, .save_inputs = bit(1), .kernels = {&ref::pick_add_entry}, .reads = bit(1)};
+constinit const Op op_pick{.name = "pick", .infer = infer_pick, .vjp = vjp_pick, .save_inputs = bit(1), .kernels = {&ref::pick_entry, &KernelTable::pick}, .reads = bit(1)};
+constinit const Op op_pick_add{.name = "pick_add", .infer = infer_pick_add, .vjp = vjp_pick_add, .save_inputs = bit(1), .kernels = {&ref::pick_add_entry, &KernelTable::pick_add}, .reads = bit(1)};
 
 Tensor pick(const Tensor& x, const Tensor& index) { return apply(op_pick, {x, index}); }
 Tensor pick_add(const Tensor& x, const Tensor& index, const Tensor& values) { return apply(op_pick_add, {x, index, values}); }

@@ -1,7 +1,9 @@
 #include "mien/ops/pnet.h"
 
 #include "mien/kernels/cpu/table.h"
+#include "mien/kernels/pnet_params.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
 
@@ -13,7 +15,8 @@ constexpr const char* op = "pnet_candidates";
 std::int64_t cells_along(std::int64_t side) { return (side - 1) / 2 - 4; }
 
 void infer(Inputs in, const void*, Outputs& out) {
-  const Tensor &image = in[0], &sizes = in[1];
+  const Tensor& image = in[0];
+  const Tensor sizes = to(in[1], Device::cpu());
   check_rank(op, "the picture", image, 3);
   if (image.dtype() != DType::u8) throw DTypeError(op, "the picture must be u8, got " + describe(image));
   if (image.size(0) != 3 || image.size(1) < 1 || image.size(2) < 1) throw ShapeError(op, "the picture must be [3, H, W] with pixels, got " + describe(image));
@@ -36,12 +39,21 @@ void infer(Inputs in, const void*, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_pnet_candidates{.name = op, .infer = infer, .kernels = {&ref::pnet_candidates_entry, &CpuTable::pnet_candidates}};
+constinit const Op op_pnet_candidates{.name = op, .infer = infer, .kernels = {&ref::pnet_candidates_entry, &KernelTable::pnet_candidates}};
 
 PnetCandidates pnet_candidates(const Tensor& image, const Tensor& sizes, const PnetWeights& weights, float threshold) {
   std::array<Tensor, 15> in{image, sizes};
   std::copy(weights.begin(), weights.end(), in.begin() + 2);
-  auto out = apply_all(op_pnet_candidates, in, PnetParams{threshold});
+  PnetPyramidParams p;
+  p.threshold = threshold;
+  if (sizes.rank() == 2 && sizes.size(1) == 2 && sizes.dtype() == DType::i64 && sizes.size(0) <= max_pnet_scales) {  // anything else is the op's to refuse
+    const Tensor here = to(sizes, Device::cpu());
+    p.scales = static_cast<std::int16_t>(here.size(0));
+    for (std::int64_t s = 0; s < here.size(0); ++s)
+      for (std::int64_t i = 0; i < 2; ++i)
+        p.size[static_cast<std::size_t>(s)][static_cast<std::size_t>(i)] = static_cast<std::int16_t>(here.at<std::int64_t>({s, i}));  // infer refuses what does not fit
+  }
+  auto out = apply_all(op_pnet_candidates, in, p);
   return {out[0], out[1], out[2]};
 }
 

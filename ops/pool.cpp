@@ -78,11 +78,11 @@ Shape pooled_shape(const char* op, const Shape& x, const PoolParams& p, const st
   return shape;
 }
 
-constinit const Op op_max_pool2d{.name = "max_pool2d", .infer = infer_max, .vjp = vjp_max, .save_outputs = bit(1), .kernels = {&ref::max_pool2d_entry, &CpuTable::max_pool2d}};
+constinit const Op op_max_pool2d{.name = "max_pool2d", .infer = infer_max, .vjp = vjp_max, .save_outputs = bit(1), .kernels = {&ref::max_pool2d_entry, &KernelTable::max_pool2d}};
 constinit const Op op_max_pool2d_backward{.name = "max_pool2d_backward", .infer = infer_backward,
-                                          .kernels = {&ref::max_pool2d_backward_entry, &CpuTable::max_pool2d_backward}};
-constinit const Op op_avg_pool2d{.name = "avg_pool2d", .infer = infer_avg, .vjp = vjp_avg, .kernels = {&ref::avg_pool2d_entry, &CpuTable::avg_pool2d}};
-constinit const Op op_avg_pool2d_backward{.name = "avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_avg_backward, .kernels = {&ref::avg_pool2d_backward_entry, &CpuTable::avg_pool2d_backward}};
+                                          .kernels = {&ref::max_pool2d_backward_entry, &KernelTable::max_pool2d_backward}};
+constinit const Op op_avg_pool2d{.name = "avg_pool2d", .infer = infer_avg, .vjp = vjp_avg, .kernels = {&ref::avg_pool2d_entry, &KernelTable::avg_pool2d}};
+constinit const Op op_avg_pool2d_backward{.name = "avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_avg_backward, .kernels = {&ref::avg_pool2d_backward_entry, &KernelTable::avg_pool2d_backward}};
 
 std::pair<Tensor, Tensor> max_pool2d_with_indices(const Tensor& x, const PoolParams& params) {
   auto out = apply_all(op_max_pool2d, {x}, params);

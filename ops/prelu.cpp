@@ -3,6 +3,7 @@
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
 #include "mien/ops/view.h"
@@ -32,10 +33,13 @@ void infer_backward(Inputs in, const void*, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_prelu{.name = "prelu", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::prelu_entry, &CpuTable::prelu},
+constinit const Op op_prelu{.name = "prelu", .infer = infer, .vjp = vjp, .save_inputs = bit(0) | bit(1), .kernels = {&ref::prelu_entry, &KernelTable::prelu},
                             .fusion = Fusion::elementwise};
-constinit const Op op_prelu_backward{.name = "prelu_backward", .infer = infer_backward, .kernels = {&ref::prelu_backward_entry, &CpuTable::prelu_backward}};
+constinit const Op op_prelu_backward{.name = "prelu_backward", .infer = infer_backward, .kernels = {&ref::prelu_backward_entry, &KernelTable::prelu_backward}};
 
-Tensor prelu(const Tensor& x, const Tensor& weight) { return apply(op_prelu, {x, weight}); }
+Tensor prelu(const Tensor& x, const Tensor& weight) {
+  const bool half = x.dtype() != parameter_dtype(x);  // its slope is f32: see autocast.h
+  return apply(op_prelu, {x, half ? cast(weight, x.dtype()) : weight});
+}
 
 }  // namespace mien

@@ -92,8 +92,8 @@ Tensor arg(const Tensor& x, std::int64_t dim, bool keepdim, bool largest, const 
 }  // namespace
 
 constinit const Op op_reduce{.name = "reduce", .infer = infer, .vjp = vjp, .save_inputs = bit(0), .save_outputs = bit(0),
-                             .kernels = {&ref::reduce_entry, &CpuTable::reduce}, .fusion = Fusion::reduction, .member = member, .saves = saves};
-constinit const Op op_arg_reduce{.name = "arg_reduce", .infer = infer_arg, .kernels = {&ref::arg_reduce_entry}, .fusion = Fusion::reduction, .member = member_arg};
+                             .kernels = {&ref::reduce_entry, &KernelTable::reduce}, .fusion = Fusion::reduction, .member = member, .saves = saves};
+constinit const Op op_arg_reduce{.name = "arg_reduce", .infer = infer_arg, .kernels = {&ref::arg_reduce_entry, &KernelTable::arg_reduce}, .fusion = Fusion::reduction, .member = member_arg};
 
 Tensor sum(const Tensor& x, const std::vector<std::int64_t>& dims, bool keepdim) { return reduce(ReduceKind::sum, x, dims, keepdim, "sum"); }
 Tensor max(const Tensor& x, const std::vector<std::int64_t>& dims, bool keepdim) { return reduce(ReduceKind::max, x, dims, keepdim, "max"); }
@@ -121,16 +121,16 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 
 // Where x is 0 the root of 1 is taken and thrown away, so that no infinity meets the zero gradient.
 Tensor safe_sqrt(const Tensor& x) {
-  const Tensor zero = full({}, 0, {.dtype = x.dtype()}), empty = equal(x, zero);
-  return where(empty, zero, sqrt(where(empty, full({}, 1, {.dtype = x.dtype()}), x)));
+  const Tensor zero = full({}, 0, {.dtype = x.dtype(), .device = x.device()}), empty = equal(x, zero);
+  return where(empty, zero, sqrt(where(empty, full({}, 1, {.dtype = x.dtype(), .device = x.device()}), x)));
 }
 
 Tensor norm(const Tensor& x, double p, const std::vector<std::int64_t>& dims, bool keepdim) {
   if (!(p >= 1)) throw ValueError("norm", "expects p >= 1, got " + std::to_string(p));
   if (p == 1) return sum(abs(x), dims, keepdim);
   if (p == 2) return safe_sqrt(sum(square(x), dims, keepdim));
-  const Tensor s = sum(pow(abs(x), p), dims, keepdim), zero = full({}, 0, {.dtype = s.dtype()}), empty = equal(s, zero);
-  return where(empty, zero, pow(where(empty, full({}, 1, {.dtype = s.dtype()}), s), 1 / p));
+  const Tensor s = sum(pow(abs(x), p), dims, keepdim), zero = full({}, 0, {.dtype = s.dtype(), .device = s.device()}), empty = equal(s, zero);
+  return where(empty, zero, pow(where(empty, full({}, 1, {.dtype = s.dtype(), .device = s.device()}), s), 1 / p));
 }
 
 }  // namespace mien

@@ -27,7 +27,7 @@ void vjp(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_residual{.name = "residual", .infer = infer, .vjp = vjp, .save_outputs = bit(0), .kernels = {&ref::residual_entry, &CpuTable::residual},
+constinit const Op op_residual{.name = "residual", .infer = infer, .vjp = vjp, .save_outputs = bit(0), .kernels = {&ref::residual_entry, &KernelTable::residual},
                                .fusion = Fusion::elementwise, .saves = saves};
 
 Tensor residual(const Tensor& x, const Tensor& h, double scale, bool relu) { return apply(op_residual, {x, h}, ResidualParams{scale, relu}); }

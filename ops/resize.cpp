@@ -78,7 +78,8 @@ void infer_crop(Inputs in, const void* params, Outputs& out) {
   check_rank("crop_resize_area", "boxes", boxes, 2);
   if (image.dtype() != DType::u8 && image.dtype() != DType::f32) throw DTypeError("crop_resize_area", "the picture must be u8 or f32, got " + describe(image));
   if (boxes.dtype() != DType::i64 || boxes.size(1) != 4) throw ShapeError("crop_resize_area", "boxes must be i64[K, 4], got " + describe(boxes));
-  for (std::int64_t k = 0; k < boxes.size(0); ++k) {
+  // On a GPU nobody waits for the values: a box that leaves the picture is cut to it there.
+  for (std::int64_t k = 0; boxes.device().is_cpu() && k < boxes.size(0); ++k) {
     const auto at = [&](std::int64_t c) { return boxes.data<std::int64_t>()[k * boxes.strides()[0] + c * boxes.strides()[1]]; };
     if (at(0) < 0 || at(1) < 0 || at(2) > image.size(2) || at(3) > image.size(1) || at(0) >= at(2) || at(1) >= at(3))
       throw ShapeError("crop_resize_area", "box " + std::to_string(k) + " [" + std::to_string(at(0)) + ", " + std::to_string(at(1)) + ", " + std::to_string(at(2)) + ", " +
@@ -105,15 +106,15 @@ void check_size(const char* op, Pair size) {
 }  // namespace
 
 constinit const Op op_adaptive_avg_pool2d{.name = "adaptive_avg_pool2d", .infer = infer_area, .vjp = vjp_area,
-                                          .kernels = {&ref::adaptive_avg_pool2d_entry, &CpuTable::adaptive_avg_pool2d}, .follow = follow};
+                                          .kernels = {&ref::adaptive_avg_pool2d_entry, &KernelTable::adaptive_avg_pool2d}, .follow = follow};
 constinit const Op op_adaptive_avg_pool2d_backward{.name = "adaptive_avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_area_backward,
-                                                   .kernels = {&ref::adaptive_avg_pool2d_backward_entry}};
-constinit const Op op_resize_bilinear{.name = "resize_bilinear", .infer = infer_bilinear, .vjp = vjp_bilinear, .kernels = {&ref::resize_bilinear_entry},
+                                                   .kernels = {&ref::adaptive_avg_pool2d_backward_entry, &KernelTable::adaptive_avg_pool2d_backward}};
+constinit const Op op_resize_bilinear{.name = "resize_bilinear", .infer = infer_bilinear, .vjp = vjp_bilinear, .kernels = {&ref::resize_bilinear_entry, &KernelTable::resize_bilinear},
                                       .follow = follow};
 constinit const Op op_resize_bilinear_backward{.name = "resize_bilinear_backward", .infer = infer_backward, .vjp = vjp_bilinear_backward,
-                                               .kernels = {&ref::resize_bilinear_backward_entry}};
-constinit const Op op_crop_resize_area{.name = "crop_resize_area", .infer = infer_crop, .kernels = {&ref::crop_resize_area_entry, &CpuTable::crop_resize_area}, .reads = bit(1)};
-constinit const Op op_warp_affine{.name = "warp_affine", .infer = infer_warp, .kernels = {&ref::warp_affine_entry, &CpuTable::warp_affine}};
+                                               .kernels = {&ref::resize_bilinear_backward_entry, &KernelTable::resize_bilinear_backward}};
+constinit const Op op_crop_resize_area{.name = "crop_resize_area", .infer = infer_crop, .kernels = {&ref::crop_resize_area_entry, &KernelTable::crop_resize_area}, .reads = bit(1)};
+constinit const Op op_warp_affine{.name = "warp_affine", .infer = infer_warp, .kernels = {&ref::warp_affine_entry, &KernelTable::warp_affine}};
 
 Tensor adaptive_avg_pool2d(const Tensor& x, Pair size) {
   check_size("adaptive_avg_pool2d", size);

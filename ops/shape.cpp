@@ -4,6 +4,7 @@
 
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
 #include "mien/ops/view.h"
@@ -54,9 +55,9 @@ void vjp_pad(const Vjp& v) {
 void check_index(const char* op, const Tensor& index, std::int64_t rows) {
   check_rank(op, "the index", index, 1);
   if (index.dtype() != DType::i64) throw DTypeError(op, "the index must be i64, got " + describe(index), "Cast with mien::cast(index, DType::i64).");
-  const std::int64_t* values = index.data<std::int64_t>();
-  for (std::int64_t k = 0; k < index.numel(); ++k)
-    if (const std::int64_t i = values[k * index.strides()[0]]; i < 0 || i >= rows)
+  const Tensor here = to(index, Device::cpu());
+  for (std::int64_t k = 0; k < here.numel(); ++k)
+    if (const std::int64_t i = here.at<std::int64_t>({k}); i < 0 || i >= rows)
       throw ShapeError(op, "expects indices from 0 to below " + std::to_string(rows) + ", got " + std::to_string(i) + " at place " + std::to_string(k));
 }
 void infer_select(Inputs in, const void*, Outputs& out) {
@@ -86,10 +87,10 @@ void vjp_add(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_concat{.name = "concat", .infer = infer_concat, .vjp = vjp_concat, .kernels = {&ref::concat_entry, &CpuTable::concat}};
-constinit const Op op_pad{.name = "pad", .infer = infer_pad, .vjp = vjp_pad, .kernels = {&ref::pad_entry}};
-constinit const Op op_index_select{.name = "index_select", .infer = infer_select, .vjp = vjp_select, .save_inputs = bit(1), .kernels = {&ref::index_select_entry}, .reads = bit(1)};
-constinit const Op op_index_add{.name = "index_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(1), .kernels = {&ref::index_add_entry}, .reads = bit(1)};
+constinit const Op op_concat{.name = "concat", .infer = infer_concat, .vjp = vjp_concat, .kernels = {&ref::concat_entry, &KernelTable::concat}};
+constinit const Op op_pad{.name = "pad", .infer = infer_pad, .vjp = vjp_pad, .kernels = {&ref::pad_entry, &KernelTable::pad}};
+constinit const Op op_index_select{.name = "index_select", .infer = infer_select, .vjp = vjp_select, .save_inputs = bit(1), .kernels = {&ref::index_select_entry, &KernelTable::index_select}, .reads = bit(1)};
+constinit const Op op_index_add{.name = "index_add", .infer = infer_add, .vjp = vjp_add, .save_inputs = bit(1), .kernels = {&ref::index_add_entry, &KernelTable::index_add}, .reads = bit(1)};
 
 // An op takes up to 32 inputs: more parts are joined in groups first.
 constexpr std::size_t at_once = 32;

@@ -38,9 +38,9 @@ void vjp_backward(const Vjp& v) {
 
 }  // namespace
 
-constinit const Op op_softmax{.name = "softmax", .infer = infer, .vjp = vjp, .save_outputs = bit(0), .kernels = {&ref::softmax_entry, &CpuTable::softmax}, .fusion = Fusion::reduction};
+constinit const Op op_softmax{.name = "softmax", .infer = infer, .vjp = vjp, .save_outputs = bit(0), .kernels = {&ref::softmax_entry, &KernelTable::softmax}, .fusion = Fusion::reduction};
 constinit const Op op_softmax_backward{.name = "softmax_backward", .infer = infer_backward, .vjp = vjp_backward, .save_inputs = bit(0) | bit(1),
-                                       .kernels = {&ref::softmax_backward_entry, &CpuTable::softmax_backward}};
+                                       .kernels = {&ref::softmax_backward_entry, &KernelTable::softmax_backward}};
 
 Tensor softmax(const Tensor& x, std::int64_t dim) { return apply(op_softmax, {x}, SoftmaxParams{normalize_dim(dim, x.rank(), "softmax"), false}); }
 Tensor log_softmax(const Tensor& x, std::int64_t dim) { return apply(op_softmax, {x}, SoftmaxParams{normalize_dim(dim, x.rank(), "log_softmax"), true}); }

@@ -82,7 +82,7 @@ Partials partials(const UnaryParams& p, const Tensor& x, const Tensor& y) {
     case UnaryKind::tanh: return {{}, affine(y, -2, 0)};
     case UnaryKind::sigmoid: return {{}, affine(y, -2, 1)};
     case UnaryKind::softplus: {  // as in the table, straight above 20
-      const Tensor s = sigmoid(x), bent = cast(less_equal(x, full({}, 20, {.dtype = x.dtype()})), x.dtype());
+      const Tensor s = sigmoid(x), bent = cast(less_equal(x, full({}, 20, {.dtype = x.dtype(), .device = x.device()})), x.dtype());
       return {mul(bent, mul(s, affine(s, -1, 1))), {}};
     }
     case UnaryKind::silu: {
@@ -110,9 +110,9 @@ void vjp_backward(const Vjp& v) {
 }  // namespace
 
 constinit const Op op_unary{.name = "unary", .infer = infer, .vjp = vjp, .save_inputs = bit(0), .save_outputs = bit(0),
-                            .kernels = {&ref::unary_entry, &CpuTable::unary}, .fusion = Fusion::elementwise, .member = member, .saves = saves};
+                            .kernels = {&ref::unary_entry, &KernelTable::unary}, .fusion = Fusion::elementwise, .member = member, .saves = saves};
 constinit const Op op_unary_backward{.name = "unary_backward", .infer = infer_backward, .vjp = vjp_backward, .save_inputs = bit(0) | bit(1) | bit(2),
-                                     .kernels = {&ref::unary_backward_entry, &CpuTable::unary_backward}, .fusion = Fusion::elementwise, .member = member};
+                                     .kernels = {&ref::unary_backward_entry, &KernelTable::unary_backward}, .fusion = Fusion::elementwise, .member = member};
 
 #define MIEN_SIMPLE(name) \
   Tensor name(const Tensor& x) { return apply(op_unary, {x}, UnaryParams{UnaryKind::name}); }

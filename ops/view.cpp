@@ -170,7 +170,7 @@ constinit const Op op_reshape{.name = "reshape", .infer = nullptr, .vjp = vjp_re
 constinit const Op op_permute{.name = "permute", .infer = nullptr, .vjp = vjp_permute, .view = view_permute};
 constinit const Op op_expand{.name = "expand", .infer = nullptr, .vjp = vjp_expand, .view = view_expand, .follow = follow_expand};
 constinit const Op op_slice{.name = "slice", .infer = nullptr, .vjp = vjp_slice, .view = view_slice, .follow = follow_slice};
-constinit const Op op_slice_backward{.name = "slice_backward", .infer = infer_slice_backward, .vjp = vjp_slice_backward, .kernels = {&ref::slice_backward_entry}};
+constinit const Op op_slice_backward{.name = "slice_backward", .infer = infer_slice_backward, .vjp = vjp_slice_backward, .kernels = {&ref::slice_backward_entry, &KernelTable::slice_backward}};
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
   const Shape to = complete(x, shape);

@@ -11,7 +11,7 @@
 
 namespace mien {
 namespace {
-constinit const KernelList sgd_kernels{&ref::sgd_entry, &CpuTable::sgd};
+constinit const KernelList sgd_kernels{&ref::sgd_entry, &KernelTable::sgd};
 }
 
 Ema::Ema(std::vector<NamedTensor> values, const EmaOptions& options) : values_(std::move(values)), options_(options) {

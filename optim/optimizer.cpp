@@ -16,9 +16,47 @@
 
 namespace mien {
 namespace {
-constinit const KernelList sgd_kernels{&ref::sgd_entry, &CpuTable::sgd};
-constinit const KernelList adam_kernels{&ref::adam_entry, &CpuTable::adam};
-constinit const KernelList adagrad_kernels{&ref::adagrad_entry};
+constinit const KernelList sgd_kernels{&ref::sgd_entry, &KernelTable::sgd};
+constinit const KernelList adam_kernels{&ref::adam_entry, &KernelTable::adam};
+constinit const KernelList adagrad_kernels{&ref::adagrad_entry, &KernelTable::adagrad};
+
+bool equal(const SgdParams& a, const SgdParams& b) {
+  return a.lr == b.lr && a.momentum == b.momentum && a.dampening == b.dampening && a.weight_decay == b.weight_decay && a.nesterov == b.nesterov && a.first_step == b.first_step;
+}
+bool equal(const AdamParams& a, const AdamParams& b) {
+  return a.lr == b.lr && a.beta1 == b.beta1 && a.beta2 == b.beta2 && a.eps == b.eps && a.weight_decay == b.weight_decay && a.step == b.step && a.decoupled == b.decoupled;
+}
+
+// Steps of many parameters. On a GPU those with equal options wait and go as one call: their kernel steps dozens a launch, and a launch takes longer than most
+// parameters. On the CPU each goes at once.
+template <class P>
+class Steps {
+ public:
+  Steps(const char* name, const KernelList& kernels) : name_(name), kernels_(kernels) {}
+  void add(const Tensor& gradient, std::initializer_list<Tensor> out, const P& params) {
+    if (gradient.device().is_cpu()) return apply_in_place(name_, kernels_, {gradient}, out, params);
+    const Tensor& first = *out.begin();
+    Waiting* found = nullptr;
+    for (auto& w : waiting_)
+      if (equal(w.params, params) && w.out[0].dtype() == first.dtype() && w.out[0].device() == first.device()) found = &w;
+    if (!found) found = &waiting_.emplace_back(Waiting{params, {}, {}});
+    found->in.push_back(gradient);
+    found->out.insert(found->out.end(), out.begin(), out.end());
+  }
+  void run() {
+    for (const auto& w : waiting_) apply_in_place(name_, kernels_, w.in, w.out, w.params);
+    waiting_.clear();
+  }
+
+ private:
+  struct Waiting {
+    P params;
+    std::vector<Tensor> in, out;
+  };
+  const char* name_;
+  const KernelList& kernels_;
+  std::vector<Waiting> waiting_;
+};
 }  // namespace
 
 void Optimizer::add_group(std::vector<NamedTensor> parameters, GroupOptions options) {
@@ -59,7 +97,7 @@ void Optimizer::load_state_dict(const std::vector<NamedTensor>& state, std::int6
     if (it == parameters.end()) throw ValueError("optimizer", "the saved state " + s.name + " belongs to no parameter here", "Was it saved by another model?");
     if (!(it->second->value.shape() == s.value.shape()))
       throw ValueError("optimizer", "the saved state " + s.name + " is " + describe(s.value) + ", the parameter is " + describe(it->second->value));
-    loaded[s.name] = clone(cast(s.value, it->second->value.dtype()));
+    loaded[s.name] = clone(to(cast(s.value, it->second->value.dtype()), it->second->value.device()));
   }
   state_ = std::move(loaded);
   steps_ = steps;
@@ -72,6 +110,7 @@ Sgd::Sgd(const SgdOptions& options) : Optimizer(options.lr), options_(options) {
 
 void Sgd::step() {
   const NoGrad guard;
+  Steps<SgdParams> steps("sgd", sgd_kernels);
   for (const auto& g : groups_)
     for (const auto& p : g.parameters) {
       const Tensor gradient = grad(p.value);
@@ -79,13 +118,15 @@ void Sgd::step() {
       SgdParams params{.lr = lr_ * g.options.lr_scale, .momentum = options_.momentum, .dampening = options_.dampening,
                        .weight_decay = g.options.weight_decay < 0 ? options_.weight_decay : g.options.weight_decay, .nesterov = options_.nesterov};
       const Tensor momentum = options_.momentum != 0 ? buffer("momentum", p, &params.first_step) : p.value;  // unused without momentum
-      apply_in_place("sgd", sgd_kernels, {contiguous(gradient)}, {p.value, momentum}, params);
+      steps.add(contiguous(gradient), {p.value, momentum}, params);
     }
+  steps.run();
   ++steps_;
 }
 
 void Adam::step() {
   const NoGrad guard;
+  Steps<AdamParams> steps("adam", adam_kernels);
   ++steps_;
   for (const auto& g : groups_)
     for (const auto& p : g.parameters) {
@@ -93,8 +134,9 @@ void Adam::step() {
       if (!gradient.defined()) continue;
       const AdamParams params{.lr = lr_ * g.options.lr_scale, .beta1 = options_.beta1, .beta2 = options_.beta2, .eps = options_.eps,
                               .weight_decay = g.options.weight_decay < 0 ? options_.weight_decay : g.options.weight_decay, .step = steps_, .decoupled = options_.decoupled};
-      apply_in_place("adam", adam_kernels, {contiguous(gradient)}, {p.value, buffer("m", p), buffer("v", p)}, params);
+      steps.add(contiguous(gradient), {p.value, buffer("m", p), buffer("v", p)}, params);
     }
+  steps.run();
 }
 
 void Adagrad::step() {

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "mien/tensor/device.h"
+
 namespace mien {
 
 struct AllocatorStats {
@@ -37,5 +39,10 @@ std::shared_ptr<Allocator> make_failing_allocator(std::shared_ptr<Allocator> inn
 std::shared_ptr<Allocator> cpu_allocator();
 // Returns the one before. Blocks remember the allocator they came from.
 std::shared_ptr<Allocator> set_cpu_allocator(std::shared_ptr<Allocator> allocator);
+
+// The allocator of a device's memory (device_allocator.h), or cpu_allocator().
+std::shared_ptr<Allocator> allocator_of(Device device);
+// Copies bytes within a device or between it and the CPU, in the order of the calling thread's queue. Host memory may be reused, or holds the bytes, on return.
+void copy_memory(void* to, Device to_device, const void* from, Device from_device, std::int64_t bytes);
 
 }  // namespace mien

@@ -6,6 +6,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace mien {
 
@@ -36,10 +37,12 @@ class Error : public std::runtime_error {
   SourceLocation where_;
 };
 
-#define MIEN_DEFINE_ERROR(Name)   \
-  class Name : public Error {     \
-   public:                        \
-    using Error::Error;           \
+// (A constructor of its own: nvcc 13.0 stumbles over inherited default arguments that ask for the place.)
+#define MIEN_DEFINE_ERROR(Name)                                                                                                              \
+  class Name : public Error {                                                                                                                \
+   public:                                                                                                                                   \
+    Name(std::string op, const std::string& message, std::string hint = {}, SourceLocation where = SourceLocation::current())                \
+        : Error(std::move(op), message, std::move(hint), where) {}                                                                           \
   }
 MIEN_DEFINE_ERROR(ShapeError);         // shapes that do not fit together, sizes that overflow
 MIEN_DEFINE_ERROR(DTypeError);         // a dtype the op does not take; the message names the cast

@@ -22,9 +22,8 @@ double element_as_double(const void* p, DType dtype, std::int64_t i) {
 }  // namespace
 
 Storage::Storage(std::int64_t bytes, Device device) : bytes_(bytes), device_(device) {
-  internal_check(device.is_cpu(), "only CPU storage exists in this build");
   if (bytes_ > 0) {
-    allocator_ = cpu_allocator();
+    allocator_ = allocator_of(device);
     data_ = static_cast<std::byte*>(allocator_->allocate(bytes_));
   }
 }
@@ -80,11 +79,18 @@ Tensor Tensor::as_strided(const Shape& shape, const Strides& strides, std::int64
 
 double Tensor::item() const {
   if (numel() != 1) throw ShapeError("item", "expects a tensor of one element, got " + describe(*this));
-  return element_as_double(raw_data(), dtype(), 0);
+  if (device().is_cpu()) return element_as_double(raw_data(), dtype(), 0);
+  std::int64_t one = 0;  // as large as any element
+  copy_memory(&one, Device::cpu(), raw_data(), device(), item_size(dtype()));
+  return element_as_double(&one, dtype(), 0);
 }
 
 std::int64_t Tensor::item_int() const {
-  if (numel() == 1 && dtype() == DType::i64) return *data<std::int64_t>();
+  if (numel() == 1 && dtype() == DType::i64) {
+    std::int64_t value = 0;
+    copy_memory(&value, Device::cpu(), raw_data(), device(), 8);
+    return value;
+  }
   return static_cast<std::int64_t>(item());
 }
 
@@ -92,10 +98,21 @@ std::vector<double> Tensor::to_vector() const {
   const std::int64_t count = numel();
   std::vector<double> out;
   out.reserve(static_cast<std::size_t>(count));
+  // Of a tensor elsewhere, the stretch of memory that its elements lie in comes here.
+  const std::byte* first = static_cast<const std::byte*>(raw_data());
+  std::vector<std::byte> host;
+  if (!device().is_cpu() && count > 0) {
+    std::int64_t low = 0, high = 0;
+    for (int d = 0; d < rank(); ++d) (strides()[d] < 0 ? low : high) += (shape()[d] - 1) * strides()[d];
+    const std::int64_t size = item_size(dtype());
+    host.resize(static_cast<std::size_t>((high - low + 1) * size));
+    copy_memory(host.data(), Device::cpu(), first + low * size, device(), static_cast<std::int64_t>(host.size()));
+    first = host.data() - low * size;
+  }
   Shape index = Shape::filled(rank(), 0);
   std::int64_t position = 0;
   for (std::int64_t n = 0; n < count; ++n) {
-    out.push_back(element_as_double(raw_data(), dtype(), position));
+    out.push_back(element_as_double(first, dtype(), position));
     for (int d = rank() - 1; d >= 0; --d) {
       position += strides()[d];
       if (++index[d] < shape()[d]) break;
@@ -116,6 +133,11 @@ void Tensor::check_dtype(DType wanted) const {
     throw DTypeError("data", std::string("asked for ") + name(wanted) + ", the tensor is " + describe(*this), "Cast with mien::cast first.");
 }
 
+void Tensor::check_host() const {
+  if (!device().is_cpu())
+    throw DeviceError("data", "asked for the values of " + describe(*this) + " on " + to_string(device()), "Copy it with mien::to(x, Device::cpu()) first; raw_data() gives the address there.");
+}
+
 void Tensor::check_contiguous() const {
   if (!is_contiguous()) throw ShapeError("span", "expects a contiguous tensor, got strides " + to_string(strides()) + " of " + describe(*this), "Call mien::contiguous first.");
 }
@@ -130,6 +152,15 @@ std::int64_t Tensor::element_offset(std::initializer_list<std::int64_t> index) c
     offset += i * strides()[d++];
   }
   return offset;
+}
+
+Tensor on_cpu(const Tensor& x) {
+  if (x.device().is_cpu()) return x;
+  if (!x.is_contiguous() && !x.is_channels_last())
+    throw ShapeError("on_cpu", "expects a contiguous or channels_last tensor, got strides " + to_string(x.strides()) + " of " + describe(x), "Call mien::contiguous first.");
+  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.is_contiguous() ? Layout::contiguous : Layout::channels_last);
+  copy_memory(y.raw_data(), y.device(), x.raw_data(), x.device(), x.numel() * item_size(x.dtype()));
+  return y;
 }
 
 std::string describe(const Tensor& t) { return t.defined() ? name(t.dtype()) + to_string(t.shape()) : "undefined"; }

@@ -21,7 +21,7 @@
 
 namespace mien {
 
-// Bytes and the allocator they go back to. The version counts in-place writes; autograd compares it with the one it saved.
+// Bytes on a device and the allocator they go back to. The version counts in-place writes; autograd compares it with the one it saved.
 class Storage {
  public:
   Storage(std::int64_t bytes, Device device);
@@ -106,12 +106,14 @@ class Tensor {
   bool is_channels_last() const { return view().is_channels_last(); }
   std::uint32_t version() const { return impl().storage->version(); }
 
-  // Address of element [0, ..., 0]. DTypeError when T is not the tensor's dtype.
+  // Address of element [0, ..., 0]. DTypeError when T is not the tensor's dtype, DeviceError when the memory is not the CPU's.
   template <class T>
   T* data() const {
     check_dtype(dtype_v<T>);
+    check_host();
     return static_cast<T*>(raw_data());
   }
+  // The same without checks, an address on the tensor's device.
   void* raw_data() const { return impl().storage->data() + impl().offset * item_size(impl().dtype); }
   // All elements of a contiguous tensor in order; ShapeError when it is not contiguous.
   template <class T>
@@ -121,7 +123,6 @@ class Tensor {
   }
   template <class T>
   T& at(std::initializer_list<std::int64_t> index) const {
-    check_dtype(dtype_v<T>);
     return data<T>()[element_offset(index)];
   }
   // The only element, as double or int64. ShapeError when there is not exactly one.
@@ -130,7 +131,7 @@ class Tensor {
   // Every element in logical order, whatever the strides and the dtype. For tests, printing and files.
   std::vector<double> to_vector() const;
 
-  View view() const { return {raw_data(), impl().dtype, impl().shape, impl().strides}; }
+  View view() const { return {raw_data(), impl().dtype, impl().shape, impl().strides, device()}; }
   // A new handle to the same storage with other sizes; no autograd, no copy. Ops build differentiable views on it. ShapeError outside the storage.
   Tensor as_strided(const Shape& shape, const Strides& strides, std::int64_t offset) const;
   // A new handle that has no part in autograd; shares memory.
@@ -147,6 +148,7 @@ class Tensor {
  private:
   static void check_count(std::int64_t count, const Shape& shape);
   void check_dtype(DType wanted) const;
+  void check_host() const;
   void check_contiguous() const;
   std::int64_t element_offset(std::initializer_list<std::int64_t> index) const;
   void retain() const noexcept {
@@ -155,6 +157,9 @@ class Tensor {
   void release() noexcept;
   TensorImpl* impl_ = nullptr;
 };
+
+// The values on the CPU: x itself when it is there, else a copy without autograd (of a contiguous or channels_last tensor). What files and host code read.
+Tensor on_cpu(const Tensor& x);
 
 std::string describe(const Tensor& t);   // "f32[1, 3, 160, 160]", "undefined"
 std::string to_string(const Tensor& t);  // description and up to 64 values

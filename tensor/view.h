@@ -1,6 +1,7 @@
-// What a kernel sees of a tensor: address, dtype, sizes, strides. Owns nothing.
+// What a kernel sees of a tensor: address, dtype, sizes, strides, and on which device. Owns nothing.
 #pragma once
 
+#include "mien/tensor/device.h"
 #include "mien/tensor/dtype.h"
 #include "mien/tensor/shape.h"
 
@@ -11,6 +12,7 @@ struct View {
   DType dtype = DType::f32;
   Shape shape;
   Strides strides;  // in elements
+  Device device = {};
 
   template <class T>
   T* ptr() const noexcept {

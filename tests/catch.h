@@ -13,14 +13,20 @@
 #include <iostream>
 #include <string>
 
+#include "mien/tensor/device.h"
+
 namespace mien::test {
 
+// The source folder; $MIEN_SOURCE where the tests run on another machine than built them (tools/gpu-check).
+inline std::string source_path(const std::string& relative) {
+  const char* set = std::getenv("MIEN_SOURCE");
+  return std::string(set ? set : MIEN_SOURCE_DIR) + "/" + relative;
+}
 // The folder of data sets that a user's clone does not have: $MIEN_DATA, else ../shared/data beside the source folder.
 inline std::string data_root() {
   const char* set = std::getenv("MIEN_DATA");
-  return set ? set : MIEN_SOURCE_DIR "/../shared/data";
+  return set ? set : source_path("../shared/data");
 }
-inline std::string source_path(const std::string& relative) { return std::string(MIEN_SOURCE_DIR) + "/" + relative; }
 inline std::string fixture(const std::string& leaf) { return source_path("tests/fixtures/" + leaf); }
 // A fresh empty folder for one test; it stays when the test fails.
 inline std::filesystem::path temp_dir(const std::string& tag) {
@@ -53,6 +59,14 @@ std::string message_of(F&& f) {
     SUCCEED("skipped");                                            \
     return;                                                        \
   } while (false)
+
+// Leaves the test where no GPU can be used, telling why; fails instead when MIEN_REQUIRE_CUDA=1.
+#define MIEN_NEEDS_CUDA()                                                                    \
+  if (const std::string why_not = ::mien::why_no_cuda(); !why_not.empty()) {                 \
+    const char* cuda_required = std::getenv("MIEN_REQUIRE_CUDA");                            \
+    if (cuda_required && std::string(cuda_required) == "1") FAIL("no GPU: " << why_not);     \
+    MIEN_SKIP("no GPU: " + why_not);                                                         \
+  }
 
 // `path` becomes the file or folder below the data root; skips when it is absent, fails when MIEN_REQUIRE_DATA=1.
 #define MIEN_REQUIRE_DATA(path, relative)                                                                        \

@@ -14,6 +14,7 @@
 #include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
+#include "mien/ops/autocast.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
@@ -100,9 +101,9 @@ Net make_net(const std::string& model) {
 // What the library has for inference: one plan, a session for each input (the scales of a pyramid keep their sizes).
 class Planned {
  public:
-  Planned(const Net& net, const std::vector<Tensor>& inputs, DType dtype) {
+  Planned(const Net& net, const std::vector<Tensor>& inputs, DType dtype, Device device) {
     const auto forward = [&](std::span<const Tensor> x) { return net.forward(x[0]); };
-    const auto plan = infer::compile(forward, {slice(inputs[0], 0, 0, 1)}, {.dtype = dtype, .any_size = inputs.size() > 1});
+    const auto plan = infer::compile(forward, {slice(inputs[0], 0, 0, 1)}, {.dtype = dtype, .device = device, .any_size = inputs.size() > 1});
     for (std::size_t i = 0; i < inputs.size(); ++i) sessions_.emplace_back(plan);
   }
   std::span<const Tensor> run(std::size_t i, const Tensor& input) { return sessions_[i].run({&input, 1}); }
@@ -113,12 +114,12 @@ class Planned {
 
 // R-Net and O-Net in f32 have a faster way than a plan, the detector's: contiguous crops in, one row a crop out. Empty for other nets.
 using Rows = std::function<Tensor(const Tensor&)>;
-Rows detector_net(const Net& net) {
+Rows detector_net(const Net& net, Device device) {
   Mtcnn all;
   if (net.name == "rnet") all.rnet.load_state_dict(net.module->state_dict());
   else if (net.name == "onet") all.onet.load_state_dict(net.module->state_dict());
   else return {};
-  const auto inference = std::make_shared<mtcnn::Inference>(all);
+  const auto inference = std::make_shared<mtcnn::Inference>(all, device);
   if (net.name == "rnet") return [inference](const Tensor& x) { return inference->rnet(x); };
   return [inference](const Tensor& x) { return inference->onet(x); };
 }
@@ -132,22 +133,22 @@ std::vector<Tensor> outputs_of(const Tensor& rows) {
 // P-Net over a pyramid in f32 as the detector runs it: from the photograph to the cells that reach the threshold, scaling included, maps left out.
 class Candidates {
  public:
-  Candidates(PNet& net, std::int64_t width, std::int64_t height, const std::vector<Shape>& scales)
-      : pixels_(permute(cast(randint(0, 256, {height, width, 3}), DType::u8), {2, 0, 1})), nets_(with(net)) {
+  Candidates(PNet& net, std::int64_t width, std::int64_t height, const std::vector<Shape>& scales, Device device)
+      : bytes_(cast(randint(0, 256, {height, width, 3}), DType::u8)), pixels_(permute(to(bytes_, device), {2, 0, 1})), nets_(with(net, device)) {
     std::vector<std::int64_t> sides;
     for (const Shape& s : scales) sides.insert(sides.end(), {s[2], s[3]});
-    sizes_ = Tensor::from(sides, {static_cast<std::int64_t>(scales.size()), 2});
+    sizes_ = to(Tensor::from(sides, {static_cast<std::int64_t>(scales.size()), 2}), device);
   }
   PnetCandidates run(float threshold) const { return nets_.candidates(pixels_, sizes_, threshold); }
   // A scale's picture as the net alone takes it.
-  Tensor scaled(const Shape& s) const { return channels_last(affine(resize_area(cast(unsqueeze(pixels_, 0), DType::f32), {s[2], s[3]}), 1. / 128, -127.5 / 128)); }
+  Tensor scaled(const Shape& s) const { return channels_last(affine(resize_area(cast(unsqueeze(permute(bytes_, {2, 0, 1}), 0), DType::f32), {s[2], s[3]}), 1. / 128, -127.5 / 128)); }
   // Throws unless every cell has the probability and the offsets of the maps.
   void check(const std::vector<std::vector<Tensor>>& maps) const {
-    const PnetCandidates all = run(0);
+    const Tensor all = to(run(0).values, Device::cpu());
     std::int64_t row = 0;
     for (const auto& m : maps) {
       const auto flat = [](const Tensor& x) { return reshape(permute(x, {0, 2, 3, 1}), {x.size(2) * x.size(3), x.size(1)}); };  // a cell a row
-      const Tensor expected = concat({slice(flat(softmax(m[0], 1)), 1, 1, 2), flat(m[1])}, 1), got = slice(all.values, 0, row, row + expected.size(0));
+      const Tensor expected = concat({slice(flat(softmax(m[0], 1)), 1, 1, 2), flat(m[1])}, 1), got = slice(all, 0, row, row + expected.size(0));
       row += expected.size(0);
       if (const double off = max(abs(got - expected)).item(); !(off <= 1e-4))
         throw InternalError("bench", "P-Net's candidates differ from its maps by " + std::to_string(off));
@@ -155,12 +156,12 @@ class Candidates {
   }
 
  private:
-  static mtcnn::Inference with(PNet& net) {
+  static mtcnn::Inference with(PNet& net, Device device) {
     Mtcnn all;
     all.pnet.load_state_dict(net.state_dict());
-    return mtcnn::Inference(all);
+    return mtcnn::Inference(all, device);
   }
-  Tensor pixels_, sizes_;  // u8 [3, H, W], channels side by side; i64 [S, 2]
+  Tensor bytes_, pixels_, sizes_;  // u8 [H, W, 3] on the CPU; where the nets run: u8 [3, H, W], channels side by side, and i64 [S, 2]
   mtcnn::Inference nets_;
 };
 
@@ -230,19 +231,26 @@ void dump_start(const std::string& folder, State& s) {
 Work training(const std::shared_ptr<State>& s, const ModelOptions& o) {
   s->net.module->train();
   s->net.module->require_grad();
+  s->net.module->to(o.device);
   s->optimizer = std::make_unique<Sgd>(SgdOptions{.lr = .001, .momentum = .9, .weight_decay = 5e-4});
   std::vector<NamedTensor> all = s->net.module->parameters();
   if (s->net.head && o.mode == Mode::train) {
     s->net.head->require_grad();
+    s->net.head->to(o.device);
     for (auto& [n, t] : s->net.head->parameters()) all.push_back({"head." + n, t});
   }
   s->optimizer->add_group(all);
   Work w;
   if (o.mode == Mode::train) {
-    w.run = [s] { s->step(); };
+    for (Tensor* t : {&s->inputs[0], &s->labels, &s->boxes, &s->points})
+      if (t->defined()) *t = to(*t, o.device);
+    w.run = [s, dtype = o.dtype] {
+      const Autocast guard(dtype);
+      s->step();
+    };
     w.loss = [s] { return s->first_loss.value(); };
   } else {
-    for (auto& [n, t] : all) set_grad(t, randn(t.shape()));
+    for (auto& [n, t] : all) set_grad(t, randn(t.shape(), {.device = o.device}));
     w.run = [s] { s->optimizer->step(); };
   }
   w.eager = w.run;
@@ -264,7 +272,7 @@ std::vector<std::string> model_names() {
 
 Work model_work(const ModelOptions& o) {
   if (o.dtype != DType::f32 && o.mode == Mode::update) throw ValueError("--dtype", std::string("an optimizer's step computes in f32, not in ") + name(o.dtype));
-  if (o.dtype == DType::bf16 && o.mode == Mode::train) set_matmul_precision(Precision::bf16);  // tensors stay f32
+  if (o.dtype == DType::bf16 && o.mode == Mode::train && o.device.is_cpu()) set_matmul_precision(Precision::bf16);  // tensors stay f32
   const bool scales = o.pyramid_width > 0;
   if (scales && (o.model != "pnet" || o.mode != Mode::inference || o.batch != 1)) throw ValueError("--pyramid", "is for inference of pnet with --batch 1");
   manual_seed(1);
@@ -276,7 +284,7 @@ Work model_work(const ModelOptions& o) {
     s->net.forward = [pnet](const Tensor& x) { return defined(pnet->maps(x)); };
     const std::vector<Shape> shapes = pyramid(o.pyramid_width, o.pyramid_height, {.min_face = o.min_face});
     if (shapes.empty()) throw ValueError("--pyramid", "the picture is smaller than --min-face");
-    candidates = std::make_shared<Candidates>(*pnet, o.pyramid_width, o.pyramid_height, shapes);
+    candidates = std::make_shared<Candidates>(*pnet, o.pyramid_width, o.pyramid_height, shapes, o.device);
     for (const Shape& shape : shapes) s->inputs.push_back(candidates->scaled(shape));
   } else {
     s->inputs.push_back(randn({o.batch, s->net.channels, s->net.height, s->net.width}, {.layout = Layout::channels_last}));
@@ -287,8 +295,8 @@ Work model_work(const ModelOptions& o) {
   if (o.mode == Mode::inference) {
     s->net.module->eval();
     std::vector<Tensor> out;
-    if (const Rows rows = o.dtype == DType::f32 ? detector_net(s->net) : Rows{}) {
-      const Tensor crops = contiguous(s->inputs[0]);
+    if (const Rows rows = o.dtype == DType::f32 ? detector_net(s->net, o.device) : Rows{}) {
+      const Tensor crops = to(contiguous(s->inputs[0]), o.device);
       w.run = [rows, crops] {
         const NoGrad guard;
         rows(crops);
@@ -302,11 +310,13 @@ Work model_work(const ModelOptions& o) {
       candidates->check(maps);
       out = maps[0];
     } else {
-      const auto planned = std::make_shared<Planned>(s->net, s->inputs, o.dtype);
-      w.run = [s, planned] {
-        for (std::size_t i = 0; i < s->inputs.size(); ++i) planned->run(i, s->inputs[i]);
+      const auto planned = std::make_shared<Planned>(s->net, s->inputs, o.dtype, o.device);
+      std::vector<Tensor> there;
+      for (const Tensor& x : s->inputs) there.push_back(to(x, o.device));
+      w.run = [there, planned] {
+        for (std::size_t i = 0; i < there.size(); ++i) planned->run(i, there[i]);
       };
-      const auto first = planned->run(0, s->inputs[0]);
+      const auto first = planned->run(0, there[0]);
       out.assign(first.begin(), first.end());
     }
     w.eager = [s] {
@@ -317,8 +327,15 @@ Work model_work(const ModelOptions& o) {
   } else {
     w = training(s, o);
   }
+  if (!o.device.is_cpu())
+    w.run = [run = w.run, device = o.device] {
+      run();
+      synchronize(device);
+    };
+  w.device = o.device;
   w.net = s->net.name;
-  if (max_cpu_level() >= Level::amx) w.dtype = o.dtype;
+  if (!o.device.is_cpu()) w.dtype = o.mode == Mode::train ? o.dtype : DType::f32;
+  else if (max_cpu_level() >= Level::amx) w.dtype = o.dtype;
   w.items = scales || o.mode == Mode::update ? 1 : o.batch;
   w.parameters = s->net.module->parameter_count();
   if (o.mode != Mode::update)
@@ -329,6 +346,7 @@ Work model_work(const ModelOptions& o) {
 Work detect_work(const Detector& detector, const Image& image) {
   Work w;
   w.net = "mtcnn";
+  w.device = detector.options().device;
   w.inputs = {Shape{image.height, image.width, 3}};
   w.run = [&detector, &image] { detector.detect(image); };
   // P-Net over the pyramid, R- and O-Net on as many windows as the stages before them leave; the values don't matter.

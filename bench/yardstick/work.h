@@ -19,6 +19,7 @@ struct ModelOptions {
   std::int64_t batch = 1;
   Mode mode = Mode::inference;
   DType dtype = DType::f32;      // of the arithmetic
+  Device device = {};            // a run ends when the device is done
   std::int64_t pyramid_width = 0, pyramid_height = 0;  // P-Net only: one run is every scale of a picture of this size; in f32 from its pixels to candidates
   double min_face = 20;          // of the pyramid
   std::string dump;              // folder to write weights, inputs and outputs to, so that another program can do the same work; "" for none
@@ -29,7 +30,8 @@ struct Work {
   std::vector<Shape> inputs;        // of a run
   std::int64_t items = 1;           // pictures (crops) a run
   std::int64_t parameters = 0;
-  DType dtype = DType::f32;         // computed in: bf16 only where it was asked for and the CPU has tiles
+  DType dtype = DType::f32;         // computed in: bf16 only where it was asked for and the CPU has tiles (or a GPU trains)
+  Device device = {};
   std::function<void()> run;
   std::function<void()> eager;      // the same arithmetic op by op: what is counted
   std::function<double()> loss;     // of the first step that ran; train only

@@ -36,13 +36,13 @@ int plain_picture(const Graph& g, int v) {
 
 }  // namespace
 
-void pack_convs(Graph& g, DType dtype) {
+void pack_convs(Graph& g, const Options& options) {
   for (int k = 0; k < g.node_count(); ++k) {
     const Node conv = g.node(k);
     if (!can_pack(g, conv)) continue;
     const auto& p = conv.get<ConvParams>();
     const Tensor w = g.value(conv.in[1]).constant;
-    const bool half = dtype == DType::bf16 && p.groups == 1;  // depthwise has no packed form in bf16
+    const bool half = options.dtype == DType::bf16 && p.groups == 1;  // depthwise has no packed form in bf16
     PackedConvOpParams packed;
     static_cast<ConvParams&>(packed) = p;
     packed.kernel = {w.size(2), w.size(3)};
@@ -55,7 +55,7 @@ void pack_convs(Graph& g, DType dtype) {
       g.nodes.insert(g.nodes.begin() + k, g.make_node(op_copy, CopyParams{half ? DType::bf16 : DType::f32, Layout::channels_last}, {x}));
       x = g.node(k++).out[0];
     }
-    const bool winograd = !half && by_winograd(w.shape(), g.value(conv.out[0]).shape, p);
+    const bool winograd = !half && options.device.is_cpu() && by_winograd(w.shape(), g.value(conv.out[0]).shape, p);
     const int weight = g.add_constant(winograd ? pack_winograd_weights(w) : pack_conv_weights(w, p.groups, half ? DType::bf16 : DType::f32));
     const int bias = conv.in.size() > 2 ? conv.in[2] : g.add_constant(zeros({w.size(0)}));
     const Node made = g.make_node(op_packed_conv2d, packed, {x, weight, bias});

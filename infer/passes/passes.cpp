@@ -26,7 +26,7 @@ constexpr Pass passes[] = {
      }},
     {"pack_convs",
      [](Graph& g, const Options& o) {
-       if (o.layout) pack_convs(g, o.dtype);
+       if (o.layout) pack_convs(g, o);
      }},
     {"fuse_epilogue",
      [](Graph& g, const Options& o) {

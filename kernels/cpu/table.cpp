@@ -8,9 +8,11 @@ MIEN_CPU_KERNELS(MIEN_DECLARE)
 }  // namespace mien::MIEN_LEVEL
 
 extern "C" {
-extern constinit const mien::CpuTable MIEN_TABLE = {
-#define MIEN_ADDRESS(name) &mien::MIEN_LEVEL::name##_entry,
-    MIEN_CPU_KERNELS(MIEN_ADDRESS)
+extern constinit const mien::KernelTable MIEN_TABLE = [] {
+  mien::KernelTable table;
+#define MIEN_ADDRESS(name) table.name = &mien::MIEN_LEVEL::name##_entry;
+  MIEN_CPU_KERNELS(MIEN_ADDRESS)
 #undef MIEN_ADDRESS
-};
+  return table;
+}();
 }

@@ -7,9 +7,9 @@
 // --keep-global-symbol). tests/scripts/level_symbols.sh checks it.
 #pragma once
 
-#include "mien/kernels/kernel.h"
+#include "mien/kernels/table.h"
 
-// Every op that has a fast CPU kernel. A new one: a row here, `extern const KernelEntry NAME_entry` in kernels/cpu/FAMILY.cpp, and `&CpuTable::NAME` in its op.
+// Every op that has a fast CPU kernel. A new one: a row here, `extern const KernelEntry NAME_entry` in kernels/cpu/FAMILY.cpp, and `&KernelTable::NAME` in its op.
 #define MIEN_CPU_KERNELS(X)  \
   X(conv2d)                  \
   X(conv2d_grad_input)       \
@@ -50,19 +50,11 @@
   X(sgd)                     \
   X(adam)
 
-namespace mien {
-struct CpuTable {
-#define MIEN_MEMBER(name) const KernelEntry* name = nullptr;
-  MIEN_CPU_KERNELS(MIEN_MEMBER)
-#undef MIEN_MEMBER
-};
-}  // namespace mien
-
 extern "C" {
-extern const mien::CpuTable mien_cpu_base;
+extern const mien::KernelTable mien_cpu_base;
 #if defined(__x86_64__)
-extern const mien::CpuTable mien_cpu_avx2;
-extern const mien::CpuTable mien_cpu_avx512;
-extern const mien::CpuTable mien_cpu_amx;
+extern const mien::KernelTable mien_cpu_avx2;
+extern const mien::KernelTable mien_cpu_avx512;
+extern const mien::KernelTable mien_cpu_amx;
 #endif
 }

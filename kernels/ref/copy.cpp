@@ -1,4 +1,6 @@
 // Copies between any strides and dtypes, and constants.
+#include <cstring>
+
 #include "mien/kernels/ref/iterate_impl.h"
 #include "mien/kernels/ref/ref.h"
 
@@ -21,6 +23,8 @@ void run_copy(const KernelArgs& args) {
   });
 }
 
+void run_transfer(const KernelArgs& args) { std::memcpy(args.out[0].data, args.in[0].data, static_cast<std::size_t>(args.out[0].numel() * item_size(args.out[0].dtype))); }
+
 void run_fill(const KernelArgs& args) {
   const View& vy = args.out[0];
   dispatch_all(vy.dtype, [&](auto t) {
@@ -34,6 +38,7 @@ void run_fill(const KernelArgs& args) {
 }  // namespace
 
 const KernelEntry copy_entry = {run_copy};
+const KernelEntry transfer_entry = {run_transfer};
 const KernelEntry fill_entry = {run_fill};
 
 }  // namespace mien::ref

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "mien/autograd/autograd.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/loss.h"
 #include "mien/ops/margin.h"
@@ -22,9 +23,9 @@ Margin margin_of(const ObjectiveOptions& o) {
 }
 
 double accuracy(const Tensor& logits, const Tensor& labels) {
-  const Tensor best = argmax(logits.detach(), 1);
+  const Tensor best = to(argmax(logits.detach(), 1), Device::cpu()), wanted = to(labels, Device::cpu());
   std::int64_t right = 0;
-  for (std::int64_t i = 0; i < labels.numel(); ++i) right += best.data<std::int64_t>()[i] == labels.data<std::int64_t>()[i];
+  for (std::int64_t i = 0; i < wanted.numel(); ++i) right += best.data<std::int64_t>()[i] == wanted.data<std::int64_t>()[i];
   return static_cast<double>(right) / static_cast<double>(std::max<std::int64_t>(labels.numel(), 1));
 }
 
@@ -71,7 +72,8 @@ EmbeddingObjective::Result EmbeddingObjective::operator()(const Tensor& embeddin
       const MiningRule rule = options.triplets == TripletRule::semi_hard ? MiningRule::semi_hard : options.triplets == TripletRule::violating ? MiningRule::violating : MiningRule::hard;
       const Triplets t = mine_triplets(pairwise_squared_distances(e.detach()), labels, rule, {.alpha = options.alpha, .seed = seed});
       share = static_cast<double>(t.anchor.numel()) / static_cast<double>(std::max<std::int64_t>(labels.numel(), 1));
-      if (t.anchor.numel() > 0) loss = facenet_triplet_loss(index_select(e, t.anchor), index_select(e, t.positive), index_select(e, t.negative), options.alpha);
+      const auto rows = [&](const Tensor& index) { return index_select(e, index); };
+      if (t.anchor.numel() > 0) loss = facenet_triplet_loss(rows(t.anchor), rows(t.positive), rows(t.negative), options.alpha);
     }
     if (loss.defined()) r.total = plus(r.total, affine(loss, options.triplet_weight, 0));
     r.parts.emplace_back("triplet_loss", loss.defined() ? loss.item() : 0);

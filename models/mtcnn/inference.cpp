@@ -34,14 +34,13 @@ ConvChainWeights packed_heads(std::initializer_list<const Linear*> heads) {
 
 }  // namespace
 
-Inference::Inference(const Mtcnn& nets) {
+Inference::Inference(const Mtcnn& nets, Device device) : device_(device) {
   const NoGrad guard;
   const PNet& p = nets.pnet;
   const RNet& r = nets.rnet;
   const ONet& o = nets.onet;
   pnet_ = {p.conv1.weight, p.conv1.bias, p.prelu1.weight, p.conv2.weight,   p.conv2.bias,   p.prelu2.weight, p.conv3.weight,
            p.conv3.bias,   p.prelu3.weight, p.conv4_1.weight, p.conv4_1.bias, p.conv4_2.weight, p.conv4_2.bias};
-  for (Tensor& t : pnet_) t = own(t);
   rnet_.weights = {packed(r.conv1, r.prelu1), packed(r.conv2, r.prelu2), packed(r.conv3, r.prelu3), packed(as_kernel(r.dense4, 3), r.dense4.bias, &r.prelu4),
                    packed_heads({&r.dense5_1, &r.dense5_2})};
   rnet_.layers = {{.channels = 28, .kernel = 3, .pool = 3, .prelu = true}, {.channels = 48, .kernel = 3, .pool = 3, .prelu = true},
@@ -51,6 +50,9 @@ Inference::Inference(const Mtcnn& nets) {
   onet_.layers = {{.channels = 32, .kernel = 3, .pool = 3, .prelu = true}, {.channels = 64, .kernel = 3, .pool = 3, .prelu = true},
                   {.channels = 64, .kernel = 3, .pool = 2, .prelu = true}, {.channels = 128, .kernel = 2, .prelu = true},
                   {.channels = 256, .kernel = 3, .prelu = true}, {.channels = 16}};
+  for (Tensor& t : pnet_) t = to(own(t), device);
+  for (Chain* net : {&rnet_, &onet_})
+    for (auto& w : net->weights) w = {to(w.weight, device), to(w.bias, device), w.slope.defined() ? to(w.slope, device) : w.slope};
 }
 
 Tensor Inference::run(const Tensor& x, const Chain& net) { return flatten(conv_chain(x, net.weights, net.layers), 1); }

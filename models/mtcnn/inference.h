@@ -17,7 +17,9 @@ namespace mien::mtcnn {
 class Inference {
  public:
   // Takes the weights as they are now; later steps of a training are not seen.
-  explicit Inference(const Mtcnn& nets);
+  explicit Inference(const Mtcnn& nets, Device device = {});
+  // Where it runs: pictures, sizes and crops must be there, results are.
+  Device device() const noexcept { return device_; }
 
   // Image u8 [3, H, W], sizes of the scales i64 [S, 2]: see ops/pnet.h.
   PnetCandidates candidates(const Tensor& image, const Tensor& sizes, float threshold) const { return pnet_candidates(image, sizes, pnet_, threshold); }
@@ -33,6 +35,7 @@ class Inference {
   };
   static Tensor run(const Tensor& x, const Chain& net);
 
+  Device device_;
   PnetWeights pnet_;
   Chain rnet_, onet_;
 };

@@ -9,7 +9,7 @@
 
 namespace mien::mtcnn {
 namespace {
-Tensor scalar_label(const Tensor& labels, std::int64_t value) { return full({1}, static_cast<double>(value), {.dtype = labels.dtype()}); }
+Tensor scalar_label(const Tensor& labels, std::int64_t value) { return full({1}, static_cast<double>(value), {.dtype = labels.dtype(), .device = labels.device()}); }
 Tensor squared_distance(const Tensor& a, const Tensor& b, const Tensor& mask) { return masked_mean(sum(square(sub(a, b)), {1}), mask); }
 }  // namespace
 

@@ -126,7 +126,7 @@ TEST_CASE("a bf16 packed convolution on tiles is ref's", "[amx]") {
     std::vector<std::vector<double>> first;
     for (const int threads : {1, 2, 3, 4, 8}) {
       set_num_threads(threads);
-      run_kernel("packed_conv2d", {nullptr, &CpuTable::packed_conv2d}, in, out, &p);  // without ref: it must not decline
+      run_kernel("packed_conv2d", {nullptr, &KernelTable::packed_conv2d}, in, out, &p);  // without ref: it must not decline
       for (std::size_t i = 0; i < got.size(); ++i) {
         INFO("case " << number << " x " << to_string(x.part.shape()) << " kernel " << p.kernel[0] << "x" << p.kernel[1] << " output " << i << " of " << p.channels[i] << ", threads " << threads);
         const auto values = numbers(got[i].part), ref = numbers(wanted[i].part);
@@ -143,7 +143,7 @@ TEST_CASE("a bf16 packed convolution on tiles is ref's", "[amx]") {
     }
     if (!p.residual || y_dtype != DType::bf16) continue;
     out[0] = residual.part.view();  // written over what is added
-    run_kernel("packed_conv2d", {nullptr, &CpuTable::packed_conv2d}, in, out, &p);
+    run_kernel("packed_conv2d", {nullptr, &KernelTable::packed_conv2d}, in, out, &p);
     CHECK(numbers(residual.part) == first[0]);
   }
 }

@@ -39,6 +39,7 @@ enum class Order { contiguous, channels_last, stepped, permuted, flipped, expand
 class Operand {
  public:
   Operand(const Shape& shape, DType dtype, Order order, Dice& dice);
+  Operand(const Shape& shape, DType dtype, const Strides& strides);
   Operand(Operand&& o) noexcept : allocator_(std::move(o.allocator_)), block_(o.block_), bytes_(o.bytes_), view_(o.view_) { o.block_ = nullptr; }
   Operand& operator=(Operand&&) = delete;
   ~Operand() {
@@ -53,6 +54,8 @@ class Operand {
   void set(std::int64_t offset, double value);
   std::string element_bytes() const;  // of all elements in logical order
   void drop_first();                  // forget dimension 0, whose size is 1
+  std::byte* block() const { return block_; }      // the whole memory, bands and elements
+  std::int64_t block_bytes() const { return bytes_; }
 
  private:
   std::shared_ptr<Allocator> allocator_;
@@ -102,5 +105,7 @@ Problem make_packed_conv2d(Dice& dice, int number);  // conformance_packed_test.
 Problem make_packed_winograd(Dice& dice, int number);
 // One row for each kernel of MIEN_CPU_KERNELS (conformance_problems_test.cpp).
 const std::vector<Row>& conformance_rows();
+// One row for each of the others (conformance_problems_device_test.cpp): on the CPU they have the reference alone.
+const std::vector<Row>& device_conformance_rows();
 
 }  // namespace mien::test

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/conformance_values.h"
+#include "mien/kernels/pnet_params.h"
 
 namespace mien::test {
 
@@ -55,7 +56,11 @@ Problem make_pnet_candidates(Dice& dice, int number) {
   p.out.push_back({{cells}, DType::i64, Order::contiguous, {}});
   p.out.push_back({{cells, 5}, DType::f32, Order::contiguous, {}});
   p.out.push_back({{scales}, DType::i64, Order::contiguous, {}});
-  p.set_params(PnetParams{0});
+  PnetPyramidParams q;
+  q.threshold = 0;
+  q.scales = static_cast<std::int16_t>(scales);
+  for (std::size_t s = 0; s < sizes.size(); ++s) q.size[s / 2][s % 2] = static_cast<std::int16_t>(sizes[s]);
+  p.set_params(q);
   return p;
 }
 

@@ -567,10 +567,10 @@ Problem make_adam(Dice& dice, int number) {
 
 const std::vector<Row>& conformance_rows() {
   static const std::vector<Row> rows = {
-#define MIEN_ROW(name) {#name, {&ref::name##_entry, &CpuTable::name, nullptr}, make_##name},
+#define MIEN_ROW(name) {#name, {&ref::name##_entry, &KernelTable::name}, make_##name},
       MIEN_CPU_KERNELS(MIEN_ROW)
 #undef MIEN_ROW
-      {"packed_winograd", {&ref::packed_conv2d_entry, &CpuTable::packed_conv2d, nullptr}, make_packed_winograd},
+      {"packed_winograd", {&ref::packed_conv2d_entry, &KernelTable::packed_conv2d}, make_packed_winograd},
   };
   return rows;
 }

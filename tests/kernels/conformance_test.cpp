@@ -12,6 +12,7 @@
 #include "catch.h"
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/parallel.h"
+#include "mien/tensor/tensor.h"
 
 namespace mien::test {
 namespace {
@@ -86,10 +87,12 @@ int case_count() {
 
 }  // namespace
 
-Operand::Operand(const Shape& shape, DType dtype, Order order, Dice& dice) : allocator_(make_debug_allocator()) {
+Operand::Operand(const Shape& shape, DType dtype, Order order, Dice& dice) : Operand(shape, dtype, strides_of(shape, order, dice)) {}
+
+Operand::Operand(const Shape& shape, DType dtype, const Strides& strides) : allocator_(make_debug_allocator()) {
   view_.shape = shape;
   view_.dtype = dtype;
-  view_.strides = strides_of(shape, order, dice);
+  view_.strides = strides;
   std::int64_t low = 0, high = 0;
   for (int d = 0; d < shape.rank(); ++d) (view_.strides[d] < 0 ? low : high) += (shape[d] - 1) * view_.strides[d];
   const std::int64_t elements = numel(shape) == 0 ? 0 : high - low + 1;
@@ -127,6 +130,8 @@ double Operand::get(std::int64_t o) const {
   switch (view_.dtype) {
     case DType::f32: return static_cast<double>(view_.ptr<float>()[o]);
     case DType::f64: return view_.ptr<double>()[o];
+    case DType::bf16: return static_cast<double>(to_float(view_.ptr<bfloat16>()[o]));
+    case DType::f16: return static_cast<double>(to_float(view_.ptr<float16>()[o]));
     case DType::i32: return view_.ptr<std::int32_t>()[o];
     case DType::i64: return static_cast<double>(view_.ptr<std::int64_t>()[o]);
     default: return view_.ptr<std::uint8_t>()[o];
@@ -137,6 +142,8 @@ void Operand::set(std::int64_t o, double value) {
   switch (view_.dtype) {
     case DType::f32: view_.ptr<float>()[o] = static_cast<float>(value); break;
     case DType::f64: view_.ptr<double>()[o] = value; break;
+    case DType::bf16: view_.ptr<bfloat16>()[o] = to_bfloat16(static_cast<float>(value)); break;
+    case DType::f16: view_.ptr<float16>()[o] = to_float16(static_cast<float>(value)); break;
     case DType::i32: view_.ptr<std::int32_t>()[o] = static_cast<std::int32_t>(value); break;
     case DType::i64: view_.ptr<std::int64_t>()[o] = static_cast<std::int64_t>(value); break;
     default: view_.ptr<std::uint8_t>()[o] = static_cast<std::uint8_t>(value);
@@ -178,10 +185,10 @@ std::vector<View> views(const Operands& operands) {
   return out;
 }
 
-Operands make_outputs(const Problem& p, bool wide, Dice& dice) {
+Operands make_outputs(const Problem& p, bool wide, Dice& dice, DType floats = DType::f32) {
   Operands out;
   for (const auto& o : p.out) {
-    out.emplace_back(o.shape, wide && is_floating(o.dtype) ? DType::f64 : o.dtype, wide ? Order::contiguous : o.order, dice);
+    out.emplace_back(o.shape, !is_floating(o.dtype) ? o.dtype : wide ? DType::f64 : o.dtype == DType::f32 ? floats : o.dtype, wide ? Order::contiguous : o.order, dice);
     if (o.start.empty()) continue;
     std::size_t i = 0;
     for (const auto at : out.back().offsets()) out.back().set(at, o.start[i++]);
@@ -200,6 +207,86 @@ const char* run_entry(const KernelEntry& entry, const Operands& in, const Operan
   entry.run(args);
   allocator->deallocate(args.workspace, bytes);
   return nullptr;
+}
+
+// --- on a GPU ---------------------------------------------------------------------------------------------------------------
+// The block of an operand there, with a band of 0xff bytes behind it (before the elements and between them the block has its own).
+struct DeviceBlock {
+  static constexpr std::int64_t band = 512;
+  DeviceBlock(const void* bytes, std::int64_t count) : bytes_(count), memory_(Tensor::empty({count + band}, DType::u8, Layout::contiguous, Device::cuda())) {
+    std::vector<std::uint8_t> all(static_cast<std::size_t>(count + band), 0xff);
+    if (bytes) std::memcpy(all.data(), bytes, static_cast<std::size_t>(count));
+    copy_memory(memory_.raw_data(), memory_.device(), all.data(), Device::cpu(), count + band);
+  }
+  std::byte* data() const { return static_cast<std::byte*>(memory_.raw_data()); }
+  // Brings the bytes back. False when the band behind them was written.
+  bool fetch(std::byte* to) const {
+    std::vector<std::byte> all(static_cast<std::size_t>(bytes_ + band));
+    copy_memory(all.data(), Device::cpu(), memory_.raw_data(), memory_.device(), bytes_ + band);
+    if (to) std::memcpy(to, all.data(), static_cast<std::size_t>(bytes_));
+    return std::all_of(all.begin() + bytes_, all.end(), [](std::byte b) { return b == std::byte{0xff}; });
+  }
+
+ private:
+  std::int64_t bytes_;
+  Tensor memory_;
+};
+
+// As run_entry, on copies of the operands' blocks. `wrong`: what was written outside.
+const char* run_on_gpu(const KernelEntry& entry, const Operands& in, const Operands& out, const std::vector<std::byte>& params, std::string& wrong) {
+  const Device device = Device::cuda();
+  std::vector<DeviceBlock> blocks;
+  const auto moved = [&](const Operands& operands) {
+    std::vector<View> all;
+    for (const auto& o : operands) {
+      View v = o.view();
+      blocks.emplace_back(o.block(), o.block_bytes());
+      v.data = blocks.back().data() + (static_cast<std::byte*>(v.data) - o.block());
+      v.device = device;
+      all.push_back(v);
+    }
+    return all;
+  };
+  const auto in_views = moved(in), out_views = moved(out);
+  make_current(device);
+  KernelArgs args{in_views, out_views, params.data(), nullptr, Precision::f32, current_stream(device).handle};
+  if (const char* reason = entry.decline ? entry.decline(args) : nullptr) return reason;
+  const DeviceBlock workspace(nullptr, entry.workspace ? entry.workspace(args) : 0);
+  args.workspace = workspace.data();
+  entry.run(args);
+  synchronize(device);
+  if (!workspace.fetch(nullptr)) wrong = "bytes behind the workspace were written";
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    if (!blocks[i].fetch(i < in.size() ? in[i].block() : out[i - in.size()].block())) wrong = "bytes behind operand " + std::to_string(i) + " were written";
+  return nullptr;
+}
+
+// Kernels whose maps may be 16-bit while what belongs to the channels stays f32.
+bool keeps_parameters(const Row& row) {
+  const std::string name = row.name;
+  return name.rfind("batch_norm", 0) == 0 || name.rfind("norm_", 0) == 0 || name == "channel_affine";
+}
+
+// The same problem with its f32 operands in another floating type, values rounded to it; memory orders stay.
+Problem in_dtype(const Row& row, const Problem& p, DType dtype) {
+  const bool half = dtype == DType::bf16 || dtype == DType::f16;
+  const auto changes = [&](DType from, const Shape& shape) { return from == DType::f32 && !(half && keeps_parameters(row) && shape.rank() == 1); };
+  Problem q;
+  for (const auto& o : p.in) {
+    Operand to(o.view().shape, changes(o.view().dtype, o.view().shape) ? dtype : o.view().dtype, o.view().strides);
+    const auto at = o.offsets();
+    for (const auto k : at) to.set(k, o.get(k));
+    q.in.push_back(std::move(to));
+  }
+  q.out = p.out;
+  for (auto& o : q.out)
+    if (changes(o.dtype, o.shape)) o.dtype = dtype;
+  q.params = p.params;
+  q.magnitude_params = p.magnitude_params;
+  q.magnitudes = p.magnitudes;
+  q.exact = p.exact && !half;
+  q.text = p.text + " as " + name(dtype);
+  return q;
 }
 
 struct Expected {
@@ -229,8 +316,10 @@ std::string compare(const Problem& p, const Operands& got, const Expected& e, do
       if (x == want || (std::isnan(x) && std::isnan(want))) continue;
       const double scale = e.magnitudes.empty() ? std::max(1.0, std::abs(want)) : std::abs(e.magnitudes[k].get(i));
       const double error = std::abs(x - want) / scale;
-      if (floating && !p.exact && error <= tolerance) {
-        worst = std::max(worst, error);
+      // Below 2^-14 the values of f16 are 2^-24 apart, whatever the terms.
+      const bool subnormal = got[k].view().dtype == DType::f16 && std::abs(x - want) <= 0x1p-24;
+      if (floating && !p.exact && (error <= tolerance || subnormal)) {
+        if (error <= tolerance) worst = std::max(worst, error);
         continue;
       }
       return "output " + std::to_string(k) + " element " + std::to_string(i) + ": got " + std::to_string(x) + ", ref " + std::to_string(want) + ", error " +
@@ -303,7 +392,90 @@ struct Threads {  // as they were
   ~Threads() { set_num_threads(before); }
 };
 
+// Outputs in 16 bits err by half a unit in the last place of the value, as a share of the scale, and as much again for a sum that was rounded between. norm_conv keeps
+// whole maps between its steps in 16 bits, and its gradients are sums over such maps that the scale (the value, or 1) knows nothing of: six times as much.
+double tolerance_of(const Row& row, DType dtype) {
+  const double steps = std::string(row.name).rfind("norm_conv", 0) == 0 ? 6 : 1;
+  return dtype == DType::f64 ? 1e-9 : dtype == DType::f32 ? 2e-5 : steps * (dtype == DType::bf16 ? 8e-3 : 1e-3);
+}
+
+std::string check_on_gpu(const Row& row, const KernelEntry& entry, const Problem& p, const Expected& e, DType dtype, std::uint64_t seed, bool twice, Tally& tally) {
+  Dice dice(seed ^ 0x5eed), again(seed ^ 0x5eed);
+  const Operands out = make_outputs(p, false, dice);
+  std::string wrong;
+  try {
+    if (const char* reason = run_on_gpu(entry, p.in, out, p.params, wrong)) {
+      ++tally.declined;
+      ++tally.reasons[reason];
+      return {};
+    }
+  } catch (const DTypeError& error) {
+    ++tally.declined;
+    ++tally.reasons[error.what()];
+    return {};
+  } catch (const DeviceError& error) {
+    return error.what();
+  }
+  ++tally.compared;
+  if (!wrong.empty()) return wrong;
+  for (const auto& o : p.in)
+    if (!o.bands_intact()) return "bytes beside an input were written";
+  if (wrong = compare(p, out, e, tally.worst, tolerance_of(row, dtype)); !wrong.empty() || !twice) return wrong;
+  const Operands other = make_outputs(p, false, again);
+  run_on_gpu(entry, p.in, other, p.params, wrong);
+  for (std::size_t k = 0; k < out.size(); ++k)
+    if (out[k].element_bytes() != other[k].element_bytes()) return "other bits the second time";
+  return wrong;
+}
+
 }  // namespace
+
+// MIEN_CONFORMANCE_DTYPES=f32,f64,bf16,f16 chooses.
+TEST_CASE("every CUDA kernel does what ref does", "[conformance][cuda]") {
+  MIEN_NEEDS_CUDA();
+  const char* only = std::getenv("MIEN_CONFORMANCE");
+  const char* chosen = std::getenv("MIEN_CONFORMANCE_DTYPES");
+  const std::string wanted = only ? only : "", dtypes = chosen ? chosen : "f32,f64,bf16,f16";
+  std::vector<Row> rows = conformance_rows();
+  rows.insert(rows.end(), device_conformance_rows().begin(), device_conformance_rows().end());
+  bool lost = false;  // after an illegal address nothing runs any more
+  for (const Row& row : rows) {
+    if (lost || (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name)) continue;
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
+      if (lost || ("," + dtypes + ",").find(std::string(",") + name(dtype) + ",") == std::string::npos) continue;
+      std::map<Level, Tally> tallies;
+      int failures = 0;
+      const int first = wanted.empty() ? 0 : std::atoi(wanted.substr(wanted.find(':') + 1).c_str());
+      const int last = wanted.empty() ? case_count() : first + 1;
+      for (int number = first; number < last && failures < 3 && !lost; ++number) {
+        const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
+        Dice dice(seed);
+        const Problem made = row.make(dice, number);
+        Problem p = in_dtype(row, made, dtype);
+        const bool exact = p.exact;
+        const Expected e = expect(row, p, dice);
+        for (const Level level : {Level::cuda, Level::cuda_library}) {
+          const KernelEntry* entry = row.list.at(level);
+          if (!entry) continue;
+          p.exact = exact && level == Level::cuda;  // cuDNN has ways that round whole numbers, too
+          INFO(row.name << " at " << name(level) << ": " << describe(p) << "\n  again: MIEN_CONFORMANCE_SEED=" << seed_base() << " MIEN_CONFORMANCE_DTYPES=" << name(dtype)
+                        << " MIEN_CONFORMANCE=" << row.name << ":" << number << " mien_tests \"[cuda]\"");
+          const auto wrong = check_on_gpu(row, *entry, p, e, dtype, seed, number % 8 == 0, tallies[level]);
+          if (wrong.empty()) continue;
+          ++failures;
+          lost = wrong.find("CUDA reports") != std::string::npos;
+          FAIL_CHECK(wrong);
+        }
+      }
+      for (const auto& [level, tally] : tallies) {
+        std::cout << "conformance " << row.name << " " << name(level) << " " << name(dtype) << ": " << tally.compared << " compared, " << tally.declined
+                  << " declined, worst error " << tally.worst << (failures ? " FAILED" : "");
+        for (const auto& [reason, count] : tally.reasons) std::cout << "; " << count << "x " << reason;
+        std::cout << std::endl;
+      }
+    }
+  }
+}
 
 TEST_CASE("every fast kernel does what ref does", "[conformance]") {
   const Threads restore;
@@ -343,7 +515,7 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
       for (const auto& [reason, count] : tally.reasons) std::cout << "; " << count << "x " << reason;
       std::cout << "\n";
       // The tiles' planned convolution takes bf16 only, which these problems have not: amx_test.cpp compares it.
-      if (wanted.empty() && !(level == Level::amx && row.list.cpu == &CpuTable::packed_conv2d)) {
+      if (wanted.empty() && !(level == Level::amx && row.list.fast == &KernelTable::packed_conv2d)) {
         INFO(row.name << " at " << name(level) << " declined every problem: it was never compared");
         CHECK(tally.compared > 0);
       }

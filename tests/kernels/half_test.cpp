@@ -46,7 +46,7 @@ TEST_CASE("casts to and from bf16 are ref's at every level", "[kernels]") {
     for (const Tensor& from : {x, channels_last(x), permute(x, {0, 3, 1, 2})}) {
       Tensor half[2], back[2];
       for (int k = 0; k < 2; ++k) {
-        const KernelList list = k == 0 ? KernelList{&ref::copy_entry} : KernelList{nullptr, &CpuTable::copy};
+        const KernelList list = k == 0 ? KernelList{&ref::copy_entry} : KernelList{nullptr, &KernelTable::copy};
         const auto to = [&](const Tensor& t, DType dtype) {
           const Tensor y = Tensor::empty(t.shape(), dtype, Layout::channels_last);
           const View in = t.view(), out = y.view();
@@ -76,7 +76,7 @@ TEST_CASE("max pooling of bf16 maps is ref's at every level", "[kernels]") {
         for (int k = 0; k < 2; ++k) {
           y[k] = Tensor::empty({2, channels, h, w}, DType::bf16, Layout::channels_last);
           const View in = x.view(), out = y[k].view();
-          run_kernel("max_pool2d", k == 0 ? KernelList{&ref::max_pool2d_entry} : KernelList{nullptr, &CpuTable::max_pool2d}, {&in, 1}, {&out, 1}, &p);
+          run_kernel("max_pool2d", k == 0 ? KernelList{&ref::max_pool2d_entry} : KernelList{nullptr, &KernelTable::max_pool2d}, {&in, 1}, {&out, 1}, &p);
         }
         CHECK(same_bits(y[0], y[1]));
       }

@@ -75,7 +75,7 @@ TEST_CASE("eager convolution and its gradients stay near the direct sum where Wi
       const Tensor gy = channels_last(uniform({k.n, k.o, oh, ow}, -1, 1));
       ConvParams p;
       p.padding = k.padding;
-      const auto compare = [&](const char* op, const KernelEntry& ref, const KernelEntry* CpuTable::*fast, const std::vector<Tensor>& in, const Shape& shape, Layout layout) {
+      const auto compare = [&](const char* op, const KernelEntry& ref, const KernelEntry* KernelTable::*fast, const std::vector<Tensor>& in, const Shape& shape, Layout layout) {
         std::vector<View> views, wides;
         std::vector<Tensor> keep;
         for (const Tensor& t : in) views.push_back(t.view()), keep.push_back(wide(t)), wides.push_back(keep.back().view());
@@ -93,9 +93,9 @@ TEST_CASE("eager convolution and its gradients stay near the direct sum where Wi
         INFO(op << " at " << name(static_cast<Level>(l)) << " C " << k.c << " O " << k.o);
         CHECK(error(got, wanted) < 5e-6);
       };
-      compare("conv2d", ref::conv2d_entry, &CpuTable::conv2d, {x, w, bias}, {k.n, k.o, oh, ow}, Layout::channels_last);
-      compare("conv2d_grad_input", ref::conv2d_grad_input_entry, &CpuTable::conv2d_grad_input, {gy, w}, {k.n, k.c, k.h, k.w}, Layout::channels_last);
-      compare("conv2d_grad_weight", ref::conv2d_grad_weight_entry, &CpuTable::conv2d_grad_weight, {gy, x}, {k.o, k.c, 3, 3}, Layout::contiguous);
+      compare("conv2d", ref::conv2d_entry, &KernelTable::conv2d, {x, w, bias}, {k.n, k.o, oh, ow}, Layout::channels_last);
+      compare("conv2d_grad_input", ref::conv2d_grad_input_entry, &KernelTable::conv2d_grad_input, {gy, w}, {k.n, k.c, k.h, k.w}, Layout::channels_last);
+      compare("conv2d_grad_weight", ref::conv2d_grad_weight_entry, &KernelTable::conv2d_grad_weight, {gy, x}, {k.o, k.c, 3, 3}, Layout::contiguous);
     }
 }
 

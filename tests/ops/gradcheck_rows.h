@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mien/autograd/autograd.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
 
 namespace mien::test {
@@ -19,11 +20,14 @@ struct GradRow {
   bool second = false;         // check the derivative's derivative too
 };
 
+// A constant of a row, where the row's inputs are (the rows run on every device).
+inline Tensor beside(std::span<const Tensor> in, const Tensor& constant) { return constant.defined() ? to(constant, in[0].device()) : constant; }
+
 // The gradient of f at zeros of `shape` as a function of the output's gradient: how a backward op is called by itself.
 inline std::function<Tensor(std::span<const Tensor>)> pulled_back(Shape shape, std::function<Tensor(const Tensor&)> f) {
   return [=](std::span<const Tensor> in) {
     const GradMode on(true);
-    Tensor x = zeros(shape, {.dtype = DType::f64});
+    Tensor x = zeros(shape, {.dtype = DType::f64, .device = in[0].device()});
     set_requires_grad(x);
     const Tensor y = f(x);
     return gradients({&y, 1}, {&x, 1}, {&in[0], 1}, {.create_graph = true})[0];

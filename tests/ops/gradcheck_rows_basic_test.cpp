@@ -118,7 +118,7 @@ void add_binary(Adder& a) {
     a.row("binary", name + " channels_last", f, {channels_last(a.in({2, 3, 2, 2})), right({2, 3, 2, 2})});
     a.row("binary", name + " channel by channel", f, {channels_last(a.in({2, 3, 2, 2})), right({1, 3, 1, 1})});
     a.row("binary", name + " empty", f, {a.in({0, 3}), right({1, 3})});
-    a.row("binary", name + " with a constant", [op, c = right({3, 4})](In in) { return op(in[0], c); }, {a.in({3, 4})});
+    a.row("binary", name + " with a constant", [op, c = right({3, 4})](In in) { return op(in[0], beside(in, c)); }, {a.in({3, 4})});
   }
   a.row("binary", "one operand twice", [](In in) { return mul(in[0], in[0]) / (in[0] + in[0]); }, {a.in({5}, .5, 2)}, second);
   const F pick = [](In in) { return where(in[0], in[1], in[2]); };
@@ -171,6 +171,7 @@ void add_copies(Adder& a) {
   a.row("copy", "contiguous of an expanded input", [](In in) { return square(contiguous(in[0])); }, {expand(a.in({1, 4}), {3, 4})});
   a.row("copy", "channels_last", [](In in) { return square(channels_last(in[0])); }, {a.in({2, 3, 2, 4})});
   a.row("copy", "back from channels_last", [](In in) { return square(contiguous(in[0])); }, {channels_last(a.in({2, 3, 2, 4}))});
+  a.row("to", "the device where it is", [](In in) { return square(to(in[0], in[0].device())); }, {transpose(a.in({3, 4}), 0, 1)}, second);
   a.row("copy", "empty", [](In in) { return clone(in[0]); }, {a.in({2, 0})});
 }
 
@@ -199,7 +200,7 @@ void add_shapes(Adder& a) {
   a.row("index_select", "rank 1, strided", select, {slice(a.in({6}), 0, 0, {}, 2), index});
   a.row("index_select", "three dims, transposed, strided index", select, {transpose(a.in({2, 3, 2}), 0, 1), slice(index, 0, 0, {}, 2)});
   a.row("index_select", "no row", select, {a.in({3, 2}), none});
-  const auto chosen = [](Tensor i) { return [i](const Tensor& x) { return index_select(x, i); }; };
+  const auto chosen = [](Tensor i) { return [i](const Tensor& x) { return index_select(x, to(i, x.device())); }; };
   a.row("index_add", "with a repeated row", pulled_back({3, 2}, chosen(index)), {a.in({4, 2})}, second);
   a.row("index_add", "many rows", pulled_back({300, 2}, chosen(index)), {a.in({4, 2})});
   a.row("index_add", "strided gradient", pulled_back({3, 2}, chosen(index)), {transpose(a.in({2, 4}), 0, 1)});

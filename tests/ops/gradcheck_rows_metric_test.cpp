@@ -58,8 +58,8 @@ void add_losses(Adder& a) {
   a.row("reduce", "facenet triplet", [](In in) { return facenet_triplet_loss(in[0], in[1], in[2], .2, Reduction::none); }, three(), true);
   a.row("reduce", "facenet triplet, one vector", [](In in) { return facenet_triplet_loss(in[0], in[1], in[2], 5); }, {a.in({3}), a.in({3}), a.in({3})});
   const Tensor same = Tensor::from({true, false, true, false, false}, {5}), target = Tensor::from<std::int64_t>({1, -1, 1, -1, -1}, {5});
-  a.row("where", "contrastive", [same](In in) { return contrastive_loss(in[0], in[1], same, 2, Reduction::none); }, {a.in({5, 3}), a.in({5, 3})}, true);
-  a.row("where", "cosine embedding", [target](In in) { return cosine_embedding_loss(in[0], in[1], target, -.3, Reduction::none); }, {a.in({5, 3}), a.in({5, 3})}, true);
+  a.row("where", "contrastive", [same](In in) { return contrastive_loss(in[0], in[1], beside(in, same), 2, Reduction::none); }, {a.in({5, 3}), a.in({5, 3})}, true);
+  a.row("where", "cosine embedding", [target](In in) { return cosine_embedding_loss(in[0], in[1], beside(in, target), -.3, Reduction::none); }, {a.in({5, 3}), a.in({5, 3})}, true);
   a.row("reduce", "prelogits norm", [](In in) { return prelogits_norm_loss(in[0]); }, {a.in({3, 4}, .1, 1)});
   a.row("matmul", "pairwise squared distances", [](In in) { return pairwise_squared_distances(in[0]); }, {a.in({5, 3})}, true);
   a.row("matmul", "pairwise squared distances far from the origin", [](In in) { return pairwise_squared_distances(in[0]); }, {a.in({4, 2}, 50, 51)});
@@ -84,9 +84,9 @@ void add_margins(Adder& a) {
   const Tensor target = Tensor::from<std::int64_t>({1, 3, 0, 2, 2, 1}, {6});
   for (const auto& [name, margin] : margins) {
     const Margin m = margin;
-    a.row("pick_add", std::string("margin logits, ") + name, [=](In in) { return margin_logits(affine(in[0], m.scale, 0), target, m); }, {a.in({6, 4}, -.95, .95)}, true);
+    a.row("pick_add", std::string("margin logits, ") + name, [=](In in) { return margin_logits(affine(in[0], m.scale, 0), beside(in, target), m); }, {a.in({6, 4}, -.95, .95)}, true);
     a.row("pick_add", std::string("margin logits of normalised vectors, ") + name,
-          [=](In in) { return margin_logits(linear(affine(normalize(in[0]), m.scale, 0), normalize(in[1])), target, m); }, {a.in({6, 3}), a.in({4, 3})});
+          [=](In in) { return margin_logits(linear(affine(normalize(in[0]), m.scale, 0), normalize(in[1])), beside(in, target), m); }, {a.in({6, 3}), a.in({4, 3})});
   }
 }
 

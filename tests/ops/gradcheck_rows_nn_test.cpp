@@ -76,7 +76,7 @@ void add_conv(Adder& a) {
   a.row("conv2d_grad_weight", "the derivative of conv2d by its weights",
         [](In in) {
           const GradMode on(true);
-          Tensor w = zeros({2, 2, 2, 2}, {.dtype = DType::f64});
+          Tensor w = zeros({2, 2, 2, 2}, {.dtype = DType::f64, .device = in[0].device()});
           set_requires_grad(w);
           const Tensor y = conv2d(in[1], w);
           return gradients({&y, 1}, {&w, 1}, {&in[0], 1}, {.create_graph = true})[0];
@@ -138,14 +138,14 @@ void add_rest(Adder& a) {
   for (const Shape& shape : {Shape{5, 3}, Shape{3, 2, 3, 2}}) {
     const std::int64_t c = shape[1];
     a.row("batch_norm", "training, " + to_string(shape),
-          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3}); },
+          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64, .device = in[0].device()}), ones({c}, {.dtype = DType::f64, .device = in[0].device()}), {.training = true, .eps = 1e-3}); },
           {a.in(shape), a.in({c}), a.in({c})});
     a.row("batch_norm", "training with relu, " + to_string(shape),
-          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .activation = Activation::relu}); },
+          [c](In in) { return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64, .device = in[0].device()}), ones({c}, {.dtype = DType::f64, .device = in[0].device()}), {.training = true, .eps = 1e-3, .activation = Activation::relu}); },
           {a.in(shape), a.in({c}), a.in({c})});
     a.row("batch_norm", "training with prelu, " + to_string(shape),
           [c](In in) {
-            return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64}), ones({c}, {.dtype = DType::f64}), {.training = true, .eps = 1e-3, .activation = Activation::prelu}, in[3]);
+            return batch_norm(in[0], in[1], in[2], zeros({c}, {.dtype = DType::f64, .device = in[0].device()}), ones({c}, {.dtype = DType::f64, .device = in[0].device()}), {.training = true, .eps = 1e-3, .activation = Activation::prelu}, in[3]);
           },
           {a.in(shape), a.in({c}), a.in({c}), a.in({c})});
     a.row("channel_affine", "as batch_norm in eval mode, " + to_string(shape), [](In in) { return batch_norm(in[0], in[1], in[2], in[3], in[4]); },
@@ -178,14 +178,14 @@ void add_rest(Adder& a) {
       for (const double smoothing : {0.0, .1}) {
         const Tensor weight = weighted ? Tensor::from({.5, 2.0, 1.5}, {3}) : Tensor();
         a.row("nll_loss", "cross entropy, smoothing " + std::to_string(smoothing) + (weighted ? ", weights" : "") + ", reduction " + std::to_string(static_cast<int>(r)),
-              [=](In in) { return cross_entropy(in[0], target, {.reduction = r, .label_smoothing = smoothing, .weight = weight}); }, {a.in({4, 3})}, true);
+              [=](In in) { return cross_entropy(in[0], beside(in, target), {.reduction = r, .label_smoothing = smoothing, .weight = beside(in, weight)}); }, {a.in({4, 3})}, true);
       }
   a.row("nll_backward", "through the derivative of nll",
         [target](In in) {
           const GradMode on(true);
-          Tensor x = zeros({4, 3}, {.dtype = DType::f64});
+          Tensor x = zeros({4, 3}, {.dtype = DType::f64, .device = in[0].device()});
           set_requires_grad(x);
-          const Tensor y = nll_loss(x, target, {.reduction = Reduction::none});
+          const Tensor y = nll_loss(x, beside(in, target), {.reduction = Reduction::none});
           return gradients({&y, 1}, {&x, 1}, {&in[0], 1}, {.create_graph = true})[0];
         },
         {a.in({4})}, true);
@@ -198,8 +198,8 @@ void add_rest(Adder& a) {
   a.row("where", "smooth L1, near", [](In in) { return smooth_l1_loss(in[0], in[1], 2.5); }, pair(1, 2));
   a.row("where", "smooth L1, far", [](In in) { return smooth_l1_loss(in[0], in[1], .3); }, pair(2, 3));
   const Tensor mask = Tensor::from({true, false, true, true, false, true}, {6});
-  a.row("where", "masked mean", [mask](In in) { return masked_mean(in[0], mask); }, {a.in({6})});
-  a.row("where", "the hardest 70 %", [mask](In in) { return topk_mean(in[0], mask, .7); }, {a.distinct({6})});
+  a.row("where", "masked mean", [mask](In in) { return masked_mean(in[0], beside(in, mask)); }, {a.in({6})});
+  a.row("where", "the hardest 70 %", [mask](In in) { return topk_mean(in[0], beside(in, mask), .7); }, {a.distinct({6})});
 }
 
 }  // namespace

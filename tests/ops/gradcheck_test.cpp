@@ -5,6 +5,7 @@
 #include "catch.h"
 #include "gradcheck_rows.h"
 #include "mien/autograd/gradcheck.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/op.h"
 #include "mien/tensor/allocator.h"
 
@@ -52,6 +53,27 @@ TEST_CASE("derivatives of derivatives agree with central differences", "[ops][gr
     INFO(report.message);
     CHECK(report.ok);
   }
+}
+
+TEST_CASE("derivatives agree with central differences on a GPU", "[ops][gradcheck][cuda]") {
+  MIEN_NEEDS_CUDA();
+  for (const auto& r : all_rows())
+    for (const bool second : {false, true}) {
+      if (second && !r.second) continue;
+      INFO(r.op << " / " << r.variant << (second ? ", second derivative" : ""));
+      const auto there = [&](std::span<const Tensor> in) {
+        std::vector<Tensor> moved;
+        for (const auto& t : in) moved.push_back(to(t, Device::cuda()));
+        return to(r.f(moved), Device::cpu());
+      };
+      try {
+        const auto report = second ? gradgradcheck(there, r.inputs) : gradcheck(there, r.inputs);
+        INFO(report.message);
+        CHECK(report.ok);
+      } catch (const std::exception& e) {
+        FAIL_CHECK(e.what());
+      }
+    }
 }
 
 // Fresh memory is NaN and ends at a guard page: what a kernel forgets to write, or reads beyond, shows.

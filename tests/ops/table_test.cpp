@@ -31,13 +31,23 @@ TEST_CASE("the op table is complete", "[ops][table]") {
 
 TEST_CASE("every level that this machine has holds an entry for every op with a fast kernel", "[ops][table]") {
   for (const Op* op : all_ops()) {
-    if (!op->kernels.cpu) continue;
+    if (!op->kernels.at(Level::base)) continue;
     for (int l = static_cast<int>(Level::base); l <= static_cast<int>(std::min(machine_cpu_level(), Level::avx512)); ++l) {  // amx has some only
       INFO("op " << op->name << " level " << name(static_cast<Level>(l)));
       const KernelEntry* entry = op->kernels.at(static_cast<Level>(l));
       REQUIRE(entry != nullptr);
       CHECK(entry->run != nullptr);
     }
+  }
+}
+
+TEST_CASE("every op has a CUDA kernel", "[ops][table][cuda]") {
+  if (!built_with_cuda()) MIEN_SKIP("built without CUDA");
+  for (const Op* op : all_ops()) {
+    if (op->view) continue;
+    INFO("op " << op->name);
+    REQUIRE(op->kernels.at(Level::cuda) != nullptr);
+    CHECK(op->kernels.at(Level::cuda)->run != nullptr);
   }
 }
 

@@ -18,4 +18,10 @@ if [ "$(uname -m)" = x86_64 ]; then
   if objdump -d "$1/kernels/mien_cpu_avx512.o" | grep -qE '%tmm|vcvtne'; then echo "avx512 holds AMX or bf16"; exit 1; fi
   objdump -d "$1/kernels/mien_cpu_amx.o" | grep -q '%tmm'
 fi
+# Note [CUDA in one object] in cmake/MienCuda.cmake.
+if [ -e "$1/kernels/mien_cuda.o" ]; then
+  global=$(nm --defined-only "$1/kernels/mien_cuda.o" | awk '$2 ~ /^[A-Z]$/ { print $3 }' | sort | tr '\n' ' ')
+  [ "$global" = "mien_cuda mien_cuda_backend mien_cuda_library " ] || { echo "mien_cuda.o exports: $global"; exit 1; }
+  if nm -u "$1/kernels/mien_cuda.o" | grep -E ' (cuda|cublas|cudnn)[A-Z]'; then echo "mien_cuda.o needs a CUDA library"; exit 1; fi
+fi
 echo "$seen levels"

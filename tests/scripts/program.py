@@ -106,7 +106,9 @@ os.mkdir(path("empty"))
 fails(66, [path("empty"), "no picture"], "detect", path("empty"))
 fails(66, ["nowhere.safetensors"], "detect", photos[0], "--weights", path("nowhere.safetensors"))
 fails(66, ["gone.safetensors"], "detect", photos[0], env={"MIEN_WEIGHTS": path("gone.safetensors")})
-fails(69, ["cuda"], "detect", photos[0], "--device", "cuda")
+if "GPU: cuda" not in mien("doctor").stdout:  # asked for and absent: the reason, never the CPU instead
+    fails(69, ["cuda"], "detect", photos[0], "--device", "cuda")
+    fails(69, ["cuda"], "bench", "model", "lenet", "--device", "cuda:0")
 write("file", b"")
 fails(73, [path("file")], "detect", photos[0], "--draw", path("file", "sub"))
 moved = path("moved", "bin")
@@ -234,6 +236,9 @@ shutil.copy(photos[0], path("singles", "a")); shutil.copy(photos[1], path("singl
 train_fails(2, ["PkSampler"], "--data", path("singles"), *small, "--triplets", "hard", "--pk", "2x2", "--out", path("r6"))
 train_fails(2, ["--embedding", "16"], "--data", path("people"), "--init", MODEL, "--embedding", "32", "--out", path("r7"))
 train_fails(76, ["not finite", "the last batch was", "people/p"], "--data", path("people"), *small[:-2], "--batch", "4", "--lr", "1e30", "--warm-up", "0", "--epochs", "60", "--out", path("r8"))
+if "GPU: cuda" not in mien("doctor").stdout:
+    train_fails(69, ["cuda"], "--data", path("people"), *small, "--device", "cuda", "--out", path("r8"))
+train_fails(2, ["device"], "--data", path("people"), *small, "--device", "gpu", "--out", path("r8"))
 r = train_facenet("--data", path("people"), *small, "--batch", "4", "--dry-run", "--out", path("r9"))
 expect(r.returncode == 0 and all(w in r.stdout for w in ("parameters", "estimated_minutes", "peak_memory_MiB", "disk_needed_MiB")) and not os.path.exists(path("r9", "checkpoint")), "a dry run trains nothing", r)
 r = train_facenet("--data", path("people"), "--init", MODEL, "--min-face", "20", "--batch", "4", "--epochs", "1", "--lr", "1e-4", "--head-lr", "10", "--out", path("r10"))
@@ -243,7 +248,7 @@ expect(r.returncode == 0, "fine-tuning", r)
 r = mien("bench", "model", "lenet", "--batch", "4", "--threads", "1", "--runs", "3", "--train")
 j = json.loads(r.stdout)
 expect(r.returncode == 0 and r.stderr == "" and r.stdout.count("\n") == 1, "bench model", r)
-expect(list(j) == ["schema", "command", "net", "mode", "dtype", "inputs", "items", "parameters", "threads", "level", "runs", "wall_ms", "cpu_ms", "rated_by", "items_per_s", "gflop_per_item",
+expect(list(j) == ["schema", "command", "net", "mode", "dtype", "inputs", "items", "parameters", "device", "threads", "level", "runs", "wall_ms", "cpu_ms", "rated_by", "items_per_s", "gflop_per_item",
                    "gflops", "share_of_peak", "loss", "peak", "memory", "foreign_cpus", "machine", "mien"] and j["schema"] == "mien.bench/1", "bench's schema", r)
 expect(j["mode"] == "train" and j["items"] == 4 and j["inputs"] == [[4, 1, 28, 28]] and j["runs"] == 3 and j["rated_by"] == "cpu_ms" and 2 < j["loss"] < 3, "what was measured", r)
 expect(j["wall_ms"]["p10"] <= j["wall_ms"]["median"] <= j["wall_ms"]["p90"] and j["peak"]["f32_gflops"] > 0 and 0 < j["share_of_peak"] < 1.1, "figures that can be", r)
@@ -274,7 +279,7 @@ fails(73, [path("file")], "bench", "model", "lenet", "--dump", path("file", "sub
 
 # --- about itself
 r = mien("--version")
-for words in ("0.1.0", "cpu levels", "threads", "cuda: no", "decoders"):
+for words in ("0.1.0", "cpu levels", "threads", "cuda: ", "decoders"):
     expect(words in r.stdout, f"--version says {words}", r)
 expect(mien("doctor").returncode == 0, "doctor")
 for topic in ("detect", "embed", "verify", "align", "eval", "convert", "inspect", "bench", "doctor", "exit-codes"):

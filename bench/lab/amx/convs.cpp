@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
     const Tensor x = channels_last(randn({batch, l.c, l.size, l.size})), w = randn({l.o, l.c, l.kh, l.kw});
     const Tensor y = conv2d(x, w, {}, p), gx = channels_last(zeros(x.shape())), gw = zeros(w.shape());
     const double flop = 2e-9 * static_cast<double>(y.numel() * l.c * l.kh * l.kw);
-    const KernelList lists[] = {{nullptr, &CpuTable::conv2d}, {nullptr, &CpuTable::conv2d_grad_input}, {nullptr, &CpuTable::conv2d_grad_weight}};
+    const KernelList lists[] = {{nullptr, &KernelTable::conv2d}, {nullptr, &KernelTable::conv2d_grad_input}, {nullptr, &KernelTable::conv2d_grad_weight}};
     const View in[][2] = {{x.view(), w.view()}, {y.view(), w.view()}, {y.view(), x.view()}};
     const View out[] = {y.view(), gx.view(), gw.view()};
     std::printf("%-7s %8.2f |", l.name, flop * static_cast<double>(l.count));

@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
     std::vector<double> times;
     for (int i = 0; i <= repeats; ++i) {
       const double t = now();
-      run_kernel("packed_conv2d", {nullptr, &CpuTable::packed_conv2d}, views, out, &p);
+      run_kernel("packed_conv2d", {nullptr, &KernelTable::packed_conv2d}, views, out, &p);
       times.push_back(now() - t);
     }
     std::sort(times.begin(), times.end());

@@ -10,8 +10,8 @@ MIEN_TILE_KERNELS(MIEN_DECLARE)
 }  // namespace mien::MIEN_LEVEL
 
 extern "C" {
-extern constinit const mien::CpuTable MIEN_TABLE = [] {
-  mien::CpuTable table;
+extern constinit const mien::KernelTable MIEN_TABLE = [] {
+  mien::KernelTable table;
 #define MIEN_ADDRESS(name) table.name = &mien::MIEN_LEVEL::name##_entry;
   MIEN_TILE_KERNELS(MIEN_ADDRESS)
 #undef MIEN_ADDRESS
