@@ -6,8 +6,9 @@ cd "$(dirname "$0")"
 start=$SECONDS
 out="${1:-demo-out}"
 build="${MIEN_BUILD_DIR:-build}"
+gpu=$(nvidia-smi -L >/dev/null 2>&1 && echo native || echo 90-real)  # with a CUDA toolkit: kernels for this GPU, or for one kind
 tools/install-packages
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMIEN_BUILD_TESTS=OFF >/dev/null
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMIEN_CUDA_ARCHITECTURES="$gpu" -DMIEN_BUILD_TESTS=OFF >/dev/null
 cmake --build "$build"
 rm -rf "$out/p-net"
 mkdir -p "$out"

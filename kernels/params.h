@@ -112,6 +112,7 @@ enum class BinaryKind : std::uint8_t { add, sub, mul, div, maximum, minimum, eq,
 struct BinaryParams {
   BinaryKind kind{};
 };
+// transfer: in x dense (contiguous or channels_last) on one device, out y with the same strides on another; done when it returns if y is on the CPU.
 // where: in cond bool, a, b; out y. copy/cast: in x, out y (any dtypes, any strides, same shape). fill: out y = value.
 struct FillParams {
   double value = 0;
