@@ -6,10 +6,10 @@
 
 #include "mien/kernels/cpu/chain.h"
 #include "mien/kernels/cpu/lane_winograd.h"
+#include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
-
 
 struct MapSize {
   std::int64_t c, h, w;
@@ -45,19 +45,24 @@ void describe_layers(const KernelArgs& args, Layer* layers) {
 
 std::int64_t padded(std::int64_t channels) { return round_up(channels, packed_columns); }
 
-// All channels at R positions, whose windows begin at x[r] and whose results go to y[r]: y[r][channel][lane].
+// Half-open.
+struct Range {
+  std::int64_t begin, end;
+};
+
+// Channels `of` (its begin a multiple of packed_columns) at R positions, whose windows begin at x[r] and whose results go to y[r]: y[r][channel][lane].
 template <int R>
-void positions(const Layer& l, const float* const (&x)[R], float* const (&y)[R]) {
+void positions(const Layer& l, Range of, const float* const (&x)[R], float* const (&y)[R]) {
   const std::int64_t run = l.kernel * l.x.c, row = l.x.w * l.x.c * lanes;
   const float* at[largest_chain_kernel][R];
   for (std::int64_t i = 0; i < l.kernel; ++i)
     for (int r = 0; r < R; ++r) at[i][r] = x[r] + i * row;
   const LaneTaps taps{l.kernel, run, lanes, packed_columns};
-  for (std::int64_t o = 0; o < l.y.c;) {
+  for (std::int64_t o = of.begin; o < of.end;) {
     const float *w = l.weight + o / packed_columns * l.depth() * packed_columns + o % packed_columns, *slope = l.slope ? l.slope + o : nullptr;
     float* to[R];
     for (int r = 0; r < R; ++r) to[r] = y[r] + o * lanes;
-    const std::int64_t left = l.y.c - o;
+    const std::int64_t left = of.end - o;
     if (left > 4 && lane_outputs > 4) {
       lane_tile<lane_outputs, R>(at, taps, w, l.bias + o, slope, to, lanes, left);
       o += lane_outputs;
@@ -68,9 +73,9 @@ void positions(const Layer& l, const float* const (&x)[R], float* const (&y)[R])
   }
 }
 
-// Rows [begin, end) of the convolution; row i goes to out(i).
+// Rows [begin, end) of the convolution, channels `of`; row i goes to out(i).
 template <class Out>
-void convolve_rows(const Layer& l, const float* x, std::int64_t begin, std::int64_t end, const Out& out) {
+void convolve_rows(const Layer& l, Range of, const float* x, std::int64_t begin, std::int64_t end, const Out& out) {
   const std::int64_t last = (end - begin) * l.y.w;
   const auto from = [&](std::int64_t p) { return x + ((begin + p / l.y.w) * l.x.w + p % l.y.w) * l.x.c * lanes; };
   const auto to = [&](std::int64_t p) { return out(begin + p / l.y.w) + p % l.y.w * l.y.c * lanes; };
@@ -79,10 +84,10 @@ void convolve_rows(const Layer& l, const float* x, std::int64_t begin, std::int6
     const float* in[lane_positions];
     float* at[lane_positions];
     for (int r = 0; r < lane_positions; ++r) in[r] = from(p + r), at[r] = to(p + r);
-    positions<lane_positions>(l, in, at);
+    positions<lane_positions>(l, of, in, at);
   }
-  if (last - p == 2) positions<2>(l, {from(p), from(p + 1)}, {to(p), to(p + 1)});
-  else if (last - p == 1) positions<1>(l, {from(p)}, {to(p)});
+  if (last - p == 2) positions<2>(l, of, {from(p), from(p + 1)}, {to(p), to(p + 1)});
+  else if (last - p == 1) positions<1>(l, of, {from(p)}, {to(p)});
 }
 
 void pack_winograd(const Layer& l, float* to) {
@@ -141,22 +146,33 @@ void pool_row(const Layer& l, const float* const* y, std::int64_t rows, float* z
   }
 }
 
-void run_layer(const Layer& l, const float* x, float* ring, float* z, float* scratch) {
+// Rows `rows` of z, begun at an even one where Winograd's tiles make them without pooling; of channels `of` where neither Winograd nor pooling has a part.
+void run_layer(const Layer& l, Range rows, Range of, const float* x, float* ring, float* z, float* scratch) {
   const std::int64_t row = l.y.w * l.y.c * lanes;
   const auto convolve = [&](std::int64_t begin, std::int64_t end, const auto& out) {
     if (l.by_winograd()) winograd_rows(l, x, begin, end, scratch, out);
-    else convolve_rows(l, x, begin, end, out);
+    else convolve_rows(l, of, x, begin, end, out);
   };
-  if (l.pool == 0) return convolve(0, l.y.h, [&](std::int64_t i) { return z + i * row; });
+  if (l.pool == 0) return convolve(rows.begin, rows.end, [&](std::int64_t i) { return z + i * row; });
   const std::int64_t ring_rows = l.ring_rows();
-  std::int64_t made = 0;
-  for (std::int64_t oy = 0; oy < l.z.h; ++oy) {
+  std::int64_t made = 2 * rows.begin;
+  for (std::int64_t oy = rows.begin; oy < rows.end; ++oy) {
     const std::int64_t end = std::min(2 * oy + l.pool, l.y.h), ahead = std::min(2 * oy + ring_rows, l.y.h);
     convolve(made, ahead, [&](std::int64_t i) { return ring + i % ring_rows * row; });
     made = ahead;
-    const float* rows[3];
-    for (std::int64_t i = 2 * oy; i < end; ++i) rows[i - 2 * oy] = ring + i % ring_rows * row;
-    pool_row(l, rows, end - 2 * oy, z + oy * l.z.w * l.z.c * lanes);
+    const float* in[3];
+    for (std::int64_t i = 2 * oy; i < end; ++i) in[i - 2 * oy] = ring + i % ring_rows * row;
+    pool_row(l, in, end - 2 * oy, z + oy * l.z.w * l.z.c * lanes);
+  }
+}
+
+// f(rows, channels): the parts of a layer that can be made at once, about one for each thread.
+template <class F>
+void parts_of(const Layer& l, std::int64_t threads, const F& f) {
+  if (l.pool == 0 && !l.by_winograd() && l.y.h < 2 * threads) {  // few rows: channels are dealt out
+    parallel_for(l.y.c, round_up(ceil_div(l.y.c, threads), packed_columns), [&](std::int64_t begin, std::int64_t end) { f(Range{0, l.z.h}, Range{begin, end}); });
+  } else {
+    parallel_for(l.z.h, round_up(ceil_div(l.z.h, threads), l.pool ? 1 : 2), [&](std::int64_t begin, std::int64_t end) { f(Range{begin, end}, Range{0, l.y.c}); });
   }
 }
 
@@ -173,17 +189,22 @@ struct Layout {  // floats
   }
   std::int64_t share() const { return maps[0] + maps[1] + ring + winograd; }
 };
+// What one thread works in.
+struct Share {
+  float *map[2], *ring, *tiles;
+  Share(float* at, const Layout& l) : map{at, at + l.maps[0]}, ring(at + l.maps[0] + l.maps[1]), tiles(ring + l.ring) {}
+};
 
 // Lane k of the first map is picture k of the group; lanes without one repeat the last. A few pixels at a time: what they become stays in the first cache until
 // all lanes are there.
-void load_group(const View& x, std::int64_t first, std::int64_t count, const MapSize& size, float* map) {
+void load_group(const View& x, std::int64_t first, std::int64_t count, const MapSize& size, Range part, float* map) {
   constexpr std::int64_t at_once = 32;
   const std::int64_t pixels = size.h * size.w;
-  for (std::int64_t begin = 0; begin < pixels; begin += at_once)
+  for (std::int64_t begin = part.begin; begin < part.end; begin += at_once)
     for (std::int64_t k = 0; k < lanes; ++k) {
       const float* from = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
       for (std::int64_t c = 0; c < size.c; ++c)
-        for (std::int64_t i = begin; i < std::min(begin + at_once, pixels); ++i) map[(i * size.c + c) * lanes + k] = from[c * pixels + i];
+        for (std::int64_t i = begin; i < std::min(begin + at_once, part.end); ++i) map[(i * size.c + c) * lanes + k] = from[c * pixels + i];
     }
 }
 void store_group(const MapSize& size, const float* map, const View& y, std::int64_t first, std::int64_t count) {
@@ -217,23 +238,37 @@ void run(const KernelArgs& args) {
     operand += prelu ? 3 : 2;
   }
   float* scratch = static_cast<float*>(args.workspace) + layout.parameters;
-  const std::int64_t groups = (n + lanes - 1) / lanes;
-  const auto group = [&](float* maps, std::int64_t g) {
-    float* map[2] = {maps, maps + layout.maps[0]};
-    const std::int64_t first = g * lanes, here = std::min<std::int64_t>(lanes, n - first);
-    load_group(args.in[0], first, here, layers[0].x, map[0]);
-    float *ring = maps + layout.maps[0] + layout.maps[1], *tiles = ring + layout.ring;
-    for (std::int64_t l = 0; l < count; ++l) run_layer(layers[l], map[l % 2], ring, map[(l + 1) % 2], tiles);
-    store_group(layers[count - 1].z, map[count % 2], args.out[0], first, here);
+  const auto share_of = [&](std::int64_t number) { return Share(scratch + number * layout.share(), layout); };
+  const MapSize &first_map = layers[0].x, &last_map = layers[count - 1].z;
+  const std::int64_t groups = (n + lanes - 1) / lanes, pixels = first_map.h * first_map.w, threads = std::min<std::int64_t>(num_threads(), max_shares);
+  const auto pictures = [&](std::int64_t g) { return std::min<std::int64_t>(lanes, n - g * lanes); };
+  const auto alone = [&](const Share& my, std::int64_t g) {
+    load_group(args.in[0], g * lanes, pictures(g), first_map, {0, pixels}, my.map[0]);
+    for (std::int64_t l = 0; l < count; ++l) run_layer(layers[l], {0, layers[l].z.h}, {0, layers[l].y.c}, my.map[l % 2], my.ring, my.map[(l + 1) % 2], my.tiles);
+    store_group(last_map, my.map[count % 2], args.out[0], g * lanes, pictures(g));
   };
-  if (num_threads() == 1) {  // one share: its scratch memory stays in the cache
-    for (std::int64_t g = 0; g < groups; ++g) group(scratch, g);
-    return;
-  }
-  const std::int64_t shares = shares_of(groups);
-  parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
-    for (std::int64_t g = share; g < groups; g += shares) group(scratch + share * layout.share(), g);
+  const auto together = [&](std::int64_t g) {
+    const Share all = share_of(0);  // the maps; rings and tiles are each thread's own
+    parallel_for(pixels, ceil_div(pixels, threads), [&](std::int64_t begin, std::int64_t end) { load_group(args.in[0], g * lanes, pictures(g), first_map, {begin, end}, all.map[0]); });
+    for (std::int64_t l = 0; l < count; ++l) {
+      ScratchSlots slots;
+      parts_of(layers[l], threads, [&](Range rows, Range of) {
+        const auto slot = slots.take();
+        const Share my = share_of(slot.number());
+        run_layer(layers[l], rows, of, all.map[l % 2], my.ring, all.map[(l + 1) % 2], my.tiles);
+      });
+    }
+    store_group(last_map, all.map[count % 2], args.out[0], g * lanes, pictures(g));
+  };
+  // A thread a group; the last few, which would leave half of the threads without one, are made by all threads together, layer after layer.
+  const std::int64_t rest = groups % threads, whole = threads > 1 && 2 * rest <= threads ? groups - rest : groups;
+  const std::int64_t shares = shares_of(whole);
+  ScratchSlots slots;
+  parallel_for(whole ? shares : 0, 1, [&](std::int64_t share, std::int64_t) {
+    const auto slot = slots.take();
+    for (std::int64_t g = share; g < whole; g += shares) alone(share_of(slot.number()), g);
   });
+  for (std::int64_t g = whole; g < groups; ++g) together(g);
 }
 
 std::int64_t workspace(const KernelArgs& args) {

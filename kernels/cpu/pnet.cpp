@@ -344,10 +344,11 @@ void run(const KernelArgs& args) {
   // Bands are of about the same cost within a scale and cheaper from scale to scale, so the shares take them in turn. Each writes to the place of its own cells.
   const std::int64_t shares = num_threads() == 1 ? 1 : shares_of(layout.units);
   ScratchSlots slots;
+  bool finite[max_shares] = {};  // a slot's memory
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
     const auto slot = slots.take();
     std::byte *own = scratch + slot.number() * layout.scratch, *own_columns = columns + slot.number() * layout.columns;
-    std::fill_n(own, layout.scratch, std::byte{0});
+    if (!std::exchange(finite[slot.number()], true)) std::fill_n(own, layout.scratch, std::byte{0});
     for (std::int64_t s = 0, first = 0; s < n; first += scales[s++].bands)
       for (std::int64_t b = (share - first % shares + shares) % shares; b < scales[s].bands; b += shares) {
         const std::int64_t from = scales[s].first_cell + b * scales[s].band * scales[s].cells_w;
