@@ -24,7 +24,7 @@ struct Figures {
   double foreign_cpus = 0;     // CPUs that other processes kept busy meanwhile (of the whole machine)
 };
 
-// One run of warm-up (two when it takes less than a second), then `runs`; 0 runs: as many as fit into 3 seconds, at least 3.
+// Two runs of warm-up, then `runs`; 0 runs: as many as fit into 3 seconds, at least 3.
 Figures measure(const std::function<void()>& work, int runs);
 
 // The multiply-adds of every convolution and matrix product that `work` runs through run_kernel, both directions of differentiation included.

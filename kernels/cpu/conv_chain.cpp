@@ -62,14 +62,14 @@ void positions(const Layer& l, Range of, const float* const (&x)[R], float* cons
     const float *w = l.weight + o / packed_columns * l.depth() * packed_columns + o % packed_columns, *slope = l.slope ? l.slope + o : nullptr;
     float* to[R];
     for (int r = 0; r < R; ++r) to[r] = y[r] + o * lanes;
-    const std::int64_t left = of.end - o;
-    if (left > 4 && lane_outputs > 4) {
-      lane_tile<lane_outputs, R>(at, taps, w, l.bias + o, slope, to, lanes, left);
-      o += lane_outputs;
-    } else {
-      lane_tile<4, R>(at, taps, w, l.bias + o, slope, to, lanes, left);
-      o += 4;
-    }
+    const auto tile = [&](auto outputs) {
+      lane_tile<outputs, R>(at, taps, w, l.bias + o, slope, to, lanes, of.end - o);
+      o += outputs;
+    };
+    constexpr int most = R == 1 ? 2 * lane_outputs : lane_outputs;  // a lone position needs as many accumulators to keep the multipliers busy
+    if (const std::int64_t left = of.end - o; most > 8 && left > 8) tile(std::integral_constant<int, most>{});
+    else if (most > 4 && left > 4) tile(std::integral_constant<int, std::min(most, 8)>{});
+    else tile(std::integral_constant<int, 4>{});
   }
 }
 
@@ -126,9 +126,7 @@ void winograd_rows(const Layer& l, const float* x, std::int64_t begin, std::int6
   float *nowhere = scratch, *tiles = scratch + l.y.c * lanes;
   for (std::int64_t y = begin; y < end; y += 2) {
     float* const rows[2] = {out(y), y + 1 < end ? out(y + 1) : nowhere};
-    std::int64_t left = 0;
-    for (; left + 2 < l.y.w; left += 4) winograd_columns<2>(l, x, y, left, rows, nowhere, tiles);
-    if (left < l.y.w) winograd_columns<1>(l, x, y, left, rows, nowhere, tiles);
+    for_tiles(ceil_div(l.y.w, 2), [&](std::int64_t tile, auto vectors) { winograd_columns<decltype(vectors)::value>(l, x, y, 2 * tile, rows, nowhere, tiles); });
   }
 }
 

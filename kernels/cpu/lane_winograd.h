@@ -3,12 +3,13 @@
 // Lavin, Gray, "Fast algorithms for convolutional neural networks", 2016.
 #pragma once
 
+#include <type_traits>
+
 #include "mien/kernels/cpu/lane_conv.h"
 
 namespace mien::MIEN_LEVEL {
 
-inline constexpr int winograd_outputs = lanes == 16 ? 8 : 4;  // at once, at up to winograd_vectors vectors of tiles: 16 or 8 accumulators
-inline constexpr int winograd_vectors = 2;
+inline constexpr int winograd_outputs = lane_outputs, winograd_vectors = lane_positions;  // at once; vectors of tiles
 inline constexpr std::int64_t winograd_products = 16;          // of a tile
 
 // A 3x3 kernel g in the transformed domain, u = G g G^T; T: a number or a vector of kernels.
@@ -73,7 +74,7 @@ template <int R>
     accumulate<outputs, R>(at, channels, R * lanes, w, outputs, acc);
 #pragma GCC unroll 16
     for (int o = 0; o < outputs; ++o)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) Store(acc[o][r], m + (o * R + r) * lanes);
   }
 }
@@ -112,6 +113,21 @@ void winograd_tiles(const WinogradInput& x, const float* w, const float* bias, c
   for (std::int64_t o = 0; o < outputs; o += winograd_outputs) {
     winograd_multiply<R>(v, x.channels, w + winograd_products * x.channels * o, bias + o, m);
     winograd_output<R>(m, slope ? slope + o : nullptr, to, o * step, step);
+  }
+}
+
+// f(first, std::integral_constant of how many) for `count` vectors of tiles, up to Most (2 or 3) at a time: four are halved, as one alone would leave most registers empty.
+template <int Most = winograd_vectors, class F>
+void for_tiles(std::int64_t count, const F& f) {
+  for (std::int64_t first = 0; first < count;) {
+    const std::int64_t left = count - first;
+    const auto some = [&](auto vectors) {
+      f(first, vectors);
+      first += vectors;
+    };
+    if (left == 1) some(std::integral_constant<int, 1>{});
+    else if (left == 2 || left == 4) some(std::integral_constant<int, 2>{});
+    else some(std::integral_constant<int, Most>{});
   }
 }
 

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int c1 = 10, c2 = 16, c3 = 32;                        // channels of the three layers
 constexpr int first_outputs = lane_outputs == 8 ? 10 : 5;                  // of the first layer at once, at two columns each
+constexpr int tile_vectors = lanes == 16 ? 2 : winograd_vectors;  // three of 16 lanes, transformed, would fill the first cache
 constexpr int ring = 4;                                         // rows that a 3x3 convolution needs for two rows
 constexpr std::int64_t least_band_rows = 36;                    // for several threads; even
 
@@ -239,20 +240,13 @@ class Band {
   }
 
  private:
-  // f(p, number of vectors) for `half` even columns, winograd_vectors vectors at a time.
-  template <class F>
-  static void for_tiles(std::int64_t half, const F& f) {
-    std::int64_t p = 0;
-    for (; half - p > lanes; p += 2 * lanes) f(p, std::integral_constant<int, 2>{});
-    if (p < half) f(p, std::integral_constant<int, 1>{});
-  }
-
   // Rows y and y + 1. A row past the end is made of what the ring holds, and forgotten.
   void make_cells(std::int64_t y, std::int64_t* count) {
     const float* const in[ring] = {second_[y % ring], second_[(y + 1) % ring], second_[(y + 2) % ring], second_[(y + 3) % ring]};
     float* third = tiles_ + winograd_scratch(c2);
-    for_tiles((scale_.cells_w + 1) / 2, [&](std::int64_t p, auto vectors) {
+    for_tiles<tile_vectors>(ceil_div((scale_.cells_w + 1) / 2, lanes), [&](std::int64_t vector, auto vectors) {
       constexpr int R = decltype(vectors)::value;
+      const std::int64_t p = vector * lanes;
       const Targets<R> to(third, third + R * lanes, third + 2 * R * lanes, third + 3 * R * lanes);
       winograd_tiles<R>(tiles_at(in, sizes_.second, p, c2), weights_.third, weights_.bias3, weights_.slope3, c3, to.at, 4 * R * lanes, tiles_);
       for (int r = 0; r < R; ++r) heads(weights_, third + r * lanes, R * lanes, p + r * lanes, y, scale_, threshold_, candidates_, count);
@@ -265,8 +259,9 @@ class Band {
       make_pooled(std::min(y + 4, scale_.pooled_h));
       const float* const in[ring] = {pooled_[y % ring], pooled_[(y + 1) % ring], pooled_[(y + 2) % ring], pooled_[(y + 3) % ring]};
       float *first = second_[y % ring], *second = second_[(y + 1) % ring];
-      for_tiles((scale_.pooled_w - 1) / 2, [&](std::int64_t p, auto vectors) {
+      for_tiles<tile_vectors>(ceil_div((scale_.pooled_w - 1) / 2, lanes), [&](std::int64_t vector, auto vectors) {
         constexpr int R = decltype(vectors)::value;
+        const std::int64_t p = vector * lanes;
         const Targets<R> to(first + p, first + sizes_.second + p, second + p, second + sizes_.second + p);
         winograd_tiles<R>(tiles_at(in, sizes_.pooled, p, c1), weights_.second, weights_.bias2, weights_.slope2, c2, to.at, 2 * sizes_.second, tiles_);
       });
