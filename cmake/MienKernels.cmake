@@ -11,7 +11,7 @@ function(mien_add_kernel_levels target)
   # g++ 12 takes the undefined operands inside its own intrinsics for mistakes (GCC bug 105593).
   set(flags_amx ${flags_avx512} -mamx-tile -mamx-bf16 -mavx512bf16 -Wno-maybe-uninitialized)
   # By name: with clang, CMAKE_LINKER is lld, which cannot dissolve section groups.
-  find_program(MIEN_GNU_LD NAMES ld.bfd REQUIRED)
+  find_program(MIEN_GNU_LD NAMES ${CMAKE_LIBRARY_ARCHITECTURE}-ld.bfd ld.bfd REQUIRED)  # the prefixed one first: of a cross compiler
   foreach(level IN LISTS levels)
     if(level STREQUAL amx)
       file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/amx/*.cpp)
