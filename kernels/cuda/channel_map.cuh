@@ -57,7 +57,7 @@ ChannelMap<N> channel_map(const Shape& shape, const std::array<Strides, N>& stri
     return m;
   }
   std::array<std::int64_t, N> inner;
-  if (m.channels * m.count > std::numeric_limits<std::int32_t>::max() || !join<N>(shape, strides, [](int d) { return d > 1; }, m.plane, inner)) return m;
+  if (m.channels * m.count > index_limit || !join<N>(shape, strides, [](int d) { return d > 1; }, m.plane, inner)) return m;
   if (m.plane > 1 && !all(inner, [](std::int64_t s) { return s == 1; })) return m;
   for (std::size_t k = 0; k < N; ++k) m.step[k] = shape[0] > 1 ? strides[k][0] : 0;
   m.order = ChannelOrder::planes;

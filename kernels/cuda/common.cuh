@@ -11,11 +11,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <type_traits>
 
 #include "mien/kernels/cuda/table.h"
+#include "mien/kernels/cuda/workspace.h"
 #include "mien/kernels/params.h"
 
 namespace mien::cuda {
@@ -91,6 +93,17 @@ decltype(auto) dispatch_every(DType dtype, F&& f) {
   return f(Type<bool>{});
 }
 
+// Sizes and offsets up to this go through 32-bit indices, larger ones through 64 bits or another way. The tests on an emulated GPU lower it, so that tensors that
+// fit a test go there.
+#ifdef MIEN_CUDA_EMULATED
+inline const std::int64_t index_limit = [] {
+  const char* set = std::getenv("MIEN_EMULATED_INDEX_LIMIT");
+  return set ? std::atoll(set) : std::numeric_limits<std::int32_t>::max() / 2;
+}();
+#else
+inline constexpr std::int64_t index_limit = std::numeric_limits<std::int32_t>::max() / 2;
+#endif
+
 // --- strided indices -------------------------------------------------------------------------------------------------------
 // A flat logical index to the offsets of N operands of one shape. Neighbouring dimensions that every operand steps through evenly are joined, so contiguous
 // operands cost no division. Passed to kernels by value. I: std::int32_t where the shape and all offsets fit, else std::int64_t.
@@ -119,11 +132,11 @@ template <int N>
 bool fits_int32(const Shape& shape, const std::array<Strides, N>& strides) {
   std::int64_t count = 1;
   for (const auto s : shape) count *= s;
-  if (count > std::numeric_limits<std::int32_t>::max() / 2) return false;
+  if (count > index_limit) return false;
   for (const auto& st : strides) {
     std::int64_t reach = 0;
     for (int d = 0; d < shape.rank(); ++d) reach += (shape[d] - 1) * (st[d] < 0 ? -st[d] : st[d]);
-    if (reach > std::numeric_limits<std::int32_t>::max() / 2) return false;
+    if (reach > index_limit) return false;
   }
   return true;
 }
@@ -208,25 +221,5 @@ __device__ __forceinline__ A block_sum(A v) {
   if (threadIdx.x < 32) v = warp_sum(threadIdx.x < Threads / 32 ? parts[threadIdx.x] : A(0));
   return v;
 }
-
-// Pieces of args.workspace, 256-byte aligned. The same sequence of sizes through `workspace_bytes` gives what to book.
-class Workspace {
- public:
-  explicit Workspace(void* base = nullptr) : base_(static_cast<std::byte*>(base)) {}
-  void* take(std::int64_t bytes) {
-    void* at = base_ ? base_ + used_ : nullptr;
-    used_ += (bytes + 255) / 256 * 256;
-    return at;
-  }
-  template <class T>
-  T* take(std::int64_t count) {
-    return static_cast<T*>(take(count * static_cast<std::int64_t>(sizeof(T))));
-  }
-  std::int64_t bytes() const noexcept { return used_; }
-
- private:
-  std::byte* base_;
-  std::int64_t used_ = 0;
-};
 
 }  // namespace mien::cuda

@@ -10,6 +10,14 @@ View channels_last_map(void* at, const View& like, const Shape& shape) { return 
 Shape convolved(const Shape& x, const ChainLayer& l) { return {x[0], l.channels, x[2] - l.kernel + 1, x[3] - l.kernel + 1}; }
 Shape pooled(const Shape& y, const ChainLayer& l) { return l.pool ? Shape{y[0], y[1], pooled_side(y[2], l.pool), pooled_side(y[3], l.pool)} : y; }
 std::int64_t count(const Shape& s) { return s[0] * s[1] * s[2] * s[3]; }
+// The product of a layer over `x`, as far as sizes go.
+PanelOperands layer_operands(const View& x, const ChainLayer& l) {
+  PanelOperands o;
+  o.x = x;
+  o.y = channels_last_map(nullptr, x, convolved(x.shape, l));
+  o.kernel = {l.kernel, l.kernel};
+  return o;
+}
 
 template <class T>
 struct Pool {
@@ -32,17 +40,14 @@ template <class F>
 std::int64_t walk(const KernelArgs& args, void* workspace, const F& f) {
   const auto& p = args.get<ConvChainParams>();
   std::int64_t largest = 0, part = 0;
-  Shape now = args.in[0].shape;
+  View now = args.in[0];
   for (int i = 0; i < p.layers; ++i) {
     const ChainLayer& l = p.layer[static_cast<std::size_t>(i)];
-    const Shape y = convolved(now, l), z = pooled(y, l);
-    PanelOperands o;
-    o.x = channels_last_map(nullptr, args.in[0], now);
-    o.y = channels_last_map(nullptr, args.in[0], y);
-    o.kernel = {l.kernel, l.kernel};
-    largest = std::max({largest, count(y), count(z)});
+    const PanelOperands o = layer_operands(now, l);
+    const Shape z = pooled(o.y.shape, l);
+    largest = std::max({largest, count(o.y.shape), count(z)});
     part = std::max(part, panel_workspace(o));
-    now = z;
+    now = channels_last_map(nullptr, now, z);
   }
   const std::int64_t bytes = largest * item_size(args.out[0].dtype);
   Workspace work(workspace);
@@ -88,6 +93,13 @@ void run(const KernelArgs& args) {
 const char* decline(const KernelArgs& args) {
   for (const View& v : args.in)
     if (v.dtype != args.in[0].dtype || (v.dtype != DType::f32 && v.dtype != DType::f64)) return "16-bit maps";
+  const auto& p = args.get<ConvChainParams>();
+  View x = args.in[0];
+  for (int i = 0; i < p.layers; ++i) {
+    const PanelOperands o = layer_operands(x, p.layer[static_cast<std::size_t>(i)]);
+    if (const char* reason = panel_too_large(o)) return reason;
+    x = channels_last_map(nullptr, x, pooled(o.y.shape, p.layer[static_cast<std::size_t>(i)]));
+  }
   return nullptr;
 }
 std::int64_t workspace(const KernelArgs& args) {

@@ -11,9 +11,12 @@
 #include <optional>
 
 #include "mien/kernels/cuda/library.h"
+#include "mien/kernels/cuda/workspace.h"
 
 namespace mien::cuda_library {
 namespace {
+
+using cuda::Workspace;
 
 enum class Kind : std::uint8_t { forward, grad_input, grad_weight };
 constexpr const char* names[] = {"conv2d", "conv2d_grad_input", "conv2d_grad_weight"};
@@ -283,22 +286,6 @@ Chosen choose_order(Kind kind, const KernelArgs& args) {
 
 bool in_order(const View& v, bool channels_last) { return channels_last ? v.is_channels_last() : v.is_contiguous(); }
 
-// Pieces of the workspace, in the order in which they are taken.
-class Pieces {
- public:
-  explicit Pieces(void* base) : base_(static_cast<std::byte*>(base)) {}
-  void* take(std::int64_t bytes) {
-    void* at = base_ ? base_ + used_ : nullptr;
-    used_ += (bytes + 255) / 256 * 256;
-    return at;
-  }
-  std::int64_t used() const noexcept { return used_; }
-
- private:
-  std::byte* base_;
-  std::int64_t used_ = 0;
-};
-
 void copy(const KernelArgs& args, const View& from, const View& to) {
   KernelArgs one = args;
   one.in = {&from, 1};
@@ -308,7 +295,7 @@ void copy(const KernelArgs& args, const View& from, const View& to) {
 }
 
 // `v` in the order that the plan works in: itself, or its place in the workspace.
-View staged(const View& v, bool channels_last, Pieces& pieces) {
+View staged(const View& v, bool channels_last, Workspace& pieces) {
   if (in_order(v, channels_last)) return v;
   View s = v;
   s.strides = order_of(v, channels_last);
@@ -334,10 +321,10 @@ std::int64_t workspace(const KernelArgs& args) {
   const Chosen c = choose_order(kind, args);
   if (!c.plan) return spare;
   const auto [x, w, y] = operands(kind, args);
-  Pieces pieces(nullptr);
+  Workspace pieces(nullptr);
   for (const View* v : {x, w, y}) staged(*v, c.channels_last, pieces);
   pieces.take(static_cast<std::int64_t>(c.plan->workspace));
-  return std::max(pieces.used(), spare);
+  return std::max(pieces.bytes(), spare);
 }
 
 template <Kind kind>
@@ -354,7 +341,7 @@ void run(const KernelArgs& args) {
   for (const View* v : {x, w, y})
     if (reinterpret_cast<std::uintptr_t>(v->data) % 16 != 0) return own(kind).run(args);
   const Plan& plan = *c.plan;
-  Pieces pieces(args.workspace);
+  Workspace pieces(args.workspace);
   const View sx = staged(*x, c.channels_last, pieces), sw = staged(*w, c.channels_last, pieces), sy = staged(*y, c.channels_last, pieces);
   void* scratch = pieces.take(static_cast<std::int64_t>(plan.workspace));
   const auto fetch = [&](const View& from, const View& to) {

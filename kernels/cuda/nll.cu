@@ -1,4 +1,4 @@
-// Negative log-likelihood of the target class, one value a row. A target that is no class gives NaN: a kernel can't throw.
+// Negative log-likelihood of the target class, one value a row. A target that is no class gives NaN, backward in its whole row: a kernel can't throw.
 #include "mien/kernels/cuda/common.cuh"
 
 namespace mien::cuda {
@@ -10,10 +10,11 @@ struct Row {
   std::int64_t step;
   const T* weight;  // of the classes; null: 1
   std::int64_t weight_step, classes, ignored;
+  __device__ bool is_class(std::int64_t t) const { return t >= 0 && t < classes; }
   __device__ bool counts(std::int64_t n, std::int64_t& t, Compute<T>& w) const {
     t = target[n * step];
     if (t == ignored) return false;
-    if (t < 0 || t >= classes) w = static_cast<Compute<T>>(NAN);
+    if (!is_class(t)) w = static_cast<Compute<T>>(NAN);
     else w = weight ? load(weight[t * weight_step]) : Compute<T>(1);
     return true;
   }
@@ -35,7 +36,7 @@ struct Nll {
     const std::int64_t n = o[0];
     std::int64_t t;
     Compute<T> w = 0, value = 0;
-    if (row.counts(n, t, w)) value = w != w ? w : -w * load(x[n * step_n + t * step_c]);
+    if (row.counts(n, t, w)) value = row.is_class(t) ? -w * load(x[n * step_n + t * step_c]) : w;
     loss[o[1]] = store<T>(value);
     weight[o[2]] = store<T>(w);
   }
@@ -50,7 +51,7 @@ struct NllBackward {
   __device__ void operator()(const I (&o)[3]) const {
     std::int64_t t;
     Compute<T> w = 0, value = 0;
-    if (row.counts(o[0], t, w) && (w != w || t == static_cast<std::int64_t>(o[1]))) value = -w * load(g[o[0] * step]);
+    if (row.counts(o[0], t, w) && (t == static_cast<std::int64_t>(o[1]) || !row.is_class(t))) value = -w * load(g[o[0] * step]);
     gx[o[2]] = store<T>(value);
   }
 };

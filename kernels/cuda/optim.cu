@@ -97,6 +97,7 @@ void run_steps(const KernelArgs& args, const char* what, const S& step, std::siz
   };
   for (std::size_t i = 0; i < args.in.size(); ++i) {
     const View &g = args.in[i], &p = args.out[i * stride];
+    if (g.dtype != p.dtype) throw DTypeError(what, std::string("expects a gradient of the parameter's dtype, got ") + name(g.dtype) + " for " + name(p.dtype));
     if (p.numel() == 0) continue;
     const auto state = [&](int k) { return k < states ? &args.out[i * stride + 1 + static_cast<std::size_t>(k)] : nullptr; };
     const View *s0 = state(0), *s1 = state(1);

@@ -38,7 +38,7 @@ template <class F>
 void each_place(const KernelArgs& args, const char* what, const View& v, const F& f) {
   if (v.numel() == 0) return;
   // Divisions of 64 bits take several times as long.
-  if (v.numel() <= std::numeric_limits<std::int32_t>::max()) place_kernel<std::uint32_t><<<blocks_for(v.numel()), block_threads, 0, stream(args)>>>(order_of(v), static_cast<std::uint32_t>(v.numel()), f);
+  if (v.numel() <= index_limit) place_kernel<std::uint32_t><<<blocks_for(v.numel()), block_threads, 0, stream(args)>>>(order_of(v), static_cast<std::uint32_t>(v.numel()), f);
   else place_kernel<std::int64_t><<<blocks_for(v.numel()), block_threads, 0, stream(args)>>>(order_of(v), v.numel(), f);
   check_launch(what);
 }

@@ -56,7 +56,7 @@ bool prelu_dense(const KernelArgs& args) {
   Shape shape = y.shape;
   std::array<Strides, 2> strides{x.strides, y.strides};
   simplify<2>(shape, strides);
-  if (shape.rank() != 1 || strides[0][0] != 1 || strides[1][0] != 1 || shape[0] > std::numeric_limits<std::int32_t>::max() / 2) return false;
+  if (shape.rank() != 1 || strides[0][0] != 1 || strides[1][0] != 1 || shape[0] > index_limit) return false;
   const std::int64_t channels = x.size(channel_dim(x)), inner = y.stride(channel_dim(x));
   if (inner == 1 ? channels % vector != 0 : inner % vector != 0) return false;
   if (!aligned<T, vector>(x.ptr<T>()) || !aligned<T, vector>(y.ptr<T>())) return false;

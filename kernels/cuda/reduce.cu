@@ -88,6 +88,8 @@ Walk<1, std::int64_t> kept_places(const Lines<1>& l, const KernelArgs& args) {
 void run_reduce(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const auto kind = args.get<ReduceParams>().kind;
+  if (y.dtype != x.dtype && (kind != ReduceKind::sum || y.dtype != DType::i64 || is_floating(x.dtype)))
+    throw DTypeError("reduce", std::string("does not reduce ") + name(x.dtype) + " to " + name(y.dtype));
   const Lines<1> l = lines_of(args);
   if (kind != ReduceKind::sum && l.length() == 0 && y.numel() > 0) throw ShapeError("reduce", "max and min need at least one element, got " + to_string(x.shape));
   const auto to = kept_places(l, args);

@@ -112,8 +112,6 @@ template <class T>
 struct BilinearBackward {
   Image<T> gy, gx;
   bool align;
-  // What output position o of an axis takes from cell i.
-  __device__ static double share(const Tap& t, std::int64_t i) { return (t.low == i ? 1 - t.weight : 0.0) + (t.high == i ? t.weight : 0.0); }
   // Outputs that can read cell i, a little generous.
   __device__ Span readers(std::int64_t i, std::int64_t in, std::int64_t out) const {
     const double scale = align ? (in > 1 ? static_cast<double>(out - 1) / static_cast<double>(in - 1) : static_cast<double>(out)) : static_cast<double>(out) / static_cast<double>(in);
@@ -125,11 +123,17 @@ struct BilinearBackward {
     const Span rows = readers(p.h, gx.h, gy.h), cols = readers(p.w, gx.w, gy.w);
     double sum = 0;
     for (std::int64_t oh = rows.begin; oh < rows.end; ++oh) {
-      const double sr = share(bilinear_tap(oh, gx.h, gy.h, align), p.h);
-      if (sr == 0) continue;
+      const Tap r = bilinear_tap(oh, gx.h, gy.h, align);
+      if (r.low != p.h && r.high != p.h) continue;
       for (std::int64_t ow = cols.begin; ow < cols.end; ++ow) {
-        const double sc = share(bilinear_tap(ow, gx.w, gy.w, align), p.w);
-        if (sc != 0) sum += sr * sc * static_cast<double>(load(gy(p.n, p.c, oh, ow)));
+        const Tap c = bilinear_tap(ow, gx.w, gy.w, align);
+        if (c.low != p.w && c.high != p.w) continue;
+        // A corner of weight 0 counts, too: there an infinite gradient gives NaN.
+        const double g = static_cast<double>(load(gy(p.n, p.c, oh, ow)));
+        if (r.low == p.h && c.low == p.w) sum += (1 - r.weight) * (1 - c.weight) * g;
+        if (r.low == p.h && c.high == p.w) sum += (1 - r.weight) * c.weight * g;
+        if (r.high == p.h && c.low == p.w) sum += r.weight * (1 - c.weight) * g;
+        if (r.high == p.h && c.high == p.w) sum += r.weight * c.weight * g;
       }
     }
     gx(p.n, p.c, p.h, p.w) = store<T>(static_cast<Compute<T>>(sum));
@@ -147,7 +151,9 @@ struct Warp {
   __device__ void operator()(const Place& p) const {
     const auto m = [&](int i, int j) { return matrices[p.n * step_k + i * step_i + j * step_j]; };
     const double a = m(0, 0), b = m(0, 1), c = m(1, 0), d = m(1, 1), tx = m(0, 2), ty = m(1, 2);
-    const std::int64_t grid = max(std::int64_t{1}, static_cast<std::int64_t>(llround(sqrt(fabs(a * d - b * c)))));
+    // Not contracted: a rounding less could be another grid. What is not finite (llround gives the largest integer for it) has a grid of 1.
+    const double side = sqrt(fabs(__dsub_rn(__dmul_rn(a, d), __dmul_rn(b, c))));
+    const std::int64_t grid = isfinite(side) ? max(std::int64_t{1}, static_cast<std::int64_t>(llround(side))) : 1;
     const auto inside = [&](std::int64_t i) { return (static_cast<double>(i) + .5) / static_cast<double>(grid) - .5; };
     const auto at = [&](std::int64_t h, std::int64_t w) { return h >= 0 && h < height && w >= 0 && w < width ? static_cast<double>(load(x[p.c * sc + h * sh + w * sw])) : 0.0; };
     double sum = 0;

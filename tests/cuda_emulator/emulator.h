@@ -154,6 +154,10 @@ std::common_type_t<A, B> max(A a, B b) {
   return x < y ? y : x;
 }
 
+// What has no integer becomes the largest or smallest one on a GPU.
+inline long long mien_emulated_llround(double v) { return v >= 0x1p63 ? INT64_MAX : v < -0x1p63 || v != v ? INT64_MIN : static_cast<long long>(round(v)); }
+#define llround(v) mien_emulated_llround(v)
+
 // --- the run-time's templates, which its header keeps for nvcc ---------------------------------------------------------------------
 template <class... P>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)(P...)) {

@@ -393,9 +393,9 @@ struct Threads {  // as they were
 };
 
 // Outputs in 16 bits err by half a unit in the last place of the value, as a share of the scale, and as much again for a sum that was rounded between. norm_conv keeps
-// whole maps between its steps in 16 bits, and its gradients are sums over such maps that the scale (the value, or 1) knows nothing of: six times as much.
+// whole maps between its steps in 16 bits, and its gradients are sums over such maps that the scale (the value, or 1) knows nothing of: twelve times as much.
 double tolerance_of(const Row& row, DType dtype) {
-  const double steps = std::string(row.name).rfind("norm_conv", 0) == 0 ? 6 : 1;
+  const double steps = std::string(row.name).rfind("norm_conv", 0) == 0 ? 12 : 1;
   return dtype == DType::f64 ? 1e-9 : dtype == DType::f32 ? 2e-5 : steps * (dtype == DType::bf16 ? 8e-3 : 1e-3);
 }
 
