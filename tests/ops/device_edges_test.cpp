@@ -148,11 +148,12 @@ TEST_CASE("the step of class centers on a GPU leaves rows out whose label is no 
   static constexpr KernelList kernels{&ref::center_update_entry, &KernelTable::center_update};
   const auto step = [](const std::vector<float>& rows, const std::vector<std::int64_t>& labels, Device device) {
     const auto n = static_cast<std::int64_t>(labels.size());
-    const Tensor f = to(Tensor::from(rows, {n, 3}), device), l = to(Tensor::from(labels, {n}), device), centers = to(Tensor::from(counted<float>(15, .5f, 17), {5, 3}), device);
+    const Tensor f = to(Tensor::from(rows, {n, 3}), device), l = to(Tensor::from(labels, {n}), device), all = to(Tensor::from(counted<float>(21, .5f, 17), {7, 3}), device);
+    const Tensor centers = slice(all, 0, 1, 6);  // a row before and one behind them
     const View in[] = {f.view(), l.view()}, out[] = {centers.view()};
     const CenterParams params{.rate = .5, .averaged = true};
     run_kernel("center_update", kernels, in, out, &params);
-    return centers.to_vector();
+    return all.to_vector();
   };
   const std::vector<float> rows = counted<float>(12, .25f, 13), first_and_last{rows[0], rows[1], rows[2], rows[9], rows[10], rows[11]};
   CHECK(step(rows, {2, 5, -1, 4}, Device::cuda()) == step(first_and_last, {2, 4}, Device::cpu()));
