@@ -50,7 +50,8 @@ class CudaBackend final : public DeviceBackend {
     if (status == cudaSuccess) return {};
     cudaGetLastError();
     const DeviceInfo i = info(device);
-    return "this build has no kernels for " + i.name + " (compute capability " + std::to_string(i.major) + "." + std::to_string(i.minor) + "): " + cudaGetErrorString(status);
+    return "this build has no kernels for " + i.name + " (compute capability " + std::to_string(i.major) + "." + std::to_string(i.minor) +
+           "): " + cudaGetErrorString(status);
   }
 
   DeviceInfo info(int device) override {

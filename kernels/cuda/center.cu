@@ -1,5 +1,5 @@
-// The step of class centers towards the features of a batch, in place. A thread is one value of one row; the first row of a class moves its center, with all rows
-// of the class. Rows whose label is no class (index_select gives zeros for them) move nothing.
+// The step of class centers towards the features of a batch, in place. A thread is one value of one row; the first row of a class moves its center, with all
+// rows of the class. Rows whose label is no class (index_select gives zeros for them) move nothing.
 #include "mien/kernels/cuda/common.cuh"
 
 namespace mien::cuda {
@@ -38,8 +38,8 @@ void run_center_update(const KernelArgs& args) {
   dispatch_floats(c.dtype, "center_update", [&](auto t) {
     using T = typename decltype(t)::type;
     for_each<2>(args, "center_update", f.shape, {Strides{1, 0}, Strides{0, 1}},
-                Update<T>{f.ptr<T>(), l.ptr<std::int64_t>(), c.ptr<T>(), f.size(0), c.size(0), f.stride(0), f.stride(1), l.stride(0), c.stride(0), c.stride(1), p.rate,
-                          p.averaged});
+                Update<T>{f.ptr<T>(), l.ptr<std::int64_t>(), c.ptr<T>(), f.size(0), c.size(0), f.stride(0), f.stride(1), l.stride(0), c.stride(0), c.stride(1),
+                          p.rate, p.averaged});
   });
 }
 

@@ -117,7 +117,8 @@ inline constexpr int in_flight = 4;
 // --- elementwise: y = f(f.prepare(c), {x0, x1, ...}) ---------------------------------------------------------------------------
 // F: `Numbers prepare(c)`, what a channel needs, and `Compute<T> operator()(const Numbers&, const Compute<T> (&x)[N])`.
 template <class T, int V, int N, class F>
-__global__ void __launch_bounds__(block_threads) apply_rows(ChannelInputs<T, N> in, T* y, std::int64_t y_step, std::int64_t rows, std::int64_t channels, bool aligned, F f) {
+__global__ void __launch_bounds__(block_threads)
+    apply_rows(ChannelInputs<T, N> in, T* y, std::int64_t y_step, std::int64_t rows, std::int64_t channels, bool aligned, F f) {
   using C = Compute<T>;
   constexpr int flight = in_flight / N;
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * V;
@@ -148,8 +149,8 @@ __global__ void __launch_bounds__(block_threads) apply_rows(ChannelInputs<T, N> 
   }
 }
 template <class T, int V, int N, class F>
-__global__ void __launch_bounds__(block_threads) apply_planes(ChannelInputs<T, N> in, T* y, std::int64_t y_step, std::int64_t y_channel_step, unsigned packs, unsigned plane_packs,
-                                                              unsigned channels, bool aligned, F f) {
+__global__ void __launch_bounds__(block_threads) apply_planes(ChannelInputs<T, N> in, T* y, std::int64_t y_step, std::int64_t y_channel_step, unsigned packs,
+                                                              unsigned plane_packs, unsigned channels, bool aligned, F f) {
   using C = Compute<T>;
   for (unsigned i = blockIdx.x * block_threads + threadIdx.x; i < packs; i += gridDim.x * block_threads) {
     const unsigned p = i / plane_packs, n = p / channels, c = p - n * channels;
@@ -201,12 +202,14 @@ void apply_channels(const KernelArgs& args, const char* what, const std::array<V
     if (m.order == ChannelOrder::rows) {
       const RowBlocks b(m.channels, V);
       const std::int64_t needed = (m.count + b.height * in_flight - 1) / (b.height * in_flight);
-      const dim3 grid(static_cast<unsigned>(b.tiles), static_cast<unsigned>(std::clamp<std::int64_t>(needed, 1, std::max<std::int64_t>(1, 132 * 16 / b.tiles))));
+      const dim3 grid(static_cast<unsigned>(b.tiles),
+                      static_cast<unsigned>(std::clamp<std::int64_t>(needed, 1, std::max<std::int64_t>(1, 132 * 16 / b.tiles))));
       apply_rows<T, V, N><<<grid, b.block(), 0, stream(args)>>>(inputs, y.ptr<T>(), m.step[N], m.count, m.channels, aligned, f);
     } else {
       const std::int64_t packs = m.count * m.channels / V;
-      apply_planes<T, V, N><<<blocks_for(packs), block_threads, 0, stream(args)>>>(inputs, y.ptr<T>(), m.step[N], m.channel_step[N], static_cast<unsigned>(packs),
-                                                                                 static_cast<unsigned>(m.plane / V), static_cast<unsigned>(m.channels), aligned, f);
+      apply_planes<T, V, N><<<blocks_for(packs), block_threads, 0, stream(args)>>>(inputs, y.ptr<T>(), m.step[N], m.channel_step[N],
+                                                                                   static_cast<unsigned>(packs), static_cast<unsigned>(m.plane / V),
+                                                                                   static_cast<unsigned>(m.channels), aligned, f);
     }
     check_launch(what);
   };
@@ -229,7 +232,8 @@ void apply_channels(const KernelArgs& args, const char* what, const std::array<V
 // F: `sums`, how many; `Part`, the type that a few terms are added in before they reach the f64 sums; `Numbers prepare(c)`; and
 // `void operator()(const Numbers&, const Compute<T> (&x)[N], Part (&sum)[sums])`, which adds an element's terms.
 template <class T, int V, int N, class F>
-__global__ void __launch_bounds__(block_threads) sum_rows(ChannelInputs<T, N> in, std::int64_t rows, std::int64_t piece, std::int64_t channels, bool aligned, F f, double* partial) {
+__global__ void __launch_bounds__(block_threads)
+    sum_rows(ChannelInputs<T, N> in, std::int64_t rows, std::int64_t piece, std::int64_t channels, bool aligned, F f, double* partial) {
   using C = Compute<T>;
   constexpr int S = F::sums, flight = in_flight / N;
   __shared__ double parts[V * S][block_threads];
@@ -279,8 +283,8 @@ __global__ void __launch_bounds__(block_threads) sum_rows(ChannelInputs<T, N> in
 }
 // A block is a piece of one channel.
 template <class T, int V, int N, class F>
-__global__ void __launch_bounds__(block_threads) sum_planes(ChannelInputs<T, N> in, unsigned packs, unsigned plane_packs, unsigned piece, unsigned pieces, std::int64_t channels, bool aligned,
-                                                            F f, double* partial) {
+__global__ void __launch_bounds__(block_threads) sum_planes(ChannelInputs<T, N> in, unsigned packs, unsigned plane_packs, unsigned piece, unsigned pieces,
+                                                            std::int64_t channels, bool aligned, F f, double* partial) {
   using C = Compute<T>;
   constexpr int S = F::sums, flight = in_flight / N;
   const unsigned c = blockIdx.x / pieces, part = blockIdx.x - c * pieces, begin = part * piece, end = packs - begin < piece ? packs : begin + piece;
@@ -424,16 +428,19 @@ void sum_channels(const KernelArgs& args, const char* what, const std::array<Vie
     constexpr int V = decltype(width)::value;
     if (m.order == ChannelOrder::rows) {
       const RowBlocks b(m.channels, V);
-      sum_rows<T, V, N><<<dim3(static_cast<unsigned>(b.tiles), static_cast<unsigned>(cut.pieces)), b.block(), 0, stream(args)>>>(inputs, m.count, cut.piece, m.channels, aligned, f, partial);
+      sum_rows<T, V, N><<<dim3(static_cast<unsigned>(b.tiles), static_cast<unsigned>(cut.pieces)), b.block(), 0, stream(args)>>>(
+          inputs, m.count, cut.piece, m.channels, aligned, f, partial);
     } else {
       sum_planes<T, V, N><<<static_cast<unsigned>(m.channels * cut.pieces), block_threads, 0, stream(args)>>>(
-          inputs, static_cast<unsigned>(m.count / V), static_cast<unsigned>(m.plane / V), static_cast<unsigned>(cut.piece), static_cast<unsigned>(cut.pieces), m.channels, aligned, f, partial);
+          inputs, static_cast<unsigned>(m.count / V), static_cast<unsigned>(m.plane / V), static_cast<unsigned>(cut.piece), static_cast<unsigned>(cut.pieces),
+          m.channels, aligned, f, partial);
     }
     check_launch(what);
   };
   if (m.vector) with_pack(std::integral_constant<int, pack>{});
   else with_pack(std::integral_constant<int, 1>{});
-  finish_sums<S><<<static_cast<unsigned>((m.channels + finish_side - 1) / finish_side), dim3(finish_side, finish_side), 0, stream(args)>>>(partial, cut.pieces, m.channels, finish);
+  finish_sums<S><<<static_cast<unsigned>((m.channels + finish_side - 1) / finish_side), dim3(finish_side, finish_side), 0, stream(args)>>>(partial, cut.pieces,
+                                                                                                                                           m.channels, finish);
   check_launch(what);
 }
 

@@ -93,8 +93,8 @@ decltype(auto) dispatch_every(DType dtype, F&& f) {
   return f(Type<bool>{});
 }
 
-// Sizes and offsets up to this go through 32-bit indices, larger ones through 64 bits or another way. The tests on an emulated GPU lower it, so that tensors that
-// fit a test go there.
+// Sizes and offsets up to this go through 32-bit indices, larger ones through 64 bits or another way. The tests on an emulated GPU lower it, so that tensors
+// that fit a test go there.
 #ifdef MIEN_CUDA_EMULATED
 inline const std::int64_t index_limit = [] {
   const char* set = std::getenv("MIEN_EMULATED_INDEX_LIMIT");
@@ -182,7 +182,8 @@ void for_each(const KernelArgs& args, const char* what, const Shape& shape, cons
       for (auto& one : st) std::swap(one[b - 1], one[b]);
     }
   if (fits_int32<N>(sorted, st)) {
-    walk_kernel<N, std::int32_t><<<blocks_for(count), block_threads, 0, stream(args)>>>(make_walk<N, std::int32_t>(sorted, st), static_cast<std::int32_t>(count), f);
+    walk_kernel<N, std::int32_t>
+        <<<blocks_for(count), block_threads, 0, stream(args)>>>(make_walk<N, std::int32_t>(sorted, st), static_cast<std::int32_t>(count), f);
   } else {
     walk_kernel<N, std::int64_t><<<blocks_for(count), block_threads, 0, stream(args)>>>(make_walk<N, std::int64_t>(sorted, st), count, f);
   }
@@ -193,8 +194,11 @@ void for_each(const KernelArgs& args, const char* what, const Shape& shape, cons
 template <class T>
 struct Image {
   Image() = default;
-  explicit Image(const View& v) : data(v.ptr<T>()), n(v.size(0)), c(v.size(1)), h(v.size(2)), w(v.size(3)), sn(v.stride(0)), sc(v.stride(1)), sh(v.stride(2)), sw(v.stride(3)) {}
-  __device__ __forceinline__ T& operator()(std::int64_t in, std::int64_t ic, std::int64_t ih, std::int64_t iw) const { return data[in * sn + ic * sc + ih * sh + iw * sw]; }
+  explicit Image(const View& v)
+      : data(v.ptr<T>()), n(v.size(0)), c(v.size(1)), h(v.size(2)), w(v.size(3)), sn(v.stride(0)), sc(v.stride(1)), sh(v.stride(2)), sw(v.stride(3)) {}
+  __device__ __forceinline__ T& operator()(std::int64_t in, std::int64_t ic, std::int64_t ih, std::int64_t iw) const {
+    return data[in * sn + ic * sc + ih * sh + iw * sw];
+  }
   T* data = nullptr;
   std::int64_t n = 0, c = 0, h = 0, w = 0, sn = 0, sc = 0, sh = 0, sw = 0;
 };

@@ -6,7 +6,9 @@
 namespace mien::cuda {
 
 // The library's entry when it takes the call, else the own one.
-inline const KernelEntry& best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) { return library && !(library->decline && library->decline(args)) ? *library : own; }
+inline const KernelEntry& best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) {
+  return library && !(library->decline && library->decline(args)) ? *library : own;
+}
 inline void run_best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) { best(library, own, args).run(args); }
 // Enough for either, whichever runs.
 inline std::int64_t workspace_best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) {

@@ -1,5 +1,5 @@
-// Convolution, PReLU and max pooling as one op: the convolution goes into the workspace, activation and pooling are one kernel over it. Backward the gradient at the
-// winners is spread over the map of the convolution, whose gradients follow.
+// Convolution, PReLU and max pooling as one op: the convolution goes into the workspace, activation and pooling are one kernel over it. Backward the gradient
+// at the winners is spread over the map of the convolution, whose gradients follow.
 #include "mien/kernels/cuda/compose.cuh"
 #include "mien/kernels/cuda/lines.cuh"
 #include "mien/kernels/cuda/places.cuh"
@@ -67,8 +67,8 @@ void run(const KernelArgs& args) {
   dispatch_floats(y.dtype, "conv_block", [&](auto t) {
     using T = typename decltype(t)::type;
     each_place(args, "conv_block", y,
-               Activate<T>{Image<T>(f.map), Image<T>(y), Image<T>(args.out[1]), Image<std::uint8_t>(args.out[2]), a.ptr<T>(), a.size(0) == 1 ? 0 : a.stride(0), static_cast<int>(q.kernel[0]),
-                           static_cast<int>(q.kernel[1]), static_cast<int>(q.stride[0]), static_cast<int>(q.stride[1])});
+               Activate<T>{Image<T>(f.map), Image<T>(y), Image<T>(args.out[1]), Image<std::uint8_t>(args.out[2]), a.ptr<T>(), a.size(0) == 1 ? 0 : a.stride(0),
+                           static_cast<int>(q.kernel[0]), static_cast<int>(q.kernel[1]), static_cast<int>(q.stride[0]), static_cast<int>(q.stride[1])});
   });
 }
 std::int64_t workspace(const KernelArgs& args) {
@@ -162,8 +162,8 @@ void run_backward(const KernelArgs& args) {
     using T = typename decltype(t)::type;
     const std::int64_t step = a.size(0) == 1 ? 0 : a.stride(0);
     each_place(args, "conv_block_backward", b.map,
-               Spread<T>{Image<T>(gy), Image<T>(raw), Image<T>(b.map), Image<std::uint8_t>(args.in[5]), a.ptr<T>(), step, static_cast<int>(q.kernel[0]), static_cast<int>(q.kernel[1]),
-                         static_cast<int>(q.stride[0]), static_cast<int>(q.stride[1])});
+               Spread<T>{Image<T>(gy), Image<T>(raw), Image<T>(b.map), Image<std::uint8_t>(args.in[5]), a.ptr<T>(), step, static_cast<int>(q.kernel[0]),
+                         static_cast<int>(q.kernel[1]), static_cast<int>(q.stride[0]), static_cast<int>(q.stride[1])});
     const View &gb = args.out[2], &ga = args.out[3];
     reduce_lines<Sums<2>, 2>(args, "conv_block_backward", winner_lines(args), b.rest, LoadSums<T>{gy.ptr<T>(), raw.ptr<T>(), a.ptr<T>(), step}, AddSums<2>{},
                              StoreSums<T>{gb.ptr<T>(), gb.stride(0), step || a.size(0) == gy.size(1) ? ga.ptr<T>() : nullptr, ga.stride(0), b.each});
@@ -180,9 +180,11 @@ std::int64_t workspace_backward(const KernelArgs& args) {
   const Backward b = backward_plan(args, nullptr);
   const View input[] = {b.map, args.in[2]}, weight[] = {b.map, args.in[1]};
   const bool wanted = args.get<ConvBlockParams>().input_gradient;  // else out[0] is no map
-  return b.bytes + std::max({workspace_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight, args.out.subspan(1, 1), &plain, nullptr)),
-                             wanted ? workspace_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input, args.out.first(1), &plain, nullptr)) : 0,
-                             lines_workspace<Sums<2>>(winner_lines(args))});
+  return b.bytes +
+         std::max(
+             {workspace_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight, args.out.subspan(1, 1), &plain, nullptr)),
+              wanted ? workspace_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input, args.out.first(1), &plain, nullptr)) : 0,
+              lines_workspace<Sums<2>>(winner_lines(args))});
 }
 
 }  // namespace

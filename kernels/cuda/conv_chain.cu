@@ -1,5 +1,5 @@
-// Convolution, bias, PReLU and max pooling, layer after layer, for all pictures at once: a product in tiles for each convolution, a kernel for each pooling, maps in
-// the workspace as channels_last.
+// Convolution, bias, PReLU and max pooling, layer after layer, for all pictures at once: a product in tiles for each convolution, a kernel for each pooling,
+// maps in the workspace as channels_last.
 #include "mien/kernels/cuda/panel_conv.cuh"
 #include "mien/kernels/cuda/places.cuh"
 

@@ -112,7 +112,8 @@ bool map_flat(const KernelArgs& args, const char* what, const F& f, const View& 
   constexpr int widest = static_cast<int>(std::max({sizeof(Y), sizeof(X)...})), vector = 16 / widest;
   const std::int64_t count = shape.rank() == 0 ? 1 : shape[0];
   if (aligned<Y, vector>(y.ptr<Y>()) && ((step(K) == 0 || aligned<X, vector>(x[K].template ptr<X>())) && ...)) {
-    flat_kernel<vector, F, Y, X...><<<blocks_for((count + vector - 1) / vector), block_threads, 0, stream(args)>>>(f, count, y.ptr<Y>(), Flat<X>{x[K].template ptr<X>(), step(K)}...);
+    flat_kernel<vector, F, Y, X...>
+        <<<blocks_for((count + vector - 1) / vector), block_threads, 0, stream(args)>>>(f, count, y.ptr<Y>(), Flat<X>{x[K].template ptr<X>(), step(K)}...);
   } else {
     flat_kernel<1, F, Y, X...><<<blocks_for(count), block_threads, 0, stream(args)>>>(f, count, y.ptr<Y>(), Flat<X>{x[K].template ptr<X>(), step(K)}...);
   }

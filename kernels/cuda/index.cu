@@ -67,8 +67,9 @@ __global__ void __launch_bounds__(sort_tile) sort_indices(const std::int64_t* in
 
 // A block sums blockDim.x columns of the run that begins at one place of the sorted indices, if one does; blockDim.y threads share a run.
 template <class T>
-__global__ void __launch_bounds__(block_threads) add_runs(const T* g, T* gx, const int* places, const std::int64_t* keys, int count, std::int64_t size, std::int64_t g_step,
-                                                          std::int64_t gx_step, Walk<2, std::int64_t> row, std::int64_t columns, std::int64_t tiles) {
+__global__ void __launch_bounds__(block_threads)
+    add_runs(const T* g, T* gx, const int* places, const std::int64_t* keys, int count, std::int64_t size, std::int64_t g_step, std::int64_t gx_step,
+             Walk<2, std::int64_t> row, std::int64_t columns, std::int64_t tiles) {
   __shared__ double parts[block_threads];
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   for (std::int64_t block = blockIdx.x; block < tiles * count; block += gridDim.x) {
@@ -122,8 +123,8 @@ void run_index_add(const KernelArgs& args) {
   if (g.numel() == 0 || gx.numel() == 0) return;
   const auto count = static_cast<int>(g.size(dim));
   const Sorted sorted(args.workspace, count);
-  sort_indices<<<static_cast<unsigned>((count + sort_width - 1) / sort_width), dim3(sort_width, sort_slices), 0, stream(args)>>>(index.ptr<std::int64_t>(), index.stride(0), count,
-                                                                                                                               sorted.places, sorted.keys);
+  sort_indices<<<static_cast<unsigned>((count + sort_width - 1) / sort_width), dim3(sort_width, sort_slices), 0, stream(args)>>>(
+      index.ptr<std::int64_t>(), index.stride(0), count, sorted.places, sorted.keys);
   check_launch("index_add");
   Shape row = without(g.shape, dim);
   std::array<Strides, 2> strides{without(g.strides, dim), without(gx.strides, dim)};
@@ -136,8 +137,8 @@ void run_index_add(const KernelArgs& args) {
   const std::int64_t tiles = (columns + block.x - 1) / block.x, blocks = std::min<std::int64_t>(tiles * count, 1 << 30);
   dispatch_floats(gx.dtype, "index_add", [&](auto t) {
     using T = typename decltype(t)::type;
-    add_runs<T><<<static_cast<unsigned>(blocks), block, 0, stream(args)>>>(g.ptr<T>(), gx.ptr<T>(), sorted.places, sorted.keys, count, gx.size(dim), g.stride(dim),
-                                                                          gx.stride(dim), walk, columns, tiles);
+    add_runs<T><<<static_cast<unsigned>(blocks), block, 0, stream(args)>>>(g.ptr<T>(), gx.ptr<T>(), sorted.places, sorted.keys, count, gx.size(dim),
+                                                                           g.stride(dim), gx.stride(dim), walk, columns, tiles);
     check_launch("index_add");
   });
 }

@@ -6,7 +6,8 @@
 
 namespace mien::cuda {
 
-// The two halves of a shape: dimensions that stay and dimensions that go, for N operands. An index of the kept half and one of the part give an element's offsets.
+// The two halves of a shape: dimensions that stay and dimensions that go, for N operands. An index of the kept half and one of the part give an element's
+// offsets.
 template <int N>
 struct Lines {
   Shape kept, part;
@@ -78,8 +79,8 @@ __device__ __forceinline__ Acc combine_lanes(Acc own, int wide, Acc* shared, con
 }
 
 template <class Acc, int N, class F, class C, class G>
-__global__ void __launch_bounds__(256) lines_kernel(Walk<N, std::int64_t> kept, Walk<N, std::int64_t> part, std::int64_t outputs, std::int64_t length, LinesPlan plan, F f, C combine, G finish,
-                                                    Acc* partial) {
+__global__ void __launch_bounds__(256) lines_kernel(Walk<N, std::int64_t> kept, Walk<N, std::int64_t> part, std::int64_t outputs, std::int64_t length,
+                                                    LinesPlan plan, F f, C combine, G finish, Acc* partial) {
   __shared__ __align__(16) unsigned char raw[256 * sizeof(Acc)];
   Acc* shared = reinterpret_cast<Acc*>(raw);
   const int lane = static_cast<int>(threadIdx.x) / plan.wide, lanes = 256 / plan.wide;
@@ -119,11 +120,12 @@ void reduce_lines(const KernelArgs& args, const char* what, const Lines<N>& l, v
   if (outputs == 0) return;
   const LinesPlan plan = lines_plan(l);
   const dim3 grid(static_cast<unsigned>((outputs + plan.wide - 1) / plan.wide), static_cast<unsigned>(plan.pieces));
-  lines_kernel<Acc, N><<<grid, 256, 0, stream(args)>>>(make_walk<N, std::int64_t>(l.kept, l.kept_strides), make_walk<N, std::int64_t>(l.part, l.part_strides), outputs, length, plan, f, combine,
-                                                      finish, static_cast<Acc*>(workspace));
+  lines_kernel<Acc, N><<<grid, 256, 0, stream(args)>>>(make_walk<N, std::int64_t>(l.kept, l.kept_strides), make_walk<N, std::int64_t>(l.part, l.part_strides),
+                                                       outputs, length, plan, f, combine, finish, static_cast<Acc*>(workspace));
   check_launch(what);
   if (plan.pieces == 1) return;
-  finish_lines_kernel<<<static_cast<unsigned>((outputs + 255) / 256), 256, 0, stream(args)>>>(outputs, plan.pieces, static_cast<const Acc*>(workspace), combine, finish);
+  finish_lines_kernel<<<static_cast<unsigned>((outputs + 255) / 256), 256, 0, stream(args)>>>(outputs, plan.pieces, static_cast<const Acc*>(workspace), combine,
+                                                                                              finish);
   check_launch(what);
 }
 

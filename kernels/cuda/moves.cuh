@@ -9,7 +9,8 @@ namespace mien::cuda {
 // else about them is a multiple. The other operands must not step along that dimension. Shape and strides come from simplify() and are changed to count such
 // groups. `places`: the operands' addresses and, in bytes, whatever else is added to them.
 template <int N>
-std::int64_t widen(Shape& shape, std::array<Strides, N>& strides, std::int64_t item, const std::array<bool, N>& moved, std::initializer_list<std::int64_t> places) {
+std::int64_t widen(Shape& shape, std::array<Strides, N>& strides, std::int64_t item, const std::array<bool, N>& moved,
+                   std::initializer_list<std::int64_t> places) {
   if (shape.rank() == 0) return 1;
   const int inner = shape.rank() - 1;
   for (std::size_t k = 0; k < N; ++k)
@@ -43,7 +44,8 @@ struct Move {
   }
 };
 // y = x, element by element of `item` bytes, both of `shape`.
-inline void move_bits(const KernelArgs& args, const char* what, std::int64_t item, Shape shape, const void* x, const Strides& x_strides, void* y, const Strides& y_strides) {
+inline void move_bits(const KernelArgs& args, const char* what, std::int64_t item, Shape shape, const void* x, const Strides& x_strides, void* y,
+                      const Strides& y_strides) {
   for (const auto s : shape)
     if (s == 0) return;
   std::array<Strides, 2> strides{x_strides, y_strides};

@@ -22,7 +22,8 @@ struct Row {
 template <class T>
 Row<T> row_of(const KernelArgs& args, std::int64_t classes) {
   const bool weighted = args.in.size() > 2;
-  return {args.in[1].ptr<std::int64_t>(), args.in[1].stride(0), weighted ? args.in[2].ptr<T>() : nullptr, weighted ? args.in[2].stride(0) : 0, classes, args.get<NllParams>().ignore_index};
+  return {args.in[1].ptr<std::int64_t>(),    args.in[1].stride(0), weighted ? args.in[2].ptr<T>() : nullptr, weighted ? args.in[2].stride(0) : 0, classes,
+          args.get<NllParams>().ignore_index};
 }
 
 template <class T>
@@ -60,14 +61,16 @@ void run_nll(const KernelArgs& args) {
   const View &x = args.in[0], &loss = args.out[0], &weight = args.out[1];
   dispatch_floats(x.dtype, "nll", [&](auto t) {
     using T = typename decltype(t)::type;
-    for_each<3>(args, "nll", loss.shape, {Strides{1}, loss.strides, weight.strides}, Nll<T>{row_of<T>(args, x.size(1)), x.ptr<T>(), x.stride(0), x.stride(1), loss.ptr<T>(), weight.ptr<T>()});
+    for_each<3>(args, "nll", loss.shape, {Strides{1}, loss.strides, weight.strides},
+                Nll<T>{row_of<T>(args, x.size(1)), x.ptr<T>(), x.stride(0), x.stride(1), loss.ptr<T>(), weight.ptr<T>()});
   });
 }
 void run_nll_backward(const KernelArgs& args) {
   const View &g = args.in[0], &gx = args.out[0];
   dispatch_floats(gx.dtype, "nll_backward", [&](auto t) {
     using T = typename decltype(t)::type;
-    for_each<3>(args, "nll_backward", gx.shape, {Strides{1, 0}, Strides{0, 1}, gx.strides}, NllBackward<T>{row_of<T>(args, gx.size(1)), g.ptr<T>(), g.stride(0), gx.ptr<T>()});
+    for_each<3>(args, "nll_backward", gx.shape, {Strides{1, 0}, Strides{0, 1}, gx.strides},
+                NllBackward<T>{row_of<T>(args, gx.size(1)), g.ptr<T>(), g.stride(0), gx.ptr<T>()});
   });
 }
 

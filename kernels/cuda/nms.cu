@@ -1,5 +1,5 @@
-// Greedy non-maximum suppression on the device. Each box gets its place by falling score (a count of the better ones); a bit matrix says which better box would drop
-// which; one block then walks the boxes in order. Overlaps are formed in the steps of the reference, without contraction, so that decisions are its own.
+// Greedy non-maximum suppression on the device. Each box gets its place by falling score (a count of the better ones); a bit matrix says which better box would
+// drop which; one block then walks the boxes in order. Overlaps are formed in the steps of the reference, without contraction, so that decisions are its own.
 #include "mien/kernels/cuda/common.cuh"
 
 namespace mien::cuda {
@@ -40,7 +40,8 @@ __device__ T overlap(const Box<T>& a, const Box<T>& b, T offset, bool by_smaller
 
 // Box i goes to place `rank`: how many come before it. NaN scores come last; of equals the lower index first.
 template <class T>
-__global__ void __launch_bounds__(block_threads) rank_kernel(std::int64_t n, const T* boxes, std::int64_t sb, std::int64_t sc, const T* scores, std::int64_t ss, std::int64_t* order, Box<Compute<T>>* sorted) {
+__global__ void __launch_bounds__(block_threads) rank_kernel(std::int64_t n, const T* boxes, std::int64_t sb, std::int64_t sc, const T* scores, std::int64_t ss,
+                                                             std::int64_t* order, Box<Compute<T>>* sorted) {
   using C = Compute<T>;
   __shared__ C tile[block_threads];
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
@@ -66,9 +67,11 @@ __global__ void __launch_bounds__(block_threads) rank_kernel(std::int64_t n, con
 
 // Word w of row i: which of the boxes 64 w .. 64 w + 63 that come after i drop out when i stays.
 template <class C>
-__global__ void __launch_bounds__(64) mask_kernel(std::int64_t n, std::int64_t words, const Box<C>* sorted, double threshold, C offset, bool by_smaller, std::uint64_t* mask) {
+__global__ void __launch_bounds__(64)
+    mask_kernel(std::int64_t n, std::int64_t words, const Box<C>* sorted, double threshold, C offset, bool by_smaller, std::uint64_t* mask) {
   __shared__ Box<C> tile[64];
-  const std::int64_t blocks = words, row = static_cast<std::int64_t>(blockIdx.x) / blocks * 64 + threadIdx.x, word = static_cast<std::int64_t>(blockIdx.x) % blocks;
+  const std::int64_t blocks = words, row = static_cast<std::int64_t>(blockIdx.x) / blocks * 64 + threadIdx.x,
+                     word = static_cast<std::int64_t>(blockIdx.x) % blocks;
   const std::int64_t column = word * 64 + threadIdx.x;
   if (column < n) tile[threadIdx.x] = sorted[column];
   __syncthreads();
@@ -82,8 +85,8 @@ __global__ void __launch_bounds__(64) mask_kernel(std::int64_t n, std::int64_t w
   mask[row * words + word] = bits;
 }
 
-__global__ void __launch_bounds__(block_threads) sweep_kernel(std::int64_t n, std::int64_t words, const std::uint64_t* mask, std::uint64_t* gone, const std::int64_t* order, std::int64_t* kept, std::int64_t sk,
-                                                              std::int64_t* count) {
+__global__ void __launch_bounds__(block_threads) sweep_kernel(std::int64_t n, std::int64_t words, const std::uint64_t* mask, std::uint64_t* gone,
+                                                              const std::int64_t* order, std::int64_t* kept, std::int64_t sk, std::int64_t* count) {
   __shared__ std::int64_t found;
   __shared__ bool stays;
   for (std::int64_t w = threadIdx.x; w < words; w += block_threads) gone[w] = 0;
@@ -136,8 +139,10 @@ void run_nms(const KernelArgs& args) {
     using T = typename decltype(t)::type;
     using C = Compute<T>;
     auto* sorted = static_cast<Box<C>*>(p.sorted);
-    rank_kernel<T><<<static_cast<unsigned>((n + block_threads - 1) / block_threads), block_threads, 0, stream(args)>>>(n, b.ptr<T>(), b.stride(0), b.stride(1), s.ptr<T>(), s.stride(0), p.order, sorted);
-    mask_kernel<C><<<static_cast<unsigned>(p.words * p.words), 64, 0, stream(args)>>>(n, p.words, sorted, q.threshold, static_cast<C>(q.offset), q.mode == NmsMode::min, p.mask);
+    rank_kernel<T><<<static_cast<unsigned>((n + block_threads - 1) / block_threads), block_threads, 0, stream(args)>>>(
+        n, b.ptr<T>(), b.stride(0), b.stride(1), s.ptr<T>(), s.stride(0), p.order, sorted);
+    mask_kernel<C><<<static_cast<unsigned>(p.words * p.words), 64, 0, stream(args)>>>(n, p.words, sorted, q.threshold, static_cast<C>(q.offset),
+                                                                                      q.mode == NmsMode::min, p.mask);
   });
   sweep_kernel<<<1, block_threads, 0, stream(args)>>>(n, p.words, p.mask, p.gone, p.order, kept.ptr<std::int64_t>(), kept.stride(0), count);
   check_launch("nms");

@@ -1,5 +1,5 @@
-// Batch norm with the statistics of the batch, its derivative, and the affine map of eval mode. Maps may be 16-bit; statistics, parameters and their gradients are
-// then f32 (they have the map's own type for f32 and f64). Sums are made in f64.
+// Batch norm with the statistics of the batch, its derivative, and the affine map of eval mode. Maps may be 16-bit; statistics, parameters and their gradients
+// are then f32 (they have the map's own type for f32 and f64). Sums are made in f64.
 #include "mien/kernels/cuda/norm.cuh"
 
 namespace mien::cuda {
@@ -30,7 +30,8 @@ void batch_norm(const KernelArgs& args) {
   Workspace work(args.workspace);
   auto* mean = work.take<double>(x.size(1));
   moments<T, P>(args, "batch_norm", x, args.out[1], args.out[2], q.eps, work.take(0), mean);
-  Norm<P> norm{ChannelValues<P>(args.out[1]), ChannelValues<P>(args.out[2]), ChannelValues<P>(args.in[1]), ChannelValues<P>(args.in[2]), {}, q.activation != Activation::none};
+  Norm<P> norm{ChannelValues<P>(args.out[1]),   ChannelValues<P>(args.out[2]), ChannelValues<P>(args.in[1]), ChannelValues<P>(args.in[2]), {},
+               q.activation != Activation::none};
   if (q.activation == Activation::prelu) norm.slope = ChannelValues<P>(args.in[3]);
   apply_channels<T, 1>(args, "batch_norm", {x}, y, Forward<P>{norm, mean});
 }
@@ -110,7 +111,9 @@ void batch_norm_backward(const KernelArgs& args) {
 std::int64_t backward_workspace(const KernelArgs& args) {
   Workspace work;
   work.take<double>(2 * args.in[1].size(1));
-  return work.bytes() + norm_bytes(args.in[1].dtype, "batch_norm_backward", [&](auto t) { return sum_channels_workspace<typename decltype(t)::type, 3, 2>({args.in[0], args.in[1]}); });
+  return work.bytes() + norm_bytes(args.in[1].dtype, "batch_norm_backward", [&](auto t) {
+           return sum_channels_workspace<typename decltype(t)::type, 3, 2>({args.in[0], args.in[1]});
+         });
 }
 
 // --- y = x * scale[c] + shift[c] -----------------------------------------------------------------------------------------------

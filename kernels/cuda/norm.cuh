@@ -11,8 +11,10 @@ void dispatch_norm(DType dtype, const char* op, const F& f) {
   dispatch_floats(dtype, op, [&](auto t) { f(t, Type<Compute<typename decltype(t)::type>>{}); });
 }
 // An entry's function from a template over T and P that takes the arguments.
-#define MIEN_NORM(operand, op, function) \
-  [](const KernelArgs& args) { dispatch_norm((operand).dtype, op, [&](auto t, auto p) { function<typename decltype(t)::type, typename decltype(p)::type>(args); }); }
+#define MIEN_NORM(operand, op, function)                                                                                                 \
+  [](const KernelArgs& args) {                                                                                                           \
+    dispatch_norm((operand).dtype, op, [&](auto t, auto p) { function<typename decltype(t)::type, typename decltype(p)::type>(args); }); \
+  }
 
 // A value for each channel; null data: 0.
 template <class P>
@@ -82,10 +84,12 @@ std::int64_t moments_workspace(const View& x) {
   return sum_channels_workspace<T, 2, 1>({x});
 }
 template <class T, class P>
-void moments(const KernelArgs& args, const char* what, const View& x, const View& mean, const View& invstd, double eps, void* workspace, double* exact = nullptr) {
+void moments(const KernelArgs& args, const char* what, const View& x, const View& mean, const View& invstd, double eps, void* workspace,
+             double* exact = nullptr) {
   if (x.size(1) == 0) return;
   const MomentSums<T> f{x.ptr<T>(), x.stride(1)};
-  sum_channels<T, 1>(args, what, {x}, workspace, f, StoreMoments<T, P>{f, ChannelValues<P>(mean), ChannelValues<P>(invstd), static_cast<double>(x.numel() / x.size(1)), eps, exact});
+  sum_channels<T, 1>(args, what, {x}, workspace, f,
+                     StoreMoments<T, P>{f, ChannelValues<P>(mean), ChannelValues<P>(invstd), static_cast<double>(x.numel() / x.size(1)), eps, exact});
 }
 // Workspace functions know the dtype at run time only.
 template <class F>

@@ -14,7 +14,12 @@ struct NormAdd {
 // The norm whose mean, invstd, weight and bias begin at operand `first`.
 template <class P>
 Norm<P> norm_from(const KernelArgs& args, std::size_t first) {
-  return {ChannelValues<P>(args.in[first]), ChannelValues<P>(args.in[first + 1]), ChannelValues<P>(args.in[first + 2]), ChannelValues<P>(args.in[first + 3]), {}, false};
+  return {ChannelValues<P>(args.in[first]),
+          ChannelValues<P>(args.in[first + 1]),
+          ChannelValues<P>(args.in[first + 2]),
+          ChannelValues<P>(args.in[first + 3]),
+          {},
+          false};
 }
 
 template <class T, class P>
@@ -41,7 +46,9 @@ void norm_add_backward(const KernelArgs& args) {
   apply_channels<T, 1>(args, "norm_add_backward", {g}, args.out[0], Scaled<P>{norm});
 }
 std::int64_t backward_workspace(const KernelArgs& args) {
-  return norm_bytes(args.in[1].dtype, "norm_add_backward", [&](auto t) { return sum_channels_workspace<typename decltype(t)::type, 3, 2>({args.in[0], args.in[1]}); });
+  return norm_bytes(args.in[1].dtype, "norm_add_backward", [&](auto t) {
+    return sum_channels_workspace<typename decltype(t)::type, 3, 2>({args.in[0], args.in[1]});
+  });
 }
 
 }  // namespace

@@ -10,7 +10,11 @@ const ConvParams& conv_params(const KernelArgs& args) { return args.get<NormConv
 // The norm whose operands begin at `first`.
 template <class P>
 Norm<P> norm_from(const KernelArgs& args, std::size_t first) {
-  Norm<P> norm{ChannelValues<P>(args.in[first]), ChannelValues<P>(args.in[first + 1]), ChannelValues<P>(args.in[first + 2]), ChannelValues<P>(args.in[first + 3]), {},
+  Norm<P> norm{ChannelValues<P>(args.in[first]),
+               ChannelValues<P>(args.in[first + 1]),
+               ChannelValues<P>(args.in[first + 2]),
+               ChannelValues<P>(args.in[first + 3]),
+               {},
                args.get<NormConvParams>().activation != Activation::none};
   if (args.in.size() > first + 4) norm.slope = ChannelValues<P>(args.in[first + 4]);
   return norm;
@@ -87,8 +91,8 @@ void backward(const KernelArgs& args) {
   const View &g = args.in[0], &y = args.in[3], &x = args.in[6], &w = args.in[7];
   if (y.numel() > 0)
     apply_channels<T, 2>(args, "norm_conv_backward", {g, y}, b.gy,
-                         WholeGradient<P>{ChannelValues<P>(args.in[1]), ChannelValues<P>(args.in[2]), ChannelValues<P>(args.in[4]), ChannelValues<P>(args.in[5]),
-                                          static_cast<double>(y.numel() / y.size(1))});
+                         WholeGradient<P>{ChannelValues<P>(args.in[1]), ChannelValues<P>(args.in[2]), ChannelValues<P>(args.in[4]),
+                                          ChannelValues<P>(args.in[5]), static_cast<double>(y.numel() / y.size(1))});
   if (b.norm) apply_channels<T, 1>(args, "norm_conv_backward", {x}, b.x, norm_from<P>(args, norm_at));
   const View weight_in[] = {b.gy, b.x}, input_in[] = {b.gy, w};
   run_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight_in, args.out.subspan(1, 1), &conv_params(args), b.rest));
@@ -103,9 +107,14 @@ void backward(const KernelArgs& args) {
 std::int64_t backward_workspace(const KernelArgs& args) {
   const Backward b(args, nullptr);
   const View weight_in[] = {b.gy, b.x}, input_in[] = {b.gy, args.in[7]};
-  const std::int64_t sums = norm_bytes(args.in[6].dtype, "norm_conv_backward", [&](auto t) { return sum_channels_workspace<typename decltype(t)::type, 3, 2>({b.gx, args.in[6]}); });
-  return b.bytes + std::max({workspace_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight_in, args.out.subspan(1, 1), &conv_params(args), nullptr)),
-                             workspace_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input_in, {&b.gx, 1}, &conv_params(args), nullptr)), b.norm ? sums : 0});
+  const std::int64_t sums = norm_bytes(args.in[6].dtype, "norm_conv_backward", [&](auto t) {
+    return sum_channels_workspace<typename decltype(t)::type, 3, 2>({b.gx, args.in[6]});
+  });
+  return b.bytes +
+         std::max({workspace_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry,
+                                  with(args, weight_in, args.out.subspan(1, 1), &conv_params(args), nullptr)),
+                   workspace_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input_in, {&b.gx, 1}, &conv_params(args), nullptr)),
+                   b.norm ? sums : 0});
 }
 
 }  // namespace

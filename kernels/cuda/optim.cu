@@ -20,7 +20,8 @@ struct Sgd {
 };
 template <class C>
 struct Adam {
-  C beta1, beta2, rest1, rest2, decay, keep, rate, root2, eps;  // rest = 1 - beta; keep: of the value under decoupled decay; rate, root2: with the bias corrections
+  C beta1, beta2, rest1, rest2, decay, keep, rate, root2,
+      eps;  // rest = 1 - beta; keep: of the value under decoupled decay; rate, root2: with the bias corrections
   __device__ void operator()(C g, C& value, C* state) const {
     value *= keep;
     g += decay * value;
@@ -128,7 +129,8 @@ void run_sgd(const KernelArgs& args) {
     using T = typename decltype(t)::type;
     using C = Compute<T>;
     const auto c = [](double v) { return static_cast<C>(v); };
-    run_steps<T>(args, "sgd", Sgd<C>{c(p.lr), c(p.momentum), c(1 - p.dampening), c(p.weight_decay), buffered, p.nesterov, p.first_step}, args.out.size() / args.in.size(), buffered ? 1 : 0);
+    run_steps<T>(args, "sgd", Sgd<C>{c(p.lr), c(p.momentum), c(1 - p.dampening), c(p.weight_decay), buffered, p.nesterov, p.first_step},
+                 args.out.size() / args.in.size(), buffered ? 1 : 0);
   });
 }
 void run_adam(const KernelArgs& args) {
@@ -139,8 +141,8 @@ void run_adam(const KernelArgs& args) {
     using C = Compute<T>;
     const auto c = [](double v) { return static_cast<C>(v); };
     run_steps<T>(args, "adam",
-                 Adam<C>{c(p.beta1), c(p.beta2), c(1 - p.beta1), c(1 - p.beta2), c(p.decoupled ? 0 : p.weight_decay), c(p.decoupled ? 1 - p.lr * p.weight_decay : 1), c(p.lr / correction1),
-                         c(std::sqrt(correction2)), c(p.eps)},
+                 Adam<C>{c(p.beta1), c(p.beta2), c(1 - p.beta1), c(1 - p.beta2), c(p.decoupled ? 0 : p.weight_decay),
+                         c(p.decoupled ? 1 - p.lr * p.weight_decay : 1), c(p.lr / correction1), c(std::sqrt(correction2)), c(p.eps)},
                  3, 2);
   });
 }

@@ -1,5 +1,5 @@
-// Packed weights in all their forms, and the convolution of planned inference. Panels go through tiles (panel_conv.cuh); depthwise and Winograd's form are a thread an
-// output. 16-bit maps are for the CPU's tile units: declined.
+// Packed weights in all their forms, and the convolution of planned inference. Panels go through tiles (panel_conv.cuh); depthwise and Winograd's form are a
+// thread an output. 16-bit maps are for the CPU's tile units: declined.
 #include "mien/kernels/cuda/convert.cuh"
 #include "mien/kernels/cuda/panel_conv.cuh"
 #include "mien/kernels/cuda/places.cuh"
@@ -32,7 +32,8 @@ struct Pack {
       o = i / packed_columns / middle * packed_columns + i % packed_columns;
       tap = k / w.c, c = k % w.c;
     } else {  // [panels, kh*kw, C/32, 16, 16, 2]
-      const std::int64_t half = i % 2, column = i / 2 % packed_columns, pair = i / 2 / packed_columns % (packed_pairs / 2), rest = i / packed_columns / packed_pairs;
+      const std::int64_t half = i % 2, column = i / 2 % packed_columns, pair = i / 2 / packed_columns % (packed_pairs / 2),
+                         rest = i / packed_columns / packed_pairs;
       c = rest % pairs * packed_pairs + 2 * pair + half;
       tap = rest / pairs % middle;
       o = rest / pairs / middle * packed_columns + column;
@@ -209,8 +210,8 @@ void convolve(const KernelArgs& args, const PanelOperands& o) {
   if (o.weight.rank() == 3) return run_panel_conv<T>(args, "packed_conv2d", o, args.workspace);
   if (o.weight.rank() == 2)
     return each_place(args, "packed_conv2d", o.y,
-                      Depthwise<T>{Image<T>(o.x), Image<T>(o.y), o.weight.ptr<T>(), o.weight.stride(0), o.weight.stride(1), i(o.kernel[0]), i(o.kernel[1]), i(p.stride[0]), i(p.stride[1]),
-                                   i(p.padding[0]), i(p.padding[2]), i(p.dilation[0]), i(p.dilation[1]), Epilogue<T>(o)});
+                      Depthwise<T>{Image<T>(o.x), Image<T>(o.y), o.weight.ptr<T>(), o.weight.stride(0), o.weight.stride(1), i(o.kernel[0]), i(o.kernel[1]),
+                                   i(p.stride[0]), i(p.stride[1]), i(p.padding[0]), i(p.padding[2]), i(p.dilation[0]), i(p.dilation[1]), Epilogue<T>(o)});
   const std::int64_t patches_h = (o.y.size(2) + 3) / 4, patches_w = (o.y.size(3) + 3) / 4;
   Winograd<T> w{Image<T>(o.x), Image<T>(o.y), o.weight.ptr<T>(), patches_h, patches_w, p.padding[0], p.padding[2], {}, {}, Epilogue<T>(o)};
   for (int a = 0; a < 6; ++a)

@@ -1,5 +1,5 @@
-// Convolution with weights in panels of 16 outputs (kernels/params.h: pack_conv_weights), bias, residual and activation, as a matrix product: a pixel a row, an output
-// a column, the sum over (i, j, c). What planned inference and the nets of the detector run on.
+// Convolution with weights in panels of 16 outputs (kernels/params.h: pack_conv_weights), bias, residual and activation, as a matrix product: a pixel a row, an
+// output a column, the sum over (i, j, c). What planned inference and the nets of the detector run on.
 #pragma once
 
 #include "mien/kernels/cuda/gemm_tile.cuh"
@@ -51,7 +51,8 @@ struct PanelConv {
   }
   __device__ T a(const PanelSpot& row, const PanelSpot& k) const {
     const int h = row.h + k.h, w = row.w + k.w;
-    return static_cast<unsigned>(h) < static_cast<unsigned>(height) && static_cast<unsigned>(w) < static_cast<unsigned>(width) ? x[row.offset + k.offset] : T(0);
+    return static_cast<unsigned>(h) < static_cast<unsigned>(height) && static_cast<unsigned>(w) < static_cast<unsigned>(width) ? x[row.offset + k.offset]
+                                                                                                                               : T(0);
   }
   __device__ std::int64_t column_b(const PanelScope&, std::uint32_t n) const { return n / packed_columns * panel_step + n % packed_columns * column_step; }
   __device__ std::int64_t k_b(const PanelScope&, std::uint32_t k) const { return k * k_step; }
@@ -102,10 +103,11 @@ void run_panel_conv(const KernelArgs& args, const char* what, const PanelOperand
   const View& r = o.residual ? *o.residual : y;
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
   PanelConv<T> c{x.ptr<T>(), w.ptr<T>(), o.bias.ptr<T>(), o.slope ? o.slope->ptr<T>() : nullptr, o.residual ? o.residual->ptr<T>() : nullptr, y.ptr<T>(),
-                 x.stride(0), x.stride(1), x.stride(2), x.stride(3), y.stride(0), y.stride(1), y.stride(2), y.stride(3), r.stride(0), r.stride(1), r.stride(2), r.stride(3),
-                 w.stride(0), w.stride(1), w.stride(2), o.bias.stride(0), o.slope ? o.slope->stride(0) : 0,
-                 i(x.size(2)), i(x.size(3)), i(o.params.stride[0]), i(o.params.stride[1]), i(o.params.padding[0]), i(o.params.padding[2]), i(o.params.dilation[0]), i(o.params.dilation[1]),
-                 o.activation, Divider(x.size(1)), Divider(o.kernel[1]), Divider(y.size(2) * y.size(3)), Divider(y.size(3)), g.rows, g.columns,
+                 x.stride(0), x.stride(1), x.stride(2), x.stride(3), y.stride(0), y.stride(1), y.stride(2), y.stride(3), r.stride(0), r.stride(1), r.stride(2),
+                 r.stride(3), w.stride(0), w.stride(1), w.stride(2), o.bias.stride(0), o.slope ? o.slope->stride(0) : 0,
+                 i(x.size(2)), i(x.size(3)), i(o.params.stride[0]), i(o.params.stride[1]), i(o.params.padding[0]), i(o.params.padding[2]),
+                 i(o.params.dilation[0]), i(o.params.dilation[1]), o.activation,
+                 Divider(x.size(1)), Divider(o.kernel[1]), Divider(y.size(2) * y.size(3)), Divider(y.size(3)), g.rows, g.columns,
                  static_cast<std::uint32_t>(o.kernel[0] * o.kernel[1] * x.size(1))};
   g.vector = quads_fit(c.y, c.yc, {c.yn, c.yh, c.yw});
   KernelArgs inner = args;

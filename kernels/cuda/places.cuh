@@ -28,7 +28,9 @@ struct PlaceOrder {
     return p;
   }
 };
-inline PlaceOrder order_of(const View& v) { return {v.size(1), v.size(2), v.size(3), v.stride(1) != 0 && std::abs(v.stride(1)) < std::abs(v.stride(3)) && v.size(1) > 1}; }
+inline PlaceOrder order_of(const View& v) {
+  return {v.size(1), v.size(2), v.size(3), v.stride(1) != 0 && std::abs(v.stride(1)) < std::abs(v.stride(3)) && v.size(1) > 1};
+}
 
 template <class I, class F>
 __global__ void __launch_bounds__(block_threads) place_kernel(PlaceOrder order, I count, F f) {
@@ -38,7 +40,8 @@ template <class F>
 void each_place(const KernelArgs& args, const char* what, const View& v, const F& f) {
   if (v.numel() == 0) return;
   // Divisions of 64 bits take several times as long.
-  if (v.numel() <= index_limit) place_kernel<std::uint32_t><<<blocks_for(v.numel()), block_threads, 0, stream(args)>>>(order_of(v), static_cast<std::uint32_t>(v.numel()), f);
+  if (v.numel() <= index_limit)
+    place_kernel<std::uint32_t><<<blocks_for(v.numel()), block_threads, 0, stream(args)>>>(order_of(v), static_cast<std::uint32_t>(v.numel()), f);
   else place_kernel<std::int64_t><<<blocks_for(v.numel()), block_threads, 0, stream(args)>>>(order_of(v), v.numel(), f);
   check_launch(what);
 }

@@ -1,6 +1,6 @@
-// P-Net over the scales of a picture: from u8 pixels to the cells that reach the threshold. A launch a stage for all scales together: scaling; first convolution
-// with its pooling; second; third with the heads; then the cells above the threshold are gathered in their order (counted, summed up, written: no atomics).
-// Every thread makes all channels of one pixel in registers; the weights lie in shared memory.
+// P-Net over the scales of a picture: from u8 pixels to the cells that reach the threshold. A launch a stage for all scales together: scaling; first
+// convolution with its pooling; second; third with the heads; then the cells above the threshold are gathered in their order (counted, summed up, written: no
+// atomics). Every thread makes all channels of one pixel in registers; the weights lie in shared memory.
 #include "mien/kernels/cuda/common.cuh"
 #include "mien/kernels/pnet_params.h"
 
@@ -34,7 +34,8 @@ __device__ __forceinline__ int scale_of(const std::int32_t* first, int count, st
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads) resize_kernel(const __grid_constant__ Scales s, const std::uint8_t* x, std::int64_t sc, std::int64_t sh, std::int64_t sw, int H, int W, T* picture) {
+__global__ void __launch_bounds__(block_threads)
+    resize_kernel(const __grid_constant__ Scales s, const std::uint8_t* x, std::int64_t sc, std::int64_t sh, std::int64_t sw, int H, int W, T* picture) {
   const std::int32_t i = static_cast<std::int32_t>(blockIdx.x * block_threads + threadIdx.x);
   if (i >= s.picture[s.count]) return;
   const int k = scale_of(s.picture, s.count, i), at = i - s.picture[k], oh = at / s.w[k], ow = at % s.w[k];
@@ -58,8 +59,8 @@ struct Layer {
   const T *w, *bias, *slope;
   std::int64_t so, sc, si, sj, sb, ss;
   Layer(const View& weight, const View& b, const View* s)
-      : w(weight.ptr<T>()), bias(b.ptr<T>()), slope(s ? s->ptr<T>() : nullptr), so(weight.stride(0)), sc(weight.stride(1)), si(weight.stride(2)), sj(weight.stride(3)), sb(b.stride(0)),
-        ss(s ? s->stride(0) : 0) {}
+      : w(weight.ptr<T>()), bias(b.ptr<T>()), slope(s ? s->ptr<T>() : nullptr), so(weight.stride(0)), sc(weight.stride(1)), si(weight.stride(2)),
+        sj(weight.stride(3)), sb(b.stride(0)), ss(s ? s->stride(0) : 0) {}
   __device__ void fetch(T* to) const {
     for (int n = static_cast<int>(threadIdx.x); n < values; n += block_threads) {
       if (n < weights) {
@@ -128,7 +129,8 @@ __global__ void __launch_bounds__(block_threads) second_kernel(const __grid_cons
 
 // The third convolution and both heads: probability and four offsets of every cell.
 template <class T>
-__global__ void __launch_bounds__(block_threads) third_kernel(const __grid_constant__ Scales s, Layer<T, 16, 32, 3> layer, Layer<T, 32, 2, 1> face, Layer<T, 32, 4, 1> box, const T* second, T* cells) {
+__global__ void __launch_bounds__(block_threads)
+    third_kernel(const __grid_constant__ Scales s, Layer<T, 16, 32, 3> layer, Layer<T, 32, 2, 1> face, Layer<T, 32, 4, 1> box, const T* second, T* cells) {
   extern __shared__ __align__(16) unsigned char raw[];
   T* parameters = reinterpret_cast<T*>(raw);
   T* face_parameters = parameters + Layer<T, 16, 32, 3>::values;
@@ -204,8 +206,9 @@ __global__ void __launch_bounds__(gather_block) starts_kernel(std::int32_t block
   }
 }
 template <class T>
-__global__ void __launch_bounds__(gather_block) write_kernel(const __grid_constant__ Scales s, const T* values, T threshold, const std::int32_t* starts, std::int64_t* cells, std::int64_t cell_step, T* out,
-                                                            std::int64_t row_step, std::int64_t column_step) {
+__global__ void __launch_bounds__(gather_block)
+    write_kernel(const __grid_constant__ Scales s, const T* values, T threshold, const std::int32_t* starts, std::int64_t* cells, std::int64_t cell_step,
+                 T* out, std::int64_t row_step, std::int64_t column_step) {
   const std::int32_t i = static_cast<std::int32_t>(blockIdx.x * gather_block + threadIdx.x), count = s.cells[s.count];
   const bool mine = i < count && values[std::int64_t{5} * i] >= threshold;
   int total;
@@ -217,10 +220,12 @@ __global__ void __launch_bounds__(gather_block) write_kernel(const __grid_consta
 }
 // A block a scale.
 template <class T>
-__global__ void __launch_bounds__(256) scale_counts_kernel(const __grid_constant__ Scales s, const T* values, T threshold, std::int64_t* counts, std::int64_t step) {
+__global__ void __launch_bounds__(256)
+    scale_counts_kernel(const __grid_constant__ Scales s, const T* values, T threshold, std::int64_t* counts, std::int64_t step) {
   __shared__ int sums[256];
   int own = 0;
-  for (std::int32_t i = s.cells[blockIdx.x] + static_cast<std::int32_t>(threadIdx.x); i < s.cells[blockIdx.x + 1]; i += 256) own += values[std::int64_t{5} * i] >= threshold;
+  for (std::int32_t i = s.cells[blockIdx.x] + static_cast<std::int32_t>(threadIdx.x); i < s.cells[blockIdx.x + 1]; i += 256)
+    own += values[std::int64_t{5} * i] >= threshold;
   sums[threadIdx.x] = own;
   for (int half = 128; half > 0; half /= 2) {
     __syncthreads();
@@ -257,17 +262,21 @@ void candidates(const KernelArgs& args) {
   const T threshold = static_cast<T>(args.get<PnetPyramidParams>().threshold);
   const auto blocks = [](std::int32_t count, int threads) { return static_cast<unsigned>((count + threads - 1) / threads); };
   const cudaStream_t queue = stream(args);
-  resize_kernel<T><<<blocks(s.picture[s.count], block_threads), block_threads, 0, queue>>>(s, image.ptr<std::uint8_t>(), image.stride(0), image.stride(1), image.stride(2),
-                                                                                          static_cast<int>(image.size(1)), static_cast<int>(image.size(2)), m.picture);
+  resize_kernel<T><<<blocks(s.picture[s.count], block_threads), block_threads, 0, queue>>>(s, image.ptr<std::uint8_t>(), image.stride(0), image.stride(1),
+                                                                                           image.stride(2), static_cast<int>(image.size(1)),
+                                                                                           static_cast<int>(image.size(2)), m.picture);
   first_kernel<T><<<blocks(s.pooled[s.count], block_threads), block_threads, 0, queue>>>(s, {in[0], in[1], &in[2]}, m.picture, m.pooled);
   second_kernel<T><<<blocks(s.second[s.count], block_threads), block_threads, 0, queue>>>(s, {in[3], in[4], &in[5]}, m.pooled, m.second);
   const std::size_t shared = sizeof(T) * (Layer<T, 16, 32, 3>::values + Layer<T, 32, 2, 1>::values + Layer<T, 32, 4, 1>::values);
-  if (shared > 48 * 1024) check(cudaFuncSetAttribute(third_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), "pnet_candidates");
-  third_kernel<T><<<blocks(s.cells[s.count], block_threads), block_threads, shared, queue>>>(s, {in[6], in[7], &in[8]}, {in[9], in[10], nullptr}, {in[11], in[12], nullptr}, m.second, m.cells);
+  if (shared > 48 * 1024)
+    check(cudaFuncSetAttribute(third_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), "pnet_candidates");
+  third_kernel<T><<<blocks(s.cells[s.count], block_threads), block_threads, shared, queue>>>(s, {in[6], in[7], &in[8]}, {in[9], in[10], nullptr},
+                                                                                             {in[11], in[12], nullptr}, m.second, m.cells);
   const unsigned gathers = blocks(s.cells[s.count], gather_block);
   count_kernel<T><<<gathers, gather_block, 0, queue>>>(s.cells[s.count], m.cells, threshold, m.starts);
   starts_kernel<<<1, gather_block, 0, queue>>>(static_cast<std::int32_t>(gathers), m.starts);
-  write_kernel<T><<<gathers, gather_block, 0, queue>>>(s, m.cells, threshold, m.starts, cells.ptr<std::int64_t>(), cells.stride(0), values.ptr<T>(), values.stride(0), values.stride(1));
+  write_kernel<T><<<gathers, gather_block, 0, queue>>>(s, m.cells, threshold, m.starts, cells.ptr<std::int64_t>(), cells.stride(0), values.ptr<T>(),
+                                                       values.stride(0), values.stride(1));
   scale_counts_kernel<T><<<static_cast<unsigned>(s.count), 256, 0, queue>>>(s, m.cells, threshold, counts.ptr<std::int64_t>(), counts.stride(0));
   check_launch("pnet_candidates");
 }

@@ -42,12 +42,13 @@ void run_max_pool2d(const KernelArgs& args) {
   dispatch_floats(y.dtype, "max_pool2d", [&](auto t) {
     using T = typename decltype(t)::type;
     each_place(args, "max_pool2d", y,
-               MaxPool<T>{Image<T>(args.in[0]), Image<T>(y), args.out.size() > 1 ? Image<std::int64_t>(args.out[1]) : Image<std::int64_t>{}, Window(args.get<PoolParams>())});
+               MaxPool<T>{Image<T>(args.in[0]), Image<T>(y), args.out.size() > 1 ? Image<std::int64_t>(args.out[1]) : Image<std::int64_t>{},
+                          Window(args.get<PoolParams>())});
   });
 }
 
-// The kernel has no window, only where each winner was. Each plane of gx belongs to one block, which adds the elements of gy in chunks of its threads; of those that hit one place in
-// a chunk, the one with the lowest number adds for all, in their order.
+// The kernel has no window, only where each winner was. Each plane of gx belongs to one block, which adds the elements of gy in chunks of its threads; of those
+// that hit one place in a chunk, the one with the lowest number adds for all, in their order.
 constexpr int scatter_threads = 128;
 template <class T>
 __global__ void __launch_bounds__(scatter_threads) max_backward_kernel(Image<T> gy, Image<std::int64_t> index, double* sums, std::int64_t plane) {
@@ -81,7 +82,9 @@ template <class T>
 struct StoreSum {
   const double* sums;
   Image<T> gx;
-  __device__ void operator()(const Place& p) const { gx(p.n, p.c, p.h, p.w) = store<T>(static_cast<Compute<T>>(sums[((p.n * gx.c + p.c) * gx.h + p.h) * gx.w + p.w])); }
+  __device__ void operator()(const Place& p) const {
+    gx(p.n, p.c, p.h, p.w) = store<T>(static_cast<Compute<T>>(sums[((p.n * gx.c + p.c) * gx.h + p.h) * gx.w + p.w]));
+  }
 };
 void run_max_pool2d_backward(const KernelArgs& args) {
   const View &gy = args.in[0], &index = args.in[1], &gx = args.out[0];
@@ -89,7 +92,8 @@ void run_max_pool2d_backward(const KernelArgs& args) {
   dispatch_floats(gx.dtype, "max_pool2d_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     auto* sums = static_cast<double*>(args.workspace);
-    max_backward_kernel<T><<<static_cast<unsigned>(gx.size(0) * gx.size(1)), scatter_threads, 0, stream(args)>>>(Image<T>(gy), Image<std::int64_t>(index), sums, gx.size(2) * gx.size(3));
+    max_backward_kernel<T><<<static_cast<unsigned>(gx.size(0) * gx.size(1)), scatter_threads, 0, stream(args)>>>(Image<T>(gy), Image<std::int64_t>(index), sums,
+                                                                                                                 gx.size(2) * gx.size(3));
     check_launch("max_pool2d_backward");
     each_place(args, "max_pool2d_backward", gx, StoreSum<T>{sums, Image<T>(gx)});
   });
@@ -135,7 +139,9 @@ struct AvgBackward {
   Average p;
   __device__ void operator()(const Place& at) const {
     // Windows that begin at or before this row (column) and reach it.
-    const auto first = [](std::int64_t i, std::int64_t pad, std::int64_t kernel, std::int64_t stride) { return max(std::int64_t{0}, (i + pad - kernel + stride) / stride); };
+    const auto first = [](std::int64_t i, std::int64_t pad, std::int64_t kernel, std::int64_t stride) {
+      return max(std::int64_t{0}, (i + pad - kernel + stride) / stride);
+    };
     double sum = 0;
     for (std::int64_t oh = first(at.h, p.p.ph, p.p.kh, p.p.sh); oh < gy.h && oh * p.p.sh - p.p.ph <= at.h; ++oh)
       for (std::int64_t ow = first(at.w, p.p.pw, p.p.kw, p.p.sw); ow < gy.w && ow * p.p.sw - p.p.pw <= at.w; ++ow) {

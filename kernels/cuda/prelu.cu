@@ -30,7 +30,8 @@ __device__ __forceinline__ void load_slopes(const T* a, std::int64_t step, std::
 
 // x and y are dense and lie alike; `inner` neighbours share a channel. Either inner is 1 and V divides the channels, or V divides inner.
 template <class T, int V>
-__global__ void __launch_bounds__(block_threads) dense_prelu(const T* x, const T* a, T* y, unsigned packs, unsigned inner, unsigned channels, std::int64_t slope_step) {
+__global__ void __launch_bounds__(block_threads)
+    dense_prelu(const T* x, const T* a, T* y, unsigned packs, unsigned inner, unsigned channels, std::int64_t slope_step) {
   for (unsigned i = blockIdx.x * block_threads + threadIdx.x; i < packs; i += gridDim.x * block_threads) {
     const Pack<T, V> in = reinterpret_cast<const Pack<T, V>*>(x)[i];
     Compute<T> slopes[V];
@@ -133,8 +134,8 @@ __global__ void __launch_bounds__(block_threads) backward_rows(Backward<T> p, st
 
 // Any strides: a block is a piece of one channel, whose other dimensions `walk` goes through. Steps of a channel: of g, x and gx.
 template <class T, class I>
-__global__ void __launch_bounds__(block_threads) backward_walk(Backward<T> p, Walk<3, I> walk, I count, I piece, unsigned pieces, std::int64_t channels, std::int64_t g_step,
-                                                               std::int64_t x_step, std::int64_t gx_step, Compute<T>* partial) {
+__global__ void __launch_bounds__(block_threads) backward_walk(Backward<T> p, Walk<3, I> walk, I count, I piece, unsigned pieces, std::int64_t channels,
+                                                               std::int64_t g_step, std::int64_t x_step, std::int64_t gx_step, Compute<T>* partial) {
   using A = Compute<T>;
   const std::int64_t channel = blockIdx.x / pieces;
   const I at = static_cast<I>(blockIdx.x % pieces), begin = at * piece, end = count - begin < piece ? count : begin + piece;
@@ -151,7 +152,8 @@ __global__ void __launch_bounds__(block_threads) backward_walk(Backward<T> p, Wa
 
 constexpr int final_side = 32;
 template <class T>
-__global__ void __launch_bounds__(final_side* final_side) add_pieces(const Compute<T>* partial, std::int64_t pieces, std::int64_t channels, T* ga, std::int64_t ga_step) {
+__global__ void __launch_bounds__(final_side* final_side)
+    add_pieces(const Compute<T>* partial, std::int64_t pieces, std::int64_t channels, T* ga, std::int64_t ga_step) {
   __shared__ double parts[final_side][final_side];
   const std::int64_t channel = static_cast<std::int64_t>(blockIdx.x) * final_side + threadIdx.x;
   double sum = 0;
@@ -226,8 +228,8 @@ void prelu_backward(const KernelArgs& args, const Plan& plan) {
       using I = decltype(index);
       Walk<3, I> walk{};
       if (plan.count > 0) walk = make_walk<3, I>(plan.shape, plan.strides);
-      backward_walk<T, I><<<blocks, block_threads, 0, stream(args)>>>(p, walk, static_cast<I>(plan.count), static_cast<I>(plan.piece), pieces, plan.channels, plan.step[0],
-                                                                     plan.step[1], plan.step[2], partial);
+      backward_walk<T, I><<<blocks, block_threads, 0, stream(args)>>>(p, walk, static_cast<I>(plan.count), static_cast<I>(plan.piece), pieces, plan.channels,
+                                                                      plan.step[0], plan.step[1], plan.step[2], partial);
     };
     if (plan.count == 0 || fits_int32<3>(plan.shape, plan.strides)) launch(std::int32_t{});
     else launch(std::int64_t{});

@@ -11,12 +11,14 @@ namespace mien::cuda {
 namespace {
 
 __device__ __forceinline__ uint4 philox(std::uint64_t seed, std::uint64_t stream, std::uint64_t counter) {
-  uint4 c{static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32), static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)};
+  uint4 c{static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32), static_cast<std::uint32_t>(stream),
+          static_cast<std::uint32_t>(stream >> 32)};
   std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c.x, p1 = std::uint64_t{0xCD9E8D57u} * c.z;
-    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c.y ^ k0, static_cast<std::uint32_t>(p1), static_cast<std::uint32_t>(p0 >> 32) ^ c.w ^ k1, static_cast<std::uint32_t>(p0)};
+    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c.y ^ k0, static_cast<std::uint32_t>(p1), static_cast<std::uint32_t>(p0 >> 32) ^ c.w ^ k1,
+         static_cast<std::uint32_t>(p0)};
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
@@ -82,7 +84,8 @@ __device__ __forceinline__ void four(const Random<T>& p, std::uint64_t group, T 
 template <RandomKind K, class T>
 __global__ void __launch_bounds__(block_threads) random_kernel(Random<T> p, Walk<1, std::int64_t> walk, std::int64_t count, bool dense, T* y) {
   const std::int64_t groups = (count + 3) / 4;
-  for (std::int64_t group = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x; group < groups; group += static_cast<std::int64_t>(gridDim.x) * block_threads) {
+  for (std::int64_t group = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x; group < groups;
+       group += static_cast<std::int64_t>(gridDim.x) * block_threads) {
     Pack<T, 4> values;
     four<K, T>(p, static_cast<std::uint64_t>(group), values.v);
     if (dense && 4 * group + 4 <= count) {

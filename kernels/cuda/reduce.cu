@@ -91,14 +91,16 @@ void run_reduce(const KernelArgs& args) {
   if (y.dtype != x.dtype && (kind != ReduceKind::sum || y.dtype != DType::i64 || is_floating(x.dtype)))
     throw DTypeError("reduce", std::string("does not reduce ") + name(x.dtype) + " to " + name(y.dtype));
   const Lines<1> l = lines_of(args);
-  if (kind != ReduceKind::sum && l.length() == 0 && y.numel() > 0) throw ShapeError("reduce", "max and min need at least one element, got " + to_string(x.shape));
+  if (kind != ReduceKind::sum && l.length() == 0 && y.numel() > 0)
+    throw ShapeError("reduce", "max and min need at least one element, got " + to_string(x.shape));
   const auto to = kept_places(l, args);
   dispatch_every(x.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     if (kind == ReduceKind::sum) {
       const auto into = [&](auto out) {
         using Out = typename decltype(out)::type;
-        reduce_lines<Sums<1, SumOf<T>>, 1>(args, "reduce", l, args.workspace, LoadSum<T>{x.ptr<T>()}, AddSums<1, SumOf<T>>{}, StoreSum<T, Out>{y.ptr<Out>(), to});
+        reduce_lines<Sums<1, SumOf<T>>, 1>(args, "reduce", l, args.workspace, LoadSum<T>{x.ptr<T>()}, AddSums<1, SumOf<T>>{},
+                                           StoreSum<T, Out>{y.ptr<Out>(), to});
       };
       if (y.dtype == x.dtype) into(Type<T>{});
       else if constexpr (!is_float<T>) into(Type<std::int64_t>{});

@@ -104,7 +104,8 @@ struct Bilinear {
   __device__ void operator()(const Place& p) const {
     const Tap r = bilinear_tap(p.h, x.h, y.h, align), c = bilinear_tap(p.w, x.w, y.w, align);
     const auto at = [&](std::int64_t h, std::int64_t w) { return static_cast<double>(load(x(p.n, p.c, h, w))); };
-    const double sum = (1 - r.weight) * ((1 - c.weight) * at(r.low, c.low) + c.weight * at(r.low, c.high)) + r.weight * ((1 - c.weight) * at(r.high, c.low) + c.weight * at(r.high, c.high));
+    const double sum = (1 - r.weight) * ((1 - c.weight) * at(r.low, c.low) + c.weight * at(r.low, c.high)) +
+                       r.weight * ((1 - c.weight) * at(r.high, c.low) + c.weight * at(r.high, c.high));
     y(p.n, p.c, p.h, p.w) = store<T>(static_cast<Compute<T>>(sum));
   }
 };
@@ -114,10 +115,13 @@ struct BilinearBackward {
   bool align;
   // Outputs that can read cell i, a little generous.
   __device__ Span readers(std::int64_t i, std::int64_t in, std::int64_t out) const {
-    const double scale = align ? (in > 1 ? static_cast<double>(out - 1) / static_cast<double>(in - 1) : static_cast<double>(out)) : static_cast<double>(out) / static_cast<double>(in);
-    const double low = align ? static_cast<double>(i - 1) * scale : (static_cast<double>(i) - .5) * scale - .5, high = align ? static_cast<double>(i + 1) * scale : (static_cast<double>(i) + 1.5) * scale - .5;
+    const double scale = align ? (in > 1 ? static_cast<double>(out - 1) / static_cast<double>(in - 1) : static_cast<double>(out))
+                               : static_cast<double>(out) / static_cast<double>(in);
+    const double low = align ? static_cast<double>(i - 1) * scale : (static_cast<double>(i) - .5) * scale - .5,
+                 high = align ? static_cast<double>(i + 1) * scale : (static_cast<double>(i) + 1.5) * scale - .5;
     // The edges also stand for all positions beyond them.
-    return {i == 0 ? 0 : max(std::int64_t{0}, static_cast<std::int64_t>(floor(low)) - 1), i == in - 1 ? out : min(out, static_cast<std::int64_t>(ceil(high)) + 2)};
+    return {i == 0 ? 0 : max(std::int64_t{0}, static_cast<std::int64_t>(floor(low)) - 1),
+            i == in - 1 ? out : min(out, static_cast<std::int64_t>(ceil(high)) + 2)};
   }
   __device__ void operator()(const Place& p) const {
     const Span rows = readers(p.h, gx.h, gy.h), cols = readers(p.w, gx.w, gy.w);
@@ -155,7 +159,9 @@ struct Warp {
     const double side = sqrt(fabs(__dsub_rn(__dmul_rn(a, d), __dmul_rn(b, c))));
     const std::int64_t grid = isfinite(side) ? max(std::int64_t{1}, static_cast<std::int64_t>(llround(side))) : 1;
     const auto inside = [&](std::int64_t i) { return (static_cast<double>(i) + .5) / static_cast<double>(grid) - .5; };
-    const auto at = [&](std::int64_t h, std::int64_t w) { return h >= 0 && h < height && w >= 0 && w < width ? static_cast<double>(load(x[p.c * sc + h * sh + w * sw])) : 0.0; };
+    const auto at = [&](std::int64_t h, std::int64_t w) {
+      return h >= 0 && h < height && w >= 0 && w < width ? static_cast<double>(load(x[p.c * sc + h * sh + w * sw])) : 0.0;
+    };
     double sum = 0;
     for (std::int64_t i = 0; i < grid; ++i)
       for (std::int64_t j = 0; j < grid; ++j) {
@@ -207,7 +213,13 @@ void run_crop(const KernelArgs& args) {
     using In = typename decltype(s)::type;
     using T = typename decltype(t)::type;
     each_place(args, "crop_resize_area", y,
-               Crop<In, T>{x.ptr<In>(), x.stride(0), x.stride(1), x.stride(2), {b.ptr<std::int64_t>(), b.stride(0), b.stride(1), x.size(1), x.size(2)}, Image<T>(y), static_cast<double>(p.mean),
+               Crop<In, T>{x.ptr<In>(),
+                           x.stride(0),
+                           x.stride(1),
+                           x.stride(2),
+                           {b.ptr<std::int64_t>(), b.stride(0), b.stride(1), x.size(1), x.size(2)},
+                           Image<T>(y),
+                           static_cast<double>(p.mean),
                            static_cast<double>(p.scale)});
   });
 }
@@ -221,7 +233,8 @@ void run_bilinear(const KernelArgs& args) {
 void run_bilinear_backward(const KernelArgs& args) {
   dispatch_floats(args.out[0].dtype, "resize_bilinear_backward", [&](auto t) {
     using T = typename decltype(t)::type;
-    each_place(args, "resize_bilinear_backward", args.out[0], BilinearBackward<T>{Image<T>(args.in[0]), Image<T>(args.out[0]), args.get<ResizeParams>().align_corners});
+    each_place(args, "resize_bilinear_backward", args.out[0],
+               BilinearBackward<T>{Image<T>(args.in[0]), Image<T>(args.out[0]), args.get<ResizeParams>().align_corners});
   });
 }
 void run_warp(const KernelArgs& args) {
@@ -231,8 +244,8 @@ void run_warp(const KernelArgs& args) {
     using In = typename decltype(s)::type;
     using T = typename decltype(t)::type;
     each_place(args, "warp_affine", y,
-               Warp<In, T>{x.ptr<In>(), x.stride(0), x.stride(1), x.stride(2), x.size(1), x.size(2), m.ptr<double>(), m.stride(0), m.stride(1), m.stride(2), Image<T>(y),
-                           static_cast<double>(p.mean), static_cast<double>(p.scale)});
+               Warp<In, T>{x.ptr<In>(), x.stride(0), x.stride(1), x.stride(2), x.size(1), x.size(2), m.ptr<double>(), m.stride(0), m.stride(1), m.stride(2),
+                           Image<T>(y), static_cast<double>(p.mean), static_cast<double>(p.scale)});
   });
 }
 

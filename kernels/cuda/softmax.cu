@@ -24,7 +24,8 @@ __device__ __forceinline__ A everywhere(A own, A* shared, const F& f) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads) softmax_kernel(Walk<2, std::int64_t> lines, std::int64_t size, const T* x, std::int64_t sx, T* y, std::int64_t sy, bool log_form) {
+__global__ void __launch_bounds__(threads)
+    softmax_kernel(Walk<2, std::int64_t> lines, std::int64_t size, const T* x, std::int64_t sx, T* y, std::int64_t sy, bool log_form) {
   using C = Compute<T>;
   __shared__ C tops[threads];
   __shared__ double sums[threads];
@@ -45,8 +46,8 @@ __global__ void __launch_bounds__(threads) softmax_kernel(Walk<2, std::int64_t> 
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads) softmax_backward_kernel(Walk<3, std::int64_t> lines, std::int64_t size, const T* g, std::int64_t sg, const T* y, std::int64_t sy, T* gx, std::int64_t sx,
-                                                                  bool log_form) {
+__global__ void __launch_bounds__(threads) softmax_backward_kernel(Walk<3, std::int64_t> lines, std::int64_t size, const T* g, std::int64_t sg, const T* y,
+                                                                   std::int64_t sy, T* gx, std::int64_t sx, bool log_form) {
   using C = Compute<T>;
   __shared__ double sums[threads];
   std::int64_t o[3];
@@ -76,7 +77,8 @@ void run_softmax(const KernelArgs& args) {
   const auto lines = make_walk<2, std::int64_t>(without(x.shape, p.dim), {without(x.strides, p.dim), without(y.strides, p.dim)});
   dispatch_floats(y.dtype, "softmax", [&](auto t) {
     using T = typename decltype(t)::type;
-    softmax_kernel<T><<<static_cast<unsigned>(y.numel() / size), threads, 0, stream(args)>>>(lines, size, x.ptr<T>(), x.stride(p.dim), y.ptr<T>(), y.stride(p.dim), p.log);
+    softmax_kernel<T>
+        <<<static_cast<unsigned>(y.numel() / size), threads, 0, stream(args)>>>(lines, size, x.ptr<T>(), x.stride(p.dim), y.ptr<T>(), y.stride(p.dim), p.log);
   });
   check_launch("softmax");
 }
@@ -88,8 +90,8 @@ void run_softmax_backward(const KernelArgs& args) {
   const auto lines = make_walk<3, std::int64_t>(without(gx.shape, p.dim), {without(g.strides, p.dim), without(y.strides, p.dim), without(gx.strides, p.dim)});
   dispatch_floats(gx.dtype, "softmax_backward", [&](auto t) {
     using T = typename decltype(t)::type;
-    softmax_backward_kernel<T><<<static_cast<unsigned>(gx.numel() / size), threads, 0, stream(args)>>>(lines, size, g.ptr<T>(), g.stride(p.dim), y.ptr<T>(), y.stride(p.dim), gx.ptr<T>(),
-                                                                                                      gx.stride(p.dim), p.log);
+    softmax_backward_kernel<T><<<static_cast<unsigned>(gx.numel() / size), threads, 0, stream(args)>>>(lines, size, g.ptr<T>(), g.stride(p.dim), y.ptr<T>(),
+                                                                                                       y.stride(p.dim), gx.ptr<T>(), gx.stride(p.dim), p.log);
   });
   check_launch("softmax_backward");
 }

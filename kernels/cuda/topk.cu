@@ -28,7 +28,8 @@ __device__ std::int64_t block_count(std::int64_t own, std::int64_t* shared) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads) topk_kernel(std::int64_t n, const T* x, std::int64_t sx, const bool* valid, std::int64_t sv, T* mask, std::int64_t sm, double keep) {
+__global__ void __launch_bounds__(threads)
+    topk_kernel(std::int64_t n, const T* x, std::int64_t sx, const bool* valid, std::int64_t sv, T* mask, std::int64_t sm, double keep) {
   __shared__ std::int64_t shared[threads];
   __shared__ unsigned digits[256];
   __shared__ std::uint64_t prefix;
@@ -49,7 +50,8 @@ __global__ void __launch_bounds__(threads) topk_kernel(std::int64_t n, const T* 
     for (std::int64_t i = threadIdx.x; i < n; i += threads) {
       if (!valid[i * sv]) continue;
       const std::uint64_t key = key_of(static_cast<double>(load(x[i * sx])));
-      if (shift == 56 || (key >> (shift + 8)) == (prefix >> (shift + 8))) atomicAdd(&digits[(key >> shift) & 255], 1u);  // counts of integers: the same in any order
+      if (shift == 56 || (key >> (shift + 8)) == (prefix >> (shift + 8)))
+        atomicAdd(&digits[(key >> shift) & 255], 1u);  // counts of integers: the same in any order
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -84,7 +86,8 @@ void run_topk_mask(const KernelArgs& args) {
   if (x.size(0) == 0) return;
   dispatch_floats(m.dtype, "topk_mask", [&](auto t) {
     using T = typename decltype(t)::type;
-    topk_kernel<T><<<1, threads, 0, stream(args)>>>(x.size(0), x.ptr<T>(), x.stride(0), v.ptr<bool>(), v.stride(0), m.ptr<T>(), m.stride(0), args.get<TopkParams>().keep);
+    topk_kernel<T>
+        <<<1, threads, 0, stream(args)>>>(x.size(0), x.ptr<T>(), x.stride(0), v.ptr<bool>(), v.stride(0), m.ptr<T>(), m.stride(0), args.get<TopkParams>().keep);
   });
   check_launch("topk_mask");
 }

@@ -61,18 +61,19 @@ def kernel_start(text, end):
 
 def launches(path, text):
     while (at := text.find("<<<")) >= 0:
-        start = kernel_start(text, at)
+        name_end = len(text[:at].rstrip())
+        start = kernel_start(text, name_end)
         close = text.find(">>>", at)
         if close < 0 or text[close + 3] != "(":
             fail(path, text, at, "a launch without >>>(")
         end = matching(text, close + 3)
-        kernel, config, given = text[start:at], text[at + 3 : close], text[close + 4 : end]
+        kernel, config, given = text[start:name_end], text[at + 3 : close], text[close + 4 : end]
         site = f'MIEN_EMULATOR_SITE("{kernel}")'
         if any(a.lstrip().startswith("{") for a in arguments(given)):
             call = f"::mien_emulator::launch_as({site}, {{{config}}}, {kernel})({given})"
         else:
             call = f"::mien_emulator::launch({site}, {{{config}}}, [=](const auto&... mien_given) {{ {kernel}(mien_given...); }}, {given})"
-        text = text[:start] + call + text[end + 1 :]
+        text = text[:start] + text[name_end:at] + call + text[end + 1 :]
     return text
 
 

@@ -49,7 +49,8 @@ Curve lenet(DType dtype, Device device) {
   LeNet net;
   start(net, dtype, device);
   const Tensor y = classes(16, 10, device);
-  return sgd_curve(net, [&](int step) { return cross_entropy(net.forward(to(hashed({16, 1, 28, 28}, 1000 + static_cast<std::uint64_t>(step), dtype), device)), y); }, .1);
+  return sgd_curve(net, [&](int step) { return cross_entropy(net.forward(to(hashed({16, 1, 28, 28}, 1000 + static_cast<std::uint64_t>(step), dtype), device)), y); }, .1,
+                   training_steps());
 }
 
 Curve onet(DType dtype, Device device) {
@@ -66,7 +67,7 @@ Curve onet(DType dtype, Device device) {
         const MtcnnOutput out = net.forward(at({4, 3, 48, 48}, 1000));
         return mtcnn::three_task_loss(out.logits, out.boxes, out.points, labels, at({4, 4}, 2000), at({4, 10}, 3000), {.points = 1}).total;
       },
-      .002);
+      .002, training_steps());
 }
 
 Curve mobilefacenet(DType dtype, Device device) {
@@ -75,7 +76,8 @@ Curve mobilefacenet(DType dtype, Device device) {
   Tensor head = hashed({6, 16}, 5, dtype);
   const Tensor w = to(head, device), y = classes(8, 6, device);
   return sgd_curve(
-      net, [&](int step) { return cross_entropy(linear(net.forward(to(channels_last(hashed({8, 3, 32, 32}, 1000 + static_cast<std::uint64_t>(step), dtype)), device)), w), y); }, .01);
+      net, [&](int step) { return cross_entropy(linear(net.forward(to(channels_last(hashed({8, 3, 32, 32}, 1000 + static_cast<std::uint64_t>(step), dtype)), device)), w), y); }, .01,
+      training_steps());
 }
 
 double furthest(const Curve& a, const Curve& b) {
@@ -127,15 +129,15 @@ const std::string detector_weights = source_path("weights/mtcnn.safetensors");
 
 }  // namespace
 
-TEST_CASE("50 training steps of LeNet on a GPU follow the CPU's", "[cuda][training]") {
+TEST_CASE("training steps of LeNet on a GPU follow the CPU's", "[cuda][training]") {
   MIEN_NEEDS_CUDA();
   compare_devices("LeNet", lenet);
 }
-TEST_CASE("50 training steps of O-Net on a GPU follow the CPU's", "[cuda][training]") {
+TEST_CASE("training steps of O-Net on a GPU follow the CPU's", "[cuda][training]") {
   MIEN_NEEDS_CUDA();
   compare_devices("O-Net", onet);
 }
-TEST_CASE("50 training steps of MobileFaceNet on a GPU follow the CPU's", "[cuda][training]") {
+TEST_CASE("training steps of MobileFaceNet on a GPU follow the CPU's", "[cuda][training]") {
   MIEN_NEEDS_CUDA();
   compare_devices("MobileFaceNet", mobilefacenet);
 }

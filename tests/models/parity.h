@@ -43,6 +43,11 @@ inline void check_sums(const Tensor& t, const std::vector<double>& expected, dou
   CHECK(std::abs(absolute - expected[1]) <= tolerance * std::max(1.0, expected[1]));
 }
 
+// How many steps a net is trained where two runs are compared. $MIEN_TRAINING_STEPS: fewer where a step takes seconds (an emulated GPU).
+inline int training_steps() {
+  const char* set = std::getenv("MIEN_TRAINING_STEPS");
+  return set ? std::atoi(set) : 50;
+}
 // `steps` steps of SGD (momentum .9, weight decay 5e-4); the loss before each.
 inline std::vector<double> sgd_curve(Module& net, const std::function<Tensor(int)>& loss_of, double lr, int steps = 50) {
   Sgd optimizer({.lr = lr, .momentum = .9, .weight_decay = 5e-4});
