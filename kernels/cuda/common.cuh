@@ -106,7 +106,8 @@ inline constexpr std::int64_t index_limit = std::numeric_limits<std::int32_t>::m
 
 // --- strided indices -------------------------------------------------------------------------------------------------------
 // A flat logical index to the offsets of N operands of one shape. Neighbouring dimensions that every operand steps through evenly are joined, so contiguous
-// operands cost no division. Passed to kernels by value. I: std::int32_t where the shape and all offsets fit, else std::int64_t.
+// operands cost no division. Passed to kernels by value, as a __grid_constant__: a plain parameter that a loop indexes is first copied to every thread's local
+// memory. I: std::int32_t where the shape and all offsets fit, else std::int64_t.
 template <int N, class I>
 struct Walk {
   int rank = 0;
@@ -156,7 +157,7 @@ Walk<N, I> make_walk(const Shape& shape, const std::array<Strides, N>& strides) 
 }
 
 template <int N, class I, class F>
-__global__ void __launch_bounds__(block_threads) walk_kernel(Walk<N, I> walk, I count, F f) {
+__global__ void __launch_bounds__(block_threads) walk_kernel(const __grid_constant__ Walk<N, I> walk, I count, F f) {
   for (I i = static_cast<I>(blockIdx.x) * block_threads + static_cast<I>(threadIdx.x); i < count; i += static_cast<I>(gridDim.x) * block_threads) {
     I o[N];
     walk.offsets(i, o);

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(sort_tile) sort_indices(const std::int64_t* in
 template <class T>
 __global__ void __launch_bounds__(block_threads)
     add_runs(const T* g, T* gx, const int* places, const std::int64_t* keys, int count, std::int64_t size, std::int64_t g_step, std::int64_t gx_step,
-             Walk<2, std::int64_t> row, std::int64_t columns, std::int64_t tiles) {
+             const __grid_constant__ Walk<2, std::int64_t> row, std::int64_t columns, std::int64_t tiles) {
   __shared__ double parts[block_threads];
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   for (std::int64_t block = blockIdx.x; block < tiles * count; block += gridDim.x) {

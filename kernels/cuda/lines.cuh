@@ -79,8 +79,8 @@ __device__ __forceinline__ Acc combine_lanes(Acc own, int wide, Acc* shared, con
 }
 
 template <class Acc, int N, class F, class C, class G>
-__global__ void __launch_bounds__(256) lines_kernel(Walk<N, std::int64_t> kept, Walk<N, std::int64_t> part, std::int64_t outputs, std::int64_t length,
-                                                    LinesPlan plan, F f, C combine, G finish, Acc* partial) {
+__global__ void __launch_bounds__(256) lines_kernel(const __grid_constant__ Walk<N, std::int64_t> kept, const __grid_constant__ Walk<N, std::int64_t> part,
+                                                    std::int64_t outputs, std::int64_t length, LinesPlan plan, F f, C combine, G finish, Acc* partial) {
   __shared__ __align__(16) unsigned char raw[256 * sizeof(Acc)];
   Acc* shared = reinterpret_cast<Acc*>(raw);
   const int lane = static_cast<int>(threadIdx.x) / plan.wide, lanes = 256 / plan.wide;

@@ -134,8 +134,8 @@ __global__ void __launch_bounds__(block_threads) backward_rows(Backward<T> p, st
 
 // Any strides: a block is a piece of one channel, whose other dimensions `walk` goes through. Steps of a channel: of g, x and gx.
 template <class T, class I>
-__global__ void __launch_bounds__(block_threads) backward_walk(Backward<T> p, Walk<3, I> walk, I count, I piece, unsigned pieces, std::int64_t channels,
-                                                               std::int64_t g_step, std::int64_t x_step, std::int64_t gx_step, Compute<T>* partial) {
+__global__ void __launch_bounds__(block_threads) backward_walk(Backward<T> p, const __grid_constant__ Walk<3, I> walk, I count, I piece, unsigned pieces,
+                                                               std::int64_t channels, std::int64_t g_step, std::int64_t x_step, std::int64_t gx_step, Compute<T>* partial) {
   using A = Compute<T>;
   const std::int64_t channel = blockIdx.x / pieces;
   const I at = static_cast<I>(blockIdx.x % pieces), begin = at * piece, end = count - begin < piece ? count : begin + piece;

@@ -82,7 +82,8 @@ __device__ __forceinline__ void four(const Random<T>& p, std::uint64_t group, T 
 
 // `walk` goes in logical order. dense: the tensor is contiguous and aligned for Pack<T, 4>.
 template <RandomKind K, class T>
-__global__ void __launch_bounds__(block_threads) random_kernel(Random<T> p, Walk<1, std::int64_t> walk, std::int64_t count, bool dense, T* y) {
+__global__ void __launch_bounds__(block_threads) random_kernel(Random<T> p, const __grid_constant__ Walk<1, std::int64_t> walk, std::int64_t count, bool dense,
+                                                               T* y) {
   const std::int64_t groups = (count + 3) / 4;
   for (std::int64_t group = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x; group < groups;
        group += static_cast<std::int64_t>(gridDim.x) * block_threads) {

@@ -25,7 +25,7 @@ __device__ __forceinline__ A everywhere(A own, A* shared, const F& f) {
 
 template <class T>
 __global__ void __launch_bounds__(threads)
-    softmax_kernel(Walk<2, std::int64_t> lines, std::int64_t size, const T* x, std::int64_t sx, T* y, std::int64_t sy, bool log_form) {
+    softmax_kernel(const __grid_constant__ Walk<2, std::int64_t> lines, std::int64_t size, const T* x, std::int64_t sx, T* y, std::int64_t sy, bool log_form) {
   using C = Compute<T>;
   __shared__ C tops[threads];
   __shared__ double sums[threads];
@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(threads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads) softmax_backward_kernel(Walk<3, std::int64_t> lines, std::int64_t size, const T* g, std::int64_t sg, const T* y,
-                                                                   std::int64_t sy, T* gx, std::int64_t sx, bool log_form) {
+__global__ void __launch_bounds__(threads) softmax_backward_kernel(const __grid_constant__ Walk<3, std::int64_t> lines, std::int64_t size, const T* g, std::int64_t sg,
+                                                                   const T* y, std::int64_t sy, T* gx, std::int64_t sx, bool log_form) {
   using C = Compute<T>;
   __shared__ double sums[threads];
   std::int64_t o[3];
