@@ -232,7 +232,7 @@ std::size_t static_shared = 0, given_shared = 0;
 Thread threads[most_threads];
 Warp warps[most_threads / warp_lanes];
 unsigned ready[most_threads], first_ready = 0, ready_count = 0;
-std::vector<Fiber*> idle;
+std::vector<Fiber*>& idle = *new std::vector<Fiber*>;
 alignas(128) unsigned char dynamic[most_shared];
 std::uint64_t launches_done = 0;
 std::map<const void*, std::size_t> allowed_shared;  // cudaFuncSetAttribute
