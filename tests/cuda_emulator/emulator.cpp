@@ -140,10 +140,13 @@ struct OpenedAt {
 };
 
 // --- fibers ------------------------------------------------------------------------------------------------------------------------------
+#if defined(__x86_64__) && !defined(MIEN_EMULATOR_UCONTEXT)
+#define MIEN_EMULATOR_SWITCH
+#endif
 struct Fiber {
   void* stack = nullptr;
   std::size_t stack_bytes = 0;
-#if defined(__x86_64__)
+#if defined(MIEN_EMULATOR_SWITCH)
   void* top = nullptr;  // where the registers lie that the calling convention keeps
 #else
   ucontext_t context;
@@ -151,7 +154,7 @@ struct Fiber {
 };
 Fiber host_fiber, *running = &host_fiber;  // the first is the thread that launches
 
-#if defined(__x86_64__)
+#if defined(MIEN_EMULATOR_SWITCH)
 extern "C" void mien_emulator_switch(void** from, void* to);
 // ucontext asks the system for its signal mask at every switch, which takes thirty times as long.
 asm(R"(

@@ -159,6 +159,21 @@ TEST_CASE("the step of class centers on a GPU leaves rows out whose label is no 
   CHECK(step(rows, {2, 5, -1, 4}, Device::cuda()) == step(first_and_last, {2, 4}, Device::cpu()));
 }
 
+TEST_CASE("conv_chain on a GPU declines layers whose pixels its tiles can't number", "[cuda][edges]") {
+  MIEN_NEEDS_CUDA();
+  const KernelEntry* entry = op_conv_chain.kernels.at(Level::cuda);
+  REQUIRE(entry != nullptr);
+  const auto decline = [&](std::int64_t pictures) {
+    const auto view = [](const Shape& shape) { return View{nullptr, DType::f32, shape, contiguous_strides(shape), Device::cuda()}; };
+    const View in[] = {view({pictures, 3, 48, 48}), view({1, 27, 16}), view({16})}, out[] = {view({pictures, 16, 46, 46})};
+    ConvChainParams params{.layers = 1};
+    params.layer[0] = {.channels = 16, .kernel = 3};
+    return entry->decline({in, out, &params, nullptr});
+  };
+  CHECK(decline(1000) == nullptr);
+  CHECK(decline(2000000) != nullptr);  // 2^32 pixels
+}
+
 TEST_CASE("a GPU refuses dtypes that a reduction has no kernel for", "[cuda][edges]") {
   MIEN_NEEDS_CUDA();
   const Tensor x = ones({4}, {.device = Device::cuda()}), y = zeros({1}, {.dtype = DType::f64, .device = Device::cuda()});
