@@ -4,7 +4,14 @@
 
 namespace mien::example {
 
+namespace {
+constexpr const char* after_help =
+    "A run that ends with an error leaves its last checkpoint as it was. Out of memory (exit code 71): the message says which --batch fits.\n"
+    "Environment: MIEN_MEMORY_LIMIT and MIEN_CUDA_MEMORY_LIMIT bound the memory of tensors on the CPU and on a GPU, e.g. 8GiB.";
+}  // namespace
+
 void add_train_options(CLI::App& app, TrainOptions& options) {
+  app.footer(after_help);
   app.add_option("--out", options.out, "Folder of this run: checkpoint, metrics.csv, curves, weights")->capture_default_str();
   app.add_option("--epochs", options.epochs, "Passes over the training data")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--seed", options.seed, "Decides the initial weights, the order and the augmentation")->capture_default_str();

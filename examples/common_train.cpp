@@ -11,6 +11,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "common_retry.h"
 #include "exit_codes.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/plot.h"
@@ -80,7 +81,7 @@ class Run {
                        "Resume with the same data and batch size.");
     epoch = number(c, "epoch");
     batch = number(c, "batch");
-    step = number(c, "step");
+    step = saved = number(c, "step");
     default_generator().restore(options_.seed, static_cast<std::uint64_t>(number(c, "generator")));
     sums = split(c.state.at("sums"));
     best = std::strtod(c.state.at("best").c_str(), nullptr);
@@ -104,11 +105,17 @@ class Run {
     c.state["optimizer_steps"] = std::to_string(task_.optimizer.steps());
     if (task_.ema) c.state["ema_updates"] = std::to_string(task_.ema->updates());
     folder_.save(c, is_best);
+    saved = step;
+  }
+  // For messages: what is left of a run that ends here.
+  std::string remains() const {
+    return saved < 0 ? "nothing had been saved yet" : "the checkpoint of step " + std::to_string(saved) + " in " + options_.out + "/checkpoint is intact: --resume goes on from there";
   }
 
   bool has_checkpoint() const { return folder_.exists(); }
 
   std::int64_t epoch = 0, batch = 0, step = 0;
+  std::int64_t saved = -1;  // step of the last checkpoint, -1: there is none
   Metrics sums;  // over the epoch so far
   double best = -INFINITY;
   std::vector<std::pair<std::int64_t, Metrics>> history;
@@ -171,14 +178,21 @@ std::string show(const Metrics& m) {
   return text;
 }
 
-}  // namespace
+// The loader's next one. Where memory was short for it, once more without what is kept for reuse.
+std::optional<Batch> next_batch(const TrainTask& task, const Run& run) {
+  try {
+    return task.loader.next();
+  } catch (const OutOfMemory&) {
+  }
+  cpu_allocator()->release_cached();
+  task.loader.start(static_cast<std::uint64_t>(run.epoch), run.batch);
+  return task.loader.next();
+}
 
-TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
+TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, Run& run) {
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
-  fs::create_directories(options.out);
   Progress progress(Progress::parse(options.progress));
-  Run run(task, options);
   if (options.resume) {
     run.resume(progress);
   } else {
@@ -188,6 +202,7 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   }
   TrainResult result;
   task.model.train();
+  Stepper stepper(task, options.device);
   int bad_in_a_row = 0;
   const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
   if (enough()) {  // a finished run that is resumed
@@ -197,10 +212,10 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   }
   for (; run.epoch < options.epochs; ++run.epoch, run.batch = 0, run.sums.clear()) {
     task.loader.start(static_cast<std::uint64_t>(run.epoch), run.batch);
-    while (auto batch = task.loader.next()) {
+    while (auto batch = next_batch(task, run)) {
       const double lr = task.lr(run.epoch, run.step);
       task.optimizer.set_lr(lr);
-      const Metrics m = task.step(on_device(*batch, options.device));
+      const Metrics m = stepper.step(*batch);
       ++run.step;
       ++run.batch;
       if (!std::isfinite(m[0].second)) {
@@ -264,6 +279,18 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   if (result.history.empty()) result.history = run.history;
   result.seconds = elapsed();
   return result;
+}
+
+}  // namespace
+
+TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
+  fs::create_directories(options.out);
+  Run run(task, options);
+  try {
+    return run_to_the_end(task, options, run);
+  } catch (const OutOfMemory& e) {
+    throw OutOfMemory(e.op(), words_of(e) + "; " + run.remains(), e.hint());
+  }
 }
 
 Batch on_device(const Batch& batch, Device device) {

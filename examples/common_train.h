@@ -36,7 +36,7 @@ struct TrainTask {
   Optimizer& optimizer;
   Loader& loader;
   std::function<double(std::int64_t epoch, std::int64_t step)> lr;
-  std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer, on options.device; returns what to average over the epoch
+  std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer last, on options.device; returns what to average over the epoch
   std::function<Metrics()> evaluate;              // after each epoch; may be empty
   Ema* ema = nullptr;                             // updated after each step; evaluate() sees the averages
   std::function<std::string(const Batch&)> origin = {};  // where a batch comes from, for the message when its loss is not finite
@@ -47,7 +47,8 @@ struct TrainResult {
   std::vector<std::pair<std::int64_t, Metrics>> history;  // epoch, training means and evaluation
   double seconds = 0;
 };
-// A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite; what is saved then is the last good state.
+// A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite, OutOfMemory when a step
+// does not fit in two tries (common_retry.h), DeviceLost when the GPU fails: what is saved then is the last good state, and the message says of which step.
 TrainResult run_training(const TrainTask& task, const TrainOptions& options);
 
 // The batch on a device.

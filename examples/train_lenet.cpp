@@ -75,8 +75,9 @@ int run(int argc, char** argv) {
   const auto step = [&](const Batch& b) -> example::Metrics {
     const Tensor logits = net.forward(b[0]);
     const Tensor loss = cross_entropy(logits, b[1]);
+    const example::Metrics metrics{{"loss", loss.item()}, {"accuracy", correct(logits.detach(), b[1])}};
     example::learn(loss, optimizer);
-    return {{"loss", loss.item()}, {"accuracy", correct(logits.detach(), b[1])}};
+    return metrics;
   };
   const auto evaluate = [&]() -> example::Metrics {
     double hits = 0, loss = 0;

@@ -170,12 +170,12 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
   };
   const auto step = [&](const Batch& b) -> example::Metrics {
     const auto [out, losses] = losses_of(b);
-    example::learn(losses.total, optimizer);
     ClassCount count;
     count.add(out.logits.detach(), b[1]);
     example::Metrics m{{"loss", losses.total.item()}, {"class_loss", losses.cls.item()}, {"box_loss", losses.box.item()}};
     if (losses.points.defined()) m.emplace_back("point_loss", losses.points.item());
     m.emplace_back("accuracy", count.accuracy());
+    example::learn(losses.total, optimizer);
     return m;
   };
   Outcome outcome;

@@ -27,18 +27,20 @@ bool equal(const AdamParams& a, const AdamParams& b) {
   return a.lr == b.lr && a.beta1 == b.beta1 && a.beta2 == b.beta2 && a.eps == b.eps && a.weight_decay == b.weight_decay && a.step == b.step && a.decoupled == b.decoupled;
 }
 
-// Steps of many parameters. On a GPU those with equal options wait and go as one call: their kernel steps dozens a launch, and a launch takes longer than most
-// parameters. On the CPU each goes at once.
+bool equal(const AdagradParams& a, const AdagradParams& b) { return a.lr == b.lr && a.eps == b.eps && a.weight_decay == b.weight_decay; }
+
+// Steps of many parameters, which wait until the memory of all of them is there. On a GPU those with equal options go as one call: their kernel steps dozens a
+// launch, and a launch takes longer than most parameters.
 template <class P>
 class Steps {
  public:
   Steps(const char* name, const KernelList& kernels) : name_(name), kernels_(kernels) {}
   void add(const Tensor& gradient, std::initializer_list<Tensor> out, const P& params) {
-    if (gradient.device().is_cpu()) return apply_in_place(name_, kernels_, {gradient}, out, params);
     const Tensor& first = *out.begin();
     Waiting* found = nullptr;
-    for (auto& w : waiting_)
-      if (equal(w.params, params) && w.out[0].dtype() == first.dtype() && w.out[0].device() == first.device()) found = &w;
+    if (!gradient.device().is_cpu())
+      for (auto& w : waiting_)
+        if (equal(w.params, params) && w.out[0].dtype() == first.dtype() && w.out[0].device() == first.device()) found = &w;
     if (!found) found = &waiting_.emplace_back(Waiting{params, {}, {}});
     found->in.push_back(gradient);
     found->out.insert(found->out.end(), out.begin(), out.end());
@@ -73,11 +75,26 @@ void Optimizer::zero_grad() {
     for (const auto& p : g.parameters) clear_grad(p.value);
 }
 
+void Optimizer::step() {
+  const NoGrad guard;
+  const std::int64_t before = steps_;
+  fresh_.clear();
+  try {
+    take_step();
+  } catch (const OutOfMemory&) {
+    steps_ = before;
+    for (const auto& name : fresh_) state_.erase(name);
+    throw;
+  }
+}
+
 Tensor Optimizer::buffer(const std::string& kind, const NamedTensor& parameter, bool* fresh) {
-  Tensor& b = state_[kind + "." + parameter.name];
-  if (fresh) *fresh = !b.defined();
-  if (!b.defined()) b = zeros_like(parameter.value);
-  return b;
+  const std::string name = kind + "." + parameter.name;
+  const auto found = state_.find(name);
+  if (fresh) *fresh = found == state_.end();
+  if (found != state_.end()) return found->second;
+  fresh_.push_back(name);
+  return state_[name] = zeros_like(parameter.value);
 }
 
 std::vector<NamedTensor> Optimizer::state_dict() const {
@@ -108,8 +125,7 @@ Sgd::Sgd(const SgdOptions& options) : Optimizer(options.lr), options_(options) {
     throw ValueError("Sgd", "nesterov needs momentum > 0 and dampening 0, got momentum " + std::to_string(options.momentum) + " and dampening " + std::to_string(options.dampening));
 }
 
-void Sgd::step() {
-  const NoGrad guard;
+void Sgd::take_step() {
   Steps<SgdParams> steps("sgd", sgd_kernels);
   for (const auto& g : groups_)
     for (const auto& p : g.parameters) {
@@ -124,8 +140,7 @@ void Sgd::step() {
   ++steps_;
 }
 
-void Adam::step() {
-  const NoGrad guard;
+void Adam::take_step() {
   Steps<AdamParams> steps("adam", adam_kernels);
   ++steps_;
   for (const auto& g : groups_)
@@ -139,8 +154,8 @@ void Adam::step() {
   steps.run();
 }
 
-void Adagrad::step() {
-  const NoGrad guard;
+void Adagrad::take_step() {
+  Steps<AdagradParams> steps("adagrad", adagrad_kernels);
   const double slowed = lr_ / (1 + static_cast<double>(steps_++) * options_.lr_decay);
   for (const auto& g : groups_)
     for (const auto& p : g.parameters) {
@@ -150,8 +165,9 @@ void Adagrad::step() {
       const Tensor squares = buffer("sum", p, &fresh);
       if (fresh) fill(squares, options_.initial_accumulator);
       const AdagradParams params{.lr = slowed * g.options.lr_scale, .eps = options_.eps, .weight_decay = g.options.weight_decay < 0 ? options_.weight_decay : g.options.weight_decay};
-      apply_in_place("adagrad", adagrad_kernels, {contiguous(gradient)}, {p.value, squares}, params);
+      steps.add(contiguous(gradient), {p.value, squares}, params);
     }
+  steps.run();
 }
 
 double clip_grad_norm(const std::vector<NamedTensor>& parameters, double max_norm) {

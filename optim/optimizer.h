@@ -27,7 +27,8 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
   void add_group(std::vector<NamedTensor> parameters, GroupOptions options = {});
-  virtual void step() = 0;
+  // All parameters or none: when memory runs out on the way, parameters, buffers and steps() are as before. (An error of the device itself can leave both.)
+  void step();
   void zero_grad();
   double lr() const noexcept { return lr_; }
   void set_lr(double lr) { lr_ = lr; }
@@ -39,6 +40,8 @@ class Optimizer {
 
  protected:
   explicit Optimizer(double lr) : lr_(lr) {}
+  // Everything that a step allocates comes before the first parameter changes.
+  virtual void take_step() = 0;
   struct Group {
     std::vector<NamedTensor> parameters;
     GroupOptions options;
@@ -50,6 +53,9 @@ class Optimizer {
   std::map<std::string, Tensor> state_;
   double lr_;
   std::int64_t steps_ = 0;
+
+ private:
+  std::vector<std::string> fresh_;  // buffers that the step under way has made
 };
 
 struct SgdOptions {
@@ -59,9 +65,9 @@ struct SgdOptions {
 class Sgd final : public Optimizer {
  public:
   explicit Sgd(const SgdOptions& options);  // ValueError: nesterov needs momentum and no dampening
-  void step() override;
 
  private:
+  void take_step() override;
   SgdOptions options_;
 };
 
@@ -72,9 +78,9 @@ struct AdamOptions {
 class Adam final : public Optimizer {
  public:
   explicit Adam(const AdamOptions& options) : Optimizer(options.lr), options_(options) {}
-  void step() override;
 
  private:
+  void take_step() override;
   AdamOptions options_;
 };
 
@@ -85,9 +91,9 @@ struct AdagradOptions {
 class Adagrad final : public Optimizer {  // Duchi et al., 2011
  public:
   explicit Adagrad(const AdagradOptions& options) : Optimizer(options.lr), options_(options) {}
-  void step() override;
 
  private:
+  void take_step() override;
   AdagradOptions options_;
 };
 

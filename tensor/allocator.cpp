@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "mien/tensor/device_allocator.h"
 #include "mien/tensor/error.h"
 
 namespace mien {
@@ -120,7 +121,7 @@ class CachingAllocator final : public Allocator {
     std::lock_guard lock(mutex_);
     ++stats_.allocations;
     if (limit_ > 0 && stats_.live + rounded > limit_)
-      throw OutOfMemory("allocator", "wanted " + mib(rounded) + ", in use " + mib(stats_.live) + ", limit " + mib(limit_),
+      throw OutOfMemory("allocator", "wanted " + mib(rounded) + ", in use " + mib(stats_.live) + ", kept for reuse " + mib(cached()) + ", limit " + mib(limit_),
                         "Use a smaller batch or a higher limit.");
     void* block = rounded >= large ? take_large(rounded) : take_small(rounded);
     if (!block) {
@@ -259,9 +260,14 @@ class FailingAllocator final : public Allocator {
   std::atomic<std::int64_t> count_{0};
 };
 
+std::int64_t limit_from_environment() {
+  const char* text = std::getenv("MIEN_MEMORY_LIMIT");
+  return text ? parse_bytes(text) : 0;
+}
+
 struct Current {
   std::mutex mutex;
-  std::shared_ptr<Allocator> allocator = make_caching_allocator();
+  std::shared_ptr<Allocator> allocator = make_caching_allocator(cache_within_peak, limit_from_environment());
 };
 Current& current() {  // leaked on purpose: tensors of static duration may outlive any order of destruction
   static Current* instance = new Current;

@@ -93,7 +93,7 @@ TEST_CASE("the limit is kept and the message says the numbers", "[allocator]") {
     a->allocate(std::int64_t{4} << 20);
     FAIL("more than the limit was handed out");
   } catch (const OutOfMemory& e) {
-    CHECK(std::string(e.what()) == "allocator: wanted 4 MiB, in use 5 MiB, limit 8 MiB. Use a smaller batch or a higher limit.");
+    CHECK(std::string(e.what()) == "allocator: wanted 4 MiB, in use 5 MiB, kept for reuse 59 MiB, limit 8 MiB. Use a smaller batch or a higher limit.");
   }
   CHECK(a->stats().live == std::int64_t{5} << 20);
   a->deallocate(block, std::int64_t{5} << 20);

@@ -1,0 +1,163 @@
+// The training loop when memory runs out: a run that got over it has the bits of one that was never disturbed.
+#include "common_train.h"
+
+#include <filesystem>
+#include <functional>
+
+#include "catch.h"
+#include "mien/autograd/autograd.h"
+#include "mien/io/checkpoint.h"
+#include "mien/layers/layers.h"
+#include "mien/ops/factory.h"
+#include "mien/ops/loss.h"
+#include "mien/ops/view.h"
+#include "mien/tensor/device_allocator.h"
+#include "mien/tensor/generator.h"
+#include "tensor/fake_device.h"
+
+namespace mien::test {
+namespace {
+
+// Running statistics, random numbers and an optimizer with buffers: all that a step changes.
+struct SmallNet : Module {
+  Conv2d conv{{.in = 1, .out = 3, .kernel = {3, 3}}};
+  BatchNorm2d norm{{.channels = 3}};
+  Dropout dropout{.3};
+  Linear linear{{.in = 27, .out = 4}};
+  Tensor forward(const Tensor& x) { return linear(dropout(reshape(norm(conv(x)), {x.size(0), 27}))); }
+  void visit(Visitor& v) override {
+    v("conv", conv);
+    v("norm", norm);
+    v("dropout", dropout);
+    v("linear", linear);
+  }
+};
+
+std::unique_ptr<Optimizer> make_optimizer(const std::string& kind) {
+  if (kind == "sgd") return std::make_unique<Sgd>(SgdOptions{.lr = .05, .momentum = .9, .dampening = .1, .weight_decay = 1e-3});
+  if (kind == "adam") return std::make_unique<Adam>(AdamOptions{.lr = .01});
+  return std::make_unique<Adagrad>(AdagradOptions{.lr = .05, .initial_accumulator = .1});
+}
+
+// Two steps. Returns the weights; OutOfMemory leaves the folder as it is.
+std::vector<std::vector<double>> train(const std::string& folder, const std::string& kind, bool resume = false) {
+  manual_seed(11);
+  SmallNet net;
+  net.require_grad();
+  const auto optimizer = make_optimizer(kind);
+  optimizer->add_group(net.parameters());
+  Loader loader({.size = 8, .batch = 4, .seed = 11}, [](std::span<const std::int64_t> rows, std::uint64_t) {
+    const auto n = static_cast<std::int64_t>(rows.size());
+    const Tensor x = Tensor::empty({n, 1, 5, 5}), y = Tensor::empty({n}, DType::i64);
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t k = 0; k < 25; ++k) x.data<float>()[i * 25 + k] = static_cast<float>((rows[static_cast<std::size_t>(i)] * 31 + k * 7) % 13) / 13;
+      y.data<std::int64_t>()[i] = rows[static_cast<std::size_t>(i)] % 4;
+    }
+    return Batch{x, y};
+  });
+  const auto step = [&](const Batch& b) -> example::Metrics {
+    const Tensor loss = cross_entropy(net.forward(b[0]), b[1]);
+    const example::Metrics m{{"loss", loss.item()}};
+    example::learn(loss, *optimizer);
+    return m;
+  };
+  example::run_training({net, *optimizer, loader, [](std::int64_t, std::int64_t) { return .05; }, step, {}},
+                        {.out = folder, .epochs = 1, .seed = 11, .resume = resume, .save_every = 1, .progress = "off"});
+  std::vector<std::vector<double>> values;
+  for (const auto& t : net.state_dict()) values.push_back(t.value.to_vector());
+  return values;
+}
+
+struct WithAllocator {
+  explicit WithAllocator(std::shared_ptr<Allocator> a) : before(set_cpu_allocator(std::move(a))) {}
+  ~WithAllocator() { set_cpu_allocator(before); }
+  std::shared_ptr<Allocator> before;
+};
+
+struct Installed {
+  explicit Installed(FakeDevice& device) : before(set_device_backend(&device)) {}
+  ~Installed() { set_device_backend(before); }
+  DeviceBackend* before;
+};
+
+constexpr std::int64_t MiB = std::int64_t{1} << 20;
+
+// Steps that need 1 MiB of a device for each sample of a batch of 64, and what else the test does in them.
+void train_on(Device device, const std::string& folder, const std::function<void()>& also = {}) {
+  struct Nothing : Module {
+    void visit(Visitor&) override {}
+  } net;
+  Sgd optimizer({.lr = .1});
+  Loader loader({.size = 128, .batch = 64}, [](std::span<const std::int64_t> rows, std::uint64_t) { return Batch{Tensor::empty({static_cast<std::int64_t>(rows.size()), 16})}; });
+  const auto step = [&](const Batch& b) -> example::Metrics {
+    if (also) also();
+    std::vector<Tensor> activations;
+    for (int layer = 0; layer < 4; ++layer) activations.push_back(Tensor::empty({b[0].size(0), MiB / 4}, DType::u8, Layout::contiguous, device));
+    return {{"loss", 1}};
+  };
+  example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .1; }, step, {}}, {.out = folder, .epochs = 1, .progress = "off"});
+}
+
+}  // namespace
+
+TEST_CASE("whichever allocation of a training fails: the same bits, at once or after --resume", "[training][memory]") {
+  const std::string kind = GENERATE("sgd", "adam", "adagrad");
+  const auto folder = temp_dir("retry");
+  const auto expected = train(folder / "whole", kind);
+  const auto inner = make_caching_allocator();
+  const std::int64_t all = [&] {
+    const WithAllocator count(inner);
+    train(folder / "count", kind);
+    return inner->stats().allocations;
+  }();
+  int stopped = 0, got_over = 0;
+  for (std::int64_t k = 0; k < all; ++k) {
+    const std::string out = folder / std::to_string(k);
+    INFO(kind << ": allocation " << k << " of " << all);
+    std::string said;
+    try {
+      const WithAllocator failing(make_failing_allocator(make_caching_allocator(), k));
+      const auto values = train(out, kind);
+      REQUIRE(values == expected);
+      ++got_over;
+    } catch (const OutOfMemory& e) {
+      said = e.what();
+      ++stopped;
+    }
+    if (said.empty()) continue;
+    const bool saved = std::filesystem::exists(out + "/checkpoint") && CheckpointFolder(out + "/checkpoint").exists();
+    if (said.find("is intact") != std::string::npos) REQUIRE(saved);
+    REQUIRE(train(saved ? out : out + "-anew", kind, saved) == expected);
+  }
+  // What lies outside of steps (making the net, beginning, saving) is not tried again.
+  CHECK(got_over > 3 * stopped);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a step that fits the second time goes on", "[training][memory][device]") {
+  FakeDevice device(100 * MiB);
+  const Installed installed(device);
+  const auto folder = temp_dir("retry");
+  Tensor ballast = Tensor::empty({60 * MiB}, DType::u8, Layout::contiguous, Device::cuda());
+  int calls = 0;
+  train_on(Device::cuda(), folder, [&] {
+    if (++calls == 2) ballast = Tensor();  // another program gives memory back
+  });
+  CHECK(calls == 3);  // two steps, the first of them twice
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a step that never fits: the numbers, the batch that does, and where the run stands", "[training][memory][device]") {
+  FakeDevice device(50 * MiB);
+  const Installed installed(device);
+  const auto folder = temp_dir("retry");
+  const auto said = message_of<OutOfMemory>([&] { train_on(Device::cuda(), folder); });
+  INFO(said);
+  for (const char* part : {"cuda:0: wanted 16 MiB", "free of 50 MiB", "kept for reuse", "a batch of 64, a trial with 32 passed", "nothing had been saved yet", "--batch 32"})
+    CHECK(said.find(part) != std::string::npos);
+  CHECK(said.find("Use a smaller batch or picture") == std::string::npos);
+  CHECK(device_allocator(Device::cuda())->device_stats().live == 0);
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace mien::test
