@@ -17,7 +17,7 @@ struct ExitText {
 inline constexpr ExitText exit_texts[] = {
     {Exit::ok, "success, or the answer is yes"}, {Exit::no, "the answer is no (another person, below the bar)"}, {Exit::usage, "a mistake on the command line"},
     {Exit::no_face, "no face in a picture that needs one"}, {Exit::bad_data, "a file holds bad data"}, {Exit::missing, "a file or folder is missing"},
-    {Exit::no_device, "the device asked for is absent"}, {Exit::internal, "a bug in mien"}, {Exit::out_of_memory, "out of memory"},
+    {Exit::no_device, "the device asked for is absent, or was lost on the way"}, {Exit::internal, "a bug in mien"}, {Exit::out_of_memory, "out of memory"},
     {Exit::cannot_create, "a file can't be created"}, {Exit::io, "writing failed, for instance the disk is full"}, {Exit::locked, "another process holds the folder"},
     {Exit::diverged, "the training diverged"},
 };

@@ -17,6 +17,7 @@
 #include "mien/data/plot.h"
 #include "mien/io/checkpoint.h"
 #include "mien/ops/copy.h"
+#include "mien/tensor/device_backend.h"
 #include "mien/tensor/generator.h"
 
 namespace fs = std::filesystem;
@@ -290,6 +291,8 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
     return run_to_the_end(task, options, run);
   } catch (const OutOfMemory& e) {
     throw OutOfMemory(e.op(), words_of(e) + "; " + run.remains(), e.hint());
+  } catch (const DeviceLost& e) {
+    throw DeviceLost(e.op(), words_of(e) + " (in step " + std::to_string(run.step + 1) + "); " + run.remains(), e.hint());
   }
 }
 

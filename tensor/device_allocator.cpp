@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -48,6 +49,7 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     if (bytes < 0) throw ValueError("allocate", "expects a number of bytes that is not negative, got " + std::to_string(bytes));
     const std::int64_t size = std::max(round_up(bytes, alignment), alignment);
     const std::lock_guard lock(mutex_);
+    if (lost_) throw *lost_;
     settle(false);
     const auto capture = capturing_.find(stream);
     const Place place{stream, capture == capturing_.end() ? shared_pool : capture->second, size <= small_limit};
@@ -77,13 +79,11 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     if (used == others_.end()) return give(it);
     Waiting w{it->first, {}};
     try {
-      for (void* s : used->second) w.events.push_back(backend_.record(device_, s));
+      for (void* s : used->second) w.events.push_back(ask([&] { return backend_.record(device_, s); }));
       waiting_.push_back(std::move(w));
-      others_.erase(used);
-    } catch (...) {  // the device is lost: nothing waits for anything any more
-      others_.erase(used);
-      give(it);
+    } catch (...) {  // nobody can tell when the other queue is done with it: it serves nobody until the allocator goes
     }
+    others_.erase(used);
   }
 
   void record_stream(void* block, void* stream) override {
@@ -157,6 +157,17 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     std::vector<void*> events;
   };
 
+  // A call of the backend. Once the device is lost nothing is handed out any more, also of what is kept: whoever asks hears the same.
+  template <class F>
+  auto ask(const F& call) -> decltype(call()) {
+    try {
+      return call();
+    } catch (const DeviceLost& e) {
+      lost_ = e;
+      throw;
+    }
+  }
+
   DeviceStats full_stats() const {
     DeviceStats s = stats_;
     for (const auto& [place, sizes] : free_)
@@ -190,7 +201,7 @@ class CachingDeviceAllocator final : public DeviceAllocator {
   bool grow(std::int64_t size, const Place& place) {
     const std::int64_t bytes = segment_size(size);
     if (limit_ > 0 && stats_.reserved + bytes > limit_) return false;
-    auto* at = static_cast<std::byte*>(backend_.allocate(device_, bytes));
+    auto* at = static_cast<std::byte*>(ask([&] { return backend_.allocate(device_, bytes); }));
     if (!at) return false;
     pieces_[at] = {bytes, place, true, true, true};
     free_[place].insert({bytes, at});
@@ -225,9 +236,9 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     for (auto w = waiting_.begin(); w != waiting_.end();) {
       bool done = true;
       for (void* e : w->events) {
-        while (wait && !backend_.passed(e)) {
-        }
-        done = done && backend_.passed(e);
+        bool passed = ask([&] { return backend_.passed(e); });
+        while (wait && !passed) passed = ask([&] { return backend_.passed(e); });
+        done = done && passed;
       }
       if (!done) {
         ++w;
@@ -275,6 +286,7 @@ class CachingDeviceAllocator final : public DeviceAllocator {
   std::map<Place, std::set<std::pair<std::int64_t, std::byte*>>> free_;
   std::map<std::byte*, std::set<void*>> others_;  // of blocks in use: further queues
   std::vector<Waiting> waiting_;
+  std::optional<DeviceLost> lost_;
   std::map<void*, int> capturing_;  // queue -> its private pool
   std::set<int> dropped_;
   int last_pool_ = shared_pool;

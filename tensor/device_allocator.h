@@ -29,7 +29,7 @@ struct DeviceStats {
 // Thread-safe. 256-byte aligned blocks.
 class DeviceAllocator : public Allocator {
  public:
-  // For the calling thread's queue. OutOfMemory says wanted, free, live, cached, peak and limit, in MiB.
+  // For the calling thread's queue. OutOfMemory says wanted, free, live, cached, peak and limit, in MiB. DeviceLost from when the device was found to be lost on.
   void* allocate(std::int64_t bytes) override = 0;
   virtual void* allocate_on(std::int64_t bytes, void* stream) = 0;
   // `block` is also read or written by work that is now in `stream`: freed, it waits for that.

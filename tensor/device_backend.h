@@ -9,6 +9,13 @@
 
 namespace mien {
 
+// The device failed on the way (a kernel read outside its memory, the GPU fell off the bus) and is of no use to this process any more: every later call says the
+// same. Nothing there can be read back; what is on disk is intact. Exit code 69.
+class DeviceLost : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+};
+
 struct DeviceInfo {
   std::string name;
   int major = 0, minor = 0;  // compute capability
@@ -22,6 +29,7 @@ struct DeviceMemory {
 
 enum class CopyKind : std::uint8_t { to_device, to_host, on_device };
 
+// Any call may throw DeviceLost; those that are noexcept do what can still be done.
 class DeviceBackend {
  public:
   virtual ~DeviceBackend() = default;

@@ -11,12 +11,34 @@
 
 namespace mien::cuda {
 
+namespace {
+// After these the process can do nothing more on the device ("the process must be terminated and relaunched", says CUDA).
+bool is_lost(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorExternalDevice: return true;
+    default: return false;
+  }
+}
+}  // namespace
+
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  throw DeviceError(what, std::string("CUDA reports ") + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")",
-                    status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure || status == cudaErrorAssert || status == cudaErrorDevicesUnavailable
-                        ? "The device can't be used by this process any more: what was saved is intact, start anew."
-                        : "");
+  const std::string text = std::string("CUDA reports ") + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")";
+  if (is_lost(status)) throw DeviceLost(what, "the device is lost to this process: " + text, "Start the program anew: what it saved is intact.");
+  if (status == cudaErrorMemoryAllocation) throw OutOfMemory(what, text, "Use a smaller batch or picture.");
+  throw DeviceError(what, text, status == cudaErrorDevicesUnavailable ? "Another process holds the device: wait for it, or use another one." : "");
 }
 
 namespace {

@@ -170,7 +170,9 @@ const Cublas* cublas() { return loaded_cublas().missing ? nullptr : &loaded_cubl
 const char* cublas_missing() { return loaded_cublas().missing; }
 
 void check(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(what, "cuBLAS reports status " + std::to_string(static_cast<int>(status)), "");
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  cuda::check(cudaPeekAtLastError(), what);  // a lost device says more about itself than the library
+  throw DeviceError(what, "cuBLAS reports status " + std::to_string(static_cast<int>(status)), "");
 }
 
 cublasHandle_t cublas_handle(int device, void* stream, void* workspace) {
@@ -217,7 +219,9 @@ const Cudnn* cudnn() { return loaded_cudnn().missing ? nullptr : &loaded_cudnn()
 const char* cudnn_missing() { return loaded_cudnn().missing; }
 
 void check(cudnnStatus_t status, const char* what) {
-  if (status != CUDNN_STATUS_SUCCESS) throw DeviceError(what, std::string("cuDNN reports ") + cudnn()->cudnnGetErrorString(status), "");
+  if (status == CUDNN_STATUS_SUCCESS) return;
+  cuda::check(cudaPeekAtLastError(), what);
+  throw DeviceError(what, std::string("cuDNN reports ") + cudnn()->cudnnGetErrorString(status), "");
 }
 
 cudnnHandle_t cudnn_handle(int device, void* stream) {

@@ -74,12 +74,6 @@ struct WithAllocator {
   std::shared_ptr<Allocator> before;
 };
 
-struct Installed {
-  explicit Installed(FakeDevice& device) : before(set_device_backend(&device)) {}
-  ~Installed() { set_device_backend(before); }
-  DeviceBackend* before;
-};
-
 constexpr std::int64_t MiB = std::int64_t{1} << 20;
 
 // Steps that need 1 MiB of a device for each sample of a batch of 64, and what else the test does in them.
@@ -157,6 +151,59 @@ TEST_CASE("a step that never fits: the numbers, the batch that does, and where t
     CHECK(said.find(part) != std::string::npos);
   CHECK(said.find("Use a smaller batch or picture") == std::string::npos);
   CHECK(device_allocator(Device::cuda())->device_stats().live == 0);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a device that is lost on the way: one message, no second try, nothing read back, the checkpoint as it was", "[training][device]") {
+  struct Weights : Module {
+    Tensor w = Tensor::empty({8}, DType::f32, Layout::contiguous, Device::cuda());
+    void visit(Visitor& v) override { v("w", w); }
+  };
+  const auto folder = temp_dir("lost");
+  std::int64_t all = 0;
+  int with_checkpoint = 0;
+  for (std::int64_t k = -1; k < all; k += k < 0 ? 1 : 3) {
+    FakeDevice device;
+    const Installed installed(device);
+    const std::string out = folder / std::to_string(k);
+    std::string said;
+    int steps = 0;
+    {
+      Weights net;
+      const std::vector<float> first(8, 1);
+      copy_memory(net.w.raw_data(), Device::cuda(), first.data(), Device::cpu(), 32);
+      device.lost_at = k < 0 ? -1 : static_cast<std::int64_t>(device.calls().size()) + k;
+      Sgd optimizer({.lr = .1});
+      Loader loader({.size = 8, .batch = 2}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::from<float>({1, 2}, {2})}; });
+      const auto step = [&](const Batch&) -> example::Metrics {
+        ++steps;
+        const Tensor activation = Tensor::empty({steps * MiB}, DType::u8, Layout::contiguous, Device::cuda());
+        std::vector<float> values(8, static_cast<float>(steps));
+        copy_memory(net.w.raw_data(), Device::cuda(), values.data(), Device::cpu(), 32);
+        return {{"loss", net.w.to_vector()[0]}};
+      };
+      const auto begun = device.calls().size();
+      try {
+        example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .1; }, step, {}},
+                              {.out = out, .epochs = 1, .save_every = 1, .progress = "off"});
+      } catch (const DeviceLost& e) {
+        said = e.what();
+      }
+      if (k < 0) all = static_cast<std::int64_t>(device.calls().size() - begun);
+    }  // tensors go: nothing throws or hangs
+    INFO(k << ": " << said);
+    CHECK(said.empty() == (k < 0));
+    CHECK(device.calls_after_loss == (k < 0 ? 0 : 1));
+    if (k < 0) continue;
+    CHECK(said.find("fake: the device is lost to this process (in step ") == 0);
+    CHECK(said.find("Start the program anew.") != std::string::npos);
+    if (said.find("is intact") == std::string::npos) continue;
+    const Checkpoint c = CheckpointFolder(out + "/checkpoint").load_last();
+    CHECK(said.find("the checkpoint of step " + c.state.at("step") + " in") != std::string::npos);
+    CHECK(c.model.tensors[0].second.to_vector()[0] == std::stod(c.state.at("step")));  // what the step had made of the weights
+    ++with_checkpoint;
+  }
+  CHECK(with_checkpoint > 3);
   std::filesystem::remove_all(folder);
 }
 

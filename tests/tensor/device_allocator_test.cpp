@@ -20,13 +20,6 @@ struct Rig {
   std::shared_ptr<DeviceAllocator> allocator;
 };
 
-// The device of the tensor functions, while it lives.
-struct Installed {
-  explicit Installed(FakeDevice& device) : before(set_device_backend(&device)) {}
-  ~Installed() { set_device_backend(before); }
-  DeviceBackend* before;
-};
-
 }  // namespace
 
 TEST_CASE("a freed block serves the next one of its queue at once, and no other queue", "[allocator][device]") {
@@ -194,6 +187,53 @@ TEST_CASE("several threads at once", "[allocator][device]") {
   CHECK(r.allocator->device_stats().live == 0);
   CHECK(r.allocator->device_stats().allocations == 12000);
   CHECK(r.allocator->report().find("peak") != std::string::npos);
+}
+
+TEST_CASE("a lost device: whichever call finds out, all later ones say the same, and nothing is handed out or waited for", "[allocator][device]") {
+  std::int64_t all = 0;
+  for (std::int64_t k = -1; k < all; ++k) {
+    Rig r;
+    r.device.lost_at = k;
+    r.device.impatient = true;
+    int told = 0;
+    const auto step = [&](const auto& f) {
+      try {
+        f();
+        CHECK(told == 0);
+      } catch (const DeviceLost& e) {
+        CHECK(std::string(e.what()) == "fake: the device is lost to this process. Start the program anew.");
+        ++told;
+      }
+    };
+    void *a = nullptr, *b = nullptr;
+    step([&] { a = r.allocator->allocate(3 * MiB); });
+    step([&] { b = r.allocator->allocate(5 * MiB); });
+    if (a) r.allocator->record_stream(a, queue(2));
+    r.allocator->deallocate(a, 3 * MiB);  // the mark for the other queue may be the call that fails
+    if (told == 0 && k >= 0 && r.device.calls_after_loss > 0) {
+      CHECK_THROWS_AS(r.allocator->allocate(3 * MiB), DeviceLost);  // although there is room
+      ++told;
+    }
+    step([&] { r.allocator->deallocate(r.allocator->allocate(2 * MiB), 2 * MiB); });
+    r.allocator->deallocate(b, 5 * MiB);
+    r.allocator->release_cached();
+    step([&] { r.device.record(0, queue(1)); });
+    if (k == -1) all = static_cast<std::int64_t>(r.device.calls().size());
+    else CHECK(told > 0);
+  }
+  CHECK(all > 4);
+}
+
+TEST_CASE("what can't be had on a device is told in words that help", "[device]") {
+  FakeDevice device;
+  const Installed installed(device);
+  CHECK(message_of<DeviceError>([] { Device::parse("cuda:7"); }).find("cuda:7 was asked for, this machine has cuda:0 only") != std::string::npos);
+  const auto said = message_of<OutOfMemory>([] { Tensor::empty({3, std::int64_t{1} << 31}, DType::f32, Layout::contiguous, Device::cuda()); });  // 24 GiB, and sizes that 32 bits don't hold
+  CHECK(said.find("wanted 24576 MiB") != std::string::npos);
+  CHECK_THROWS_AS(Tensor::empty({std::int64_t{1} << 40, std::int64_t{1} << 40}, DType::u8, Layout::contiguous, Device::cuda()), ShapeError);
+  device.why_none = "the NVIDIA driver knows CUDA 12.2, this build needs 13.0 or newer";
+  CHECK(message_of<DeviceError>([] { Device::parse("cuda"); }).find("cuda was asked for, but the NVIDIA driver knows CUDA 12.2, this build needs 13.0 or newer. Use Device::cpu()") != std::string::npos);
+  CHECK(Device::parse("auto").is_cpu());
 }
 
 TEST_CASE("tensors on a device: values come and go by copies", "[allocator][device]") {
