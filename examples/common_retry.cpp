@@ -63,19 +63,19 @@ void Stepper::go_back() {
   cpu_allocator()->release_cached();
 }
 
-Metrics Stepper::step(const Batch& batch) {
+Metrics Stepper::step(const StagedBatch& batch) {
   remember();
   std::string said;
   for (int tries = 0; tries < 2; ++tries) {
     try {
-      return task_.step(on_device(batch, device_));
+      return task_.step(batch.there.empty() ? on_device(batch.host, device_) : batch.there);
     } catch (const OutOfMemory& e) {  // what the step held is gone here
       said = e.op() + ": " + words_of(e);
     }
     if (task_.optimizer.steps() != optimizer_steps_) break;  // the weights have taken this step: it can't be taken again
     go_back();
   }
-  const std::int64_t wanted = batch[0].size(0), fits = batch_that_fits(batch);
+  const std::int64_t wanted = batch.host[0].size(0), fits = batch_that_fits(batch.host);
   throw OutOfMemory("train", said + "; that was in a step with a batch of " + std::to_string(wanted) +
                                  (fits > 0 ? ", a trial with " + std::to_string(fits) + " passed" : ""),
                     fits > 0 ? "Start anew with --batch " + std::to_string(fits) + "." : "Use a smaller batch.");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common_train.h"
+#include "mien/data/prefetch.h"
 
 namespace mien::example {
 
@@ -11,7 +12,7 @@ class Stepper {
  public:
   Stepper(const TrainTask& task, Device device);
   // OutOfMemory when the second try fails as well: the allocator's words, and the largest batch that passed a trial then. The weights are of no use afterwards.
-  Metrics step(const Batch& batch);
+  Metrics step(const StagedBatch& batch);
 
  private:
   void remember();

@@ -15,6 +15,7 @@
 #include "exit_codes.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/plot.h"
+#include "mien/data/prefetch.h"
 #include "mien/io/checkpoint.h"
 #include "mien/ops/copy.h"
 #include "mien/tensor/device_backend.h"
@@ -180,14 +181,14 @@ std::string show(const Metrics& m) {
 }
 
 // The loader's next one. Where memory was short for it, once more without what is kept for reuse.
-std::optional<Batch> next_batch(const TrainTask& task, const Run& run) {
+std::optional<StagedBatch> next_batch(DevicePrefetcher& batches, const Run& run) {
   try {
-    return task.loader.next();
+    return batches.next();
   } catch (const OutOfMemory&) {
   }
   cpu_allocator()->release_cached();
-  task.loader.start(static_cast<std::uint64_t>(run.epoch), run.batch);
-  return task.loader.next();
+  batches.start(static_cast<std::uint64_t>(run.epoch), run.batch);
+  return batches.next();
 }
 
 TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, Run& run) {
@@ -204,6 +205,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   TrainResult result;
   task.model.train();
   Stepper stepper(task, options.device);
+  DevicePrefetcher batches(task.loader, options.device);
   int bad_in_a_row = 0;
   const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
   if (enough()) {  // a finished run that is resumed
@@ -212,8 +214,8 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
     return result;
   }
   for (; run.epoch < options.epochs; ++run.epoch, run.batch = 0, run.sums.clear()) {
-    task.loader.start(static_cast<std::uint64_t>(run.epoch), run.batch);
-    while (auto batch = next_batch(task, run)) {
+    batches.start(static_cast<std::uint64_t>(run.epoch), run.batch);
+    while (auto batch = next_batch(batches, run)) {
       const double lr = task.lr(run.epoch, run.step);
       task.optimizer.set_lr(lr);
       const Metrics m = stepper.step(*batch);
@@ -222,7 +224,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
       if (!std::isfinite(m[0].second)) {
         if (++bad_in_a_row >= 10)
           throw Diverged("train", m[0].first + " was not finite in 10 steps in a row (step " + std::to_string(run.step) + ")" +
-                                      (task.origin ? "; the last batch was " + task.origin(*batch) : ""),
+                                      (task.origin ? "; the last batch was " + task.origin(batch->host) : ""),
                          "The last good state is in " + options.out + "/checkpoint; lower --lr.");
       } else {
         bad_in_a_row = 0;
@@ -298,7 +300,14 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
 
 Batch on_device(const Batch& batch, Device device) {
   Batch out;
-  for (const auto& t : batch) out.push_back(to(t, device));
+  for (const auto& t : batch) {
+    if (device.is_cpu() || !(t.is_contiguous() || t.is_channels_last())) {
+      out.push_back(to(t, device));
+      continue;
+    }
+    out.push_back(Tensor::empty(t.shape(), t.dtype(), t.is_contiguous() ? Layout::contiguous : Layout::channels_last, device));
+    copy_memory(out.back().raw_data(), device, t.raw_data(), Device::cpu(), t.numel() * item_size(t.dtype()));
+  }
   return out;
 }
 
