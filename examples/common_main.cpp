@@ -21,6 +21,13 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
   app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str();
   app.add_option("--progress", options.progress, "auto, on or off")->capture_default_str();
   app.add_option_function<std::string>("--device", [&](const std::string& name) { options.device = Device::parse(name); }, "auto, cpu or cuda[:n]")->default_str("auto")->run_callback_for_default();
+  app.add_option_function<std::string>("--autocast", [&](const std::string& text) { options.autocast = text == "bf16" ? DType::bf16 : text == "f16" ? DType::f16 : DType::f32; },
+                                       "Convolutions and products of a training step on a GPU: f32, bf16, or f16 with a scaled loss (the weights stay f32)")
+      ->default_str("f32")->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  app.callback([&] {
+    if (options.autocast != DType::f32 && options.device.is_cpu())
+      throw ValueError("--autocast", std::string(name(options.autocast)) + " was asked for, but the training runs on the CPU, where steps are f32", "Use --autocast f32, or --device cuda.");
+  });
   app.add_option_function<int>("--threads", [](int n) { set_num_threads(n); }, "Threads for the kernels (default: all CPUs)")->check(CLI::PositiveNumber);
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "mien/autograd/autograd.h"
+#include "mien/ops/autocast.h"
 #include "mien/ops/copy.h"
 #include "mien/tensor/generator.h"
 
@@ -35,7 +36,7 @@ std::string words_of(const Error& e) {
   return text;
 }
 
-Stepper::Stepper(const TrainTask& task, Device device) : task_(task), device_(device) {
+Stepper::Stepper(const TrainTask& task, const TrainOptions& options) : task_(task), device_(options.device), autocast_(options.autocast) {
   struct Find final : Visitor {
     void on_tensor(const std::string&, Tensor& t, Slot slot) override {
       if (slot == Slot::buffer) found.push_back(t);
@@ -52,6 +53,7 @@ void Stepper::remember() {
   seed_ = default_generator().seed();
   position_ = default_generator().position();
   optimizer_steps_ = task_.optimizer.steps();
+  if (task_.scaler) scaler_ = *task_.scaler;
 }
 
 void Stepper::go_back() {
@@ -59,8 +61,14 @@ void Stepper::go_back() {
   task_.model.zero_grad();
   for (std::size_t i = 0; i < buffers_.size(); ++i) copy_into(buffers_[i], remembered_[i]);
   default_generator().restore(seed_, position_);
+  if (scaler_) *task_.scaler = *scaler_;
   allocator_of(device_)->release_cached();
   cpu_allocator()->release_cached();
+}
+
+Metrics Stepper::take(const Batch& batch_there) {
+  const Autocast guard(autocast_);
+  return task_.step(batch_there);
 }
 
 Metrics Stepper::step(const StagedBatch& batch) {
@@ -68,7 +76,7 @@ Metrics Stepper::step(const StagedBatch& batch) {
   std::string said;
   for (int tries = 0; tries < 2; ++tries) {
     try {
-      return task_.step(batch.there.empty() ? on_device(batch.host, device_) : batch.there);
+      return take(batch.there.empty() ? on_device(batch.host, device_) : batch.there);
     } catch (const OutOfMemory& e) {  // what the step held is gone here
       said = e.op() + ": " + words_of(e);
     }
@@ -92,7 +100,7 @@ std::int64_t Stepper::batch_that_fits(const Batch& batch) {
       const std::int64_t n = (fits + fails) / 2;
       go_back();
       try {
-        task_.step(on_device(first_samples(batch, n), device_));
+        take(on_device(first_samples(batch, n), device_));
         fits = n;
       } catch (const OutOfMemory&) {
         fails = n;

@@ -78,6 +78,10 @@ class Run {
     else if (!averages.empty()) throw ValueError("resume", "the run keeps moving averages, now they are switched off", "Give the same --ema.");
     if (static_cast<std::uint64_t>(number(c, "seed")) != options_.seed)
       throw ValueError("resume", "the run was started with --seed " + std::to_string(number(c, "seed")) + ", now it is " + std::to_string(options_.seed), "Give the same seed.");
+    const std::string autocast = c.state.contains("autocast") ? c.state.at("autocast") : name(DType::f32);
+    if (autocast != name(options_.autocast))
+      throw ValueError("resume", "the run was started with --autocast " + autocast + ", now it is " + name(options_.autocast), "Give the same.");
+    if (task_.scaler) task_.scaler->restore(std::strtod(text(c, "loss_scale").c_str(), nullptr), number(c, "loss_scale_good_steps"));
     if (number(c, "batches") != task_.loader.batches())
       throw ValueError("resume", "an epoch had " + std::to_string(number(c, "batches")) + " batches, now it has " + std::to_string(task_.loader.batches()),
                        "Resume with the same data and batch size.");
@@ -105,6 +109,11 @@ class Run {
                {"batches", std::to_string(task_.loader.batches())}, {"generator", std::to_string(default_generator().position())},
                {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}};
     c.state["optimizer_steps"] = std::to_string(task_.optimizer.steps());
+    c.state["autocast"] = name(options_.autocast);
+    if (task_.scaler) {
+      c.state["loss_scale"] = exact(task_.scaler->factor());
+      c.state["loss_scale_good_steps"] = std::to_string(task_.scaler->good_steps());
+    }
     if (task_.ema) c.state["ema_updates"] = std::to_string(task_.ema->updates());
     folder_.save(c, is_best);
     saved = step;
@@ -123,11 +132,12 @@ class Run {
   std::vector<std::pair<std::int64_t, Metrics>> history;
 
  private:
-  static std::int64_t number(const Checkpoint& c, const char* key) {
+  static const std::string& text(const Checkpoint& c, const char* key) {
     const auto it = c.state.find(key);
     if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
-    return std::atoll(it->second.c_str());
+    return it->second;
   }
+  static std::int64_t number(const Checkpoint& c, const char* key) { return std::atoll(text(c, key).c_str()); }
   const TrainTask& task_;
   const TrainOptions& options_;
   CheckpointFolder folder_;
@@ -204,7 +214,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   }
   TrainResult result;
   task.model.train();
-  Stepper stepper(task, options.device);
+  Stepper stepper(task, options);
   DevicePrefetcher batches(task.loader, options.device);
   int bad_in_a_row = 0;
   const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
@@ -311,13 +321,17 @@ Batch on_device(const Batch& batch, Device device) {
   return out;
 }
 
-void learn(const Tensor& loss, Optimizer& optimizer, double clip, const std::vector<NamedTensor>& parameters) {
+void learn(const Tensor& loss, Optimizer& optimizer, const std::vector<NamedTensor>& parameters, double clip, LossScaler* scaler) {
   if (!std::isfinite(loss.item())) return;
-  backward(loss);
-  if (clip > 0) clip_grad_norm(parameters, clip);
-  optimizer.step();
+  backward(scaler ? scaler->scale(loss) : loss);
+  if (!scaler || scaler->unscale(parameters)) {
+    if (clip > 0) clip_grad_norm(parameters, clip);
+    optimizer.step();
+  }
   optimizer.zero_grad();
 }
+
+std::unique_ptr<LossScaler> make_scaler(DType autocast) { return autocast == DType::f16 ? std::make_unique<LossScaler>() : nullptr; }
 
 void catch_signals() {
   struct sigaction action {};

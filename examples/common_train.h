@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "mien/data/loader.h"
 #include "mien/layers/module.h"
 #include "mien/optim/ema.h"
+#include "mien/optim/loss_scaler.h"
 #include "mien/optim/optimizer.h"
 
 namespace mien::example {
@@ -29,6 +31,7 @@ struct TrainOptions {
   std::int64_t save_every = 0;   // also save every this many steps; 0: at the end of each epoch only
   std::string progress = "auto";
   Device device = {};                 // where the steps run: the caller puts the model there; batches are brought there
+  DType autocast = DType::f32;        // of the steps' convolutions and products (ops/autocast.h); evaluate() runs in f32
   std::string best_metric = {};  // a column of evaluate(); the highest is kept as `best`; empty: the last
 };
 struct TrainTask {
@@ -39,6 +42,7 @@ struct TrainTask {
   std::function<Metrics(const Batch&)> step;      // forward, backward, optimizer last, on options.device; returns what to average over the epoch
   std::function<Metrics()> evaluate;              // after each epoch; may be empty
   Ema* ema = nullptr;                             // updated after each step; evaluate() sees the averages
+  LossScaler* scaler = nullptr;                   // that learn() uses: its factor belongs to the state of the run
   std::function<std::string(const Batch&)> origin = {};  // where a batch comes from, for the message when its loss is not finite
 };
 enum class TrainEnd { finished, time_up, interrupted };
@@ -53,8 +57,11 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options);
 
 // The batch on a device.
 Batch on_device(const Batch& batch, Device device);
-// Backward and one optimizer step, unless the loss is not finite: then the weights stay as they are. `clip`: largest norm of all gradients together, 0: no limit.
-void learn(const Tensor& loss, Optimizer& optimizer, double clip = 0, const std::vector<NamedTensor>& parameters = {});
+// Backward and one optimizer step, unless the loss (with a scaler: a gradient) is not finite: then the weights stay as they are. `parameters`: all, for `clip`, the
+// largest norm of their gradients together (0: no limit), and for the scaler.
+void learn(const Tensor& loss, Optimizer& optimizer, const std::vector<NamedTensor>& parameters = {}, double clip = 0, LossScaler* scaler = nullptr);
+// For steps in f16; null for f32 and bf16, which need none.
+std::unique_ptr<LossScaler> make_scaler(DType autocast);
 
 // Ctrl-C and SIGTERM once: finish the step, save, end. Twice: at once.
 void catch_signals();

@@ -29,6 +29,8 @@
 #include "mien/io/safetensors.h"
 #include "mien/metrics/verification.h"
 #include "mien/models/facenet/objective.h"
+#include "mien/ops/autocast.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/reduce.h"
 #include "mien/tensor/generator.h"
 
@@ -192,6 +194,7 @@ double rate_at(const Settings& s, std::int64_t epoch, std::int64_t step, std::in
 // What a run would take, from three real steps.
 int dry_run(Trainee& trainee, Loader& loader, const std::function<example::Metrics(const Batch&)>& step, const example::TrainOptions& options,
             std::int64_t cache_bytes) {
+  const Autocast guard(options.autocast);
   loader.start(0);
   double seconds = 0;
   example::Metrics m;
@@ -271,9 +274,10 @@ int train(Settings& s, example::TrainOptions& options) {
   Loader loader(order, [&](std::span<const std::int64_t> rows, std::uint64_t epoch) { return make_batch(people, spec, rows, augmentation, options.seed, epoch); });
 
   const auto parameters = trainee.parameters();
+  const auto scaler = example::make_scaler(options.autocast);
   const auto step = [&](const Batch& b) -> example::Metrics {
-    const auto r = trainee.objective(net->forward(b[0]), b[1], options.seed + static_cast<std::uint64_t>(optimizer->steps()));
-    if (r.total.defined()) example::learn(r.total, *optimizer, s.clip, parameters);
+    const auto r = trainee.objective(cast(net->forward(b[0]), DType::f32), b[1], options.seed + static_cast<std::uint64_t>(optimizer->steps()));
+    if (r.total.defined()) example::learn(r.total, *optimizer, parameters, s.clip, scaler.get());
     return r.parts;
   };
   trainee.train();
@@ -306,7 +310,7 @@ int train(Settings& s, example::TrainOptions& options) {
     for (std::int64_t i = 0; i < b[2].numel(); ++i) files += (i ? ", " : "") + people.files[static_cast<std::size_t>(b[2].data<std::int64_t>()[i])];
     return files;
   };
-  const example::TrainResult result = example::run_training({trainee, *optimizer, loader, lr, step, evaluate, ema.get(), origin}, options);
+  const example::TrainResult result = example::run_training({trainee, *optimizer, loader, lr, step, evaluate, ema.get(), scaler.get(), origin}, options);
   if (ema) ema->swap();
   net->eval();
   trainee.to(Device::cpu());

@@ -72,11 +72,13 @@ int run(int argc, char** argv) {
   // 3. - 4. The loss and the search for its minimum.
   Sgd optimizer({.lr = lr});
   optimizer.add_group(net.parameters());
+  const auto scaler = example::make_scaler(options.autocast);
+  const auto parameters = net.parameters();
   const auto step = [&](const Batch& b) -> example::Metrics {
     const Tensor logits = net.forward(b[0]);
     const Tensor loss = cross_entropy(logits, b[1]);
     const example::Metrics metrics{{"loss", loss.item()}, {"accuracy", correct(logits.detach(), b[1])}};
-    example::learn(loss, optimizer);
+    example::learn(loss, optimizer, parameters, 0, scaler.get());
     return metrics;
   };
   const auto evaluate = [&]() -> example::Metrics {
@@ -93,7 +95,7 @@ int run(int argc, char** argv) {
     }
     return {{"test_loss", loss / static_cast<double>(n)}, {"test_accuracy", hits / static_cast<double>(n)}};
   };
-  const auto result = example::run_training({net, optimizer, loader, [&](std::int64_t, std::int64_t) { return lr; }, step, evaluate}, options);
+  const auto result = example::run_training({net, optimizer, loader, [&](std::int64_t, std::int64_t) { return lr; }, step, evaluate, nullptr, scaler.get()}, options);
   // 5. Save.
   TensorFile file;
   file.metadata = {{"mien.architecture", "lenet"}, {"mien.recipe", "d2l LeNet, SGD lr " + std::to_string(lr) + ", batch " + std::to_string(batch)}};

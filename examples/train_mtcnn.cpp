@@ -22,6 +22,7 @@
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
 #include "mien/models/mtcnn/samples.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/reduce.h"
 #include "mien/ops/view.h"
 
@@ -164,8 +165,12 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
                 [&](std::span<const std::int64_t> rows, std::uint64_t epoch) { return mtcnn::make_batch(train, rows, epoch, options.seed, true); });
   Sgd optimizer({.lr = s.lr, .momentum = .9, .weight_decay = s.weight_decay});
   optimizer.add_group(stage.net.parameters());
+  const auto scaler = example::make_scaler(options.autocast);
+  const auto parameters = stage.net.parameters();
   const auto losses_of = [&](const Batch& b) {
-    const auto out = stage.net.forward(b[0]);
+    auto out = stage.net.forward(b[0]);
+    for (Tensor* t : {&out.logits, &out.boxes, &out.points})
+      if (t->defined()) *t = cast(*t, DType::f32);  // losses are f32 also where the net computes in 16 bits
     return std::pair{out, mtcnn::three_task_loss(out.logits, out.boxes, out.points, b[1], b[2], b[3], {.points = stage.point_weight})};
   };
   const auto step = [&](const Batch& b) -> example::Metrics {
@@ -175,7 +180,7 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
     example::Metrics m{{"loss", losses.total.item()}, {"class_loss", losses.cls.item()}, {"box_loss", losses.box.item()}};
     if (losses.points.defined()) m.emplace_back("point_loss", losses.points.item());
     m.emplace_back("accuracy", count.accuracy());
-    example::learn(losses.total, optimizer);
+    example::learn(losses.total, optimizer, parameters, 0, scaler.get());
     return m;
   };
   Outcome outcome;
@@ -201,7 +206,7 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
     const double warm = std::min(1.0, static_cast<double>(step_number + 1) / 200.0), share = static_cast<double>(step_number) / static_cast<double>(total);
     return s.lr * warm * (.5 * (1 + std::cos(3.14159265358979 * std::min(share, 1.0))) + .002);
   };
-  outcome.result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate}, options);
+  outcome.result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate, nullptr, scaler.get()}, options);
   stage.net.require_grad(false);
   stage.net.to(Device::cpu());
   return outcome;

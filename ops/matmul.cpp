@@ -25,10 +25,13 @@ void infer_matmul(Inputs in, const void*, Outputs& out) {
   shape.push_back(b.size(-1));
   out.push_back({shape, a.dtype(), Layout::contiguous});
 }
+// As matmul(), in the operands' dtype also where Autocast is on: a product in f32 has its derivative in f32.
+Tensor product(const Tensor& a, const Tensor& b) { return apply(op_matmul, {a, b}); }
+
 void vjp_matmul(const Vjp& v) {
   if (!v.grads[0].defined()) return;
-  if (v.needs[0]) v.result[0] = sum_to(matmul(v.grads[0], transpose(v.inputs[1], -1, -2)), v.input_specs[0].shape);
-  if (v.needs[1]) v.result[1] = sum_to(matmul(transpose(v.inputs[0], -1, -2), v.grads[0]), v.input_specs[1].shape);
+  if (v.needs[0]) v.result[0] = sum_to(product(v.grads[0], transpose(v.inputs[1], -1, -2)), v.input_specs[0].shape);
+  if (v.needs[1]) v.result[1] = sum_to(product(transpose(v.inputs[0], -1, -2), v.grads[0]), v.input_specs[1].shape);
 }
 
 void infer_linear(Inputs in, const void*, Outputs& out) {
@@ -44,8 +47,8 @@ void infer_linear(Inputs in, const void*, Outputs& out) {
 void vjp_linear(const Vjp& v) {
   const Tensor& g = v.grads[0];
   if (!g.defined()) return;
-  if (v.needs[0]) v.result[0] = matmul(g, v.inputs[1]);
-  if (v.needs[1]) v.result[1] = matmul(transpose(g, 0, 1), v.inputs[0]);
+  if (v.needs[0]) v.result[0] = product(g, v.inputs[1]);
+  if (v.needs[1]) v.result[1] = product(transpose(g, 0, 1), v.inputs[0]);
   if (v.needs.size() > 2 && v.needs[2]) v.result[2] = sum(g, {0});
 }
 

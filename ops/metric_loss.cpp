@@ -5,6 +5,7 @@
 #include "mien/ops/binary.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
+#include "mien/ops/autocast.h"
 #include "mien/ops/matmul.h"
 #include "mien/ops/op.h"
 #include "mien/ops/pick.h"
@@ -105,6 +106,7 @@ Tensor prelogits_norm_loss(const Tensor& x, double p) {
 Tensor pairwise_squared_distances(const Tensor& x) {
   check_rank("pairwise_squared_distances", "the input", x, 2);
   check_floating("pairwise_squared_distances", x);
+  const Autocast full(DType::f32);  // differences of large numbers: 16 bits would leave nothing of them
   const Tensor near = sub(x, mean(x.detach(), {0}, true)), products = matmul(near, transpose(near, 0, 1));
   const Tensor squares = pick(products, arange(x.size(0), {.dtype = DType::i64, .device = x.device()}));
   return relu(add(sub(unsqueeze(squares, 1), affine(products, 2, 0)), unsqueeze(squares, 0)));

@@ -27,6 +27,8 @@ class LossScaler {
   // Divides the gradients and tells whether all of them are finite; moves the factor. Reads one number from the device.
   bool unscale(const std::vector<NamedTensor>& parameters);
   double factor() const noexcept { return factor_; }
+  std::int64_t good_steps() const noexcept { return good_; }  // since the factor moved
+  void restore(double factor, std::int64_t good_steps);       // from a checkpoint; ValueError unless factor > 0 and 0 <= good_steps < interval
 
  private:
   LossScalerOptions options_;

@@ -39,13 +39,14 @@ std::unique_ptr<Optimizer> make_optimizer(const std::string& kind) {
   return std::make_unique<Adagrad>(AdagradOptions{.lr = .05, .initial_accumulator = .1});
 }
 
-// Two steps. Returns the weights; OutOfMemory leaves the folder as it is.
-std::vector<std::vector<double>> train(const std::string& folder, const std::string& kind, bool resume = false) {
+// Two steps an epoch. Returns the weights; OutOfMemory leaves the folder as it is.
+std::vector<std::vector<double>> train(const std::string& folder, const std::string& kind, bool resume = false, std::int64_t epochs = 1, LossScaler* scaler = nullptr) {
   manual_seed(11);
   SmallNet net;
   net.require_grad();
   const auto optimizer = make_optimizer(kind);
-  optimizer->add_group(net.parameters());
+  const auto parameters = net.parameters();
+  optimizer->add_group(parameters);
   Loader loader({.size = 8, .batch = 4, .seed = 11}, [](std::span<const std::int64_t> rows, std::uint64_t) {
     const auto n = static_cast<std::int64_t>(rows.size());
     const Tensor x = Tensor::empty({n, 1, 5, 5}), y = Tensor::empty({n}, DType::i64);
@@ -58,11 +59,11 @@ std::vector<std::vector<double>> train(const std::string& folder, const std::str
   const auto step = [&](const Batch& b) -> example::Metrics {
     const Tensor loss = cross_entropy(net.forward(b[0]), b[1]);
     const example::Metrics m{{"loss", loss.item()}};
-    example::learn(loss, *optimizer);
+    example::learn(loss, *optimizer, parameters, 0, scaler);
     return m;
   };
-  example::run_training({net, *optimizer, loader, [](std::int64_t, std::int64_t) { return .05; }, step, {}},
-                        {.out = folder, .epochs = 1, .seed = 11, .resume = resume, .save_every = 1, .progress = "off"});
+  example::run_training({net, *optimizer, loader, [](std::int64_t, std::int64_t) { return .05; }, step, {}, nullptr, scaler},
+                        {.out = folder, .epochs = epochs, .seed = 11, .resume = resume, .save_every = 1, .progress = "off"});
   std::vector<std::vector<double>> values;
   for (const auto& t : net.state_dict()) values.push_back(t.value.to_vector());
   return values;
@@ -125,6 +126,39 @@ TEST_CASE("whichever allocation of a training fails: the same bits, at once or a
   }
   // What lies outside of steps (making the net, beginning, saving) is not tried again.
   CHECK(got_over > 3 * stopped);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("the scale of the loss is part of a checkpoint and of what a second try begins with", "[training][memory]") {
+  const auto folder = temp_dir("scaler");
+  const auto scaler = [] { return LossScaler({.start = 2e39, .interval = 3}); };  // too large at first: steps are left out and the scale falls; then it grows
+  LossScaler first = scaler(), cut = scaler(), resumed = scaler();
+  const auto expected = train(folder / "whole", "sgd", false, 6, &first);
+  CHECK(first.factor() < 2e39);
+  for (const std::int64_t stop : {1, 2, 4, 5}) {
+    const std::string out = folder / std::to_string(stop);
+    cut = scaler();
+    resumed = scaler();
+    train(out, "sgd", false, stop, &cut);
+    CHECK(train(out, "sgd", true, 6, &resumed) == expected);
+    CHECK(resumed.factor() == first.factor());
+    CHECK(resumed.good_steps() == first.good_steps());
+  }
+  int got_over = 0;
+  for (std::int64_t k = 30; k < 400; k += 23) {
+    LossScaler s = scaler();
+    try {
+      const WithAllocator failing(make_failing_allocator(make_caching_allocator(), k));
+      const auto values = train(folder / std::to_string(1000 + k), "sgd", false, 6, &s);
+      CHECK(values == expected);
+      CHECK(s.factor() == first.factor());
+      ++got_over;
+    } catch (const OutOfMemory&) {  // while it was saving
+    }
+  }
+  CHECK(got_over > 8);
+  CHECK_THROWS_AS(first.restore(0, 0), ValueError);
+  CHECK_THROWS_AS(first.restore(2, 3), ValueError);
   std::filesystem::remove_all(folder);
 }
 
