@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "mien/autograd/autograd.h"
+#include "mien/layers/init.h"
 #include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/samples.h"
 #include "mien/ops/copy.h"
@@ -257,6 +258,7 @@ void check(const DetectorOptions& o) {
 }  // namespace
 
 Detector Detector::load(const std::string& weights, DetectorOptions options) {
+  const init::SkipRandom skip;
   Mtcnn nets;
   nets.load(load_safetensors(weights), weights);
   return {nets, options};

@@ -9,7 +9,16 @@
 namespace mien::init {
 namespace {
 FactoryOptions like(const Tensor& t, Generator* g) { return {.dtype = t.dtype(), .generator = g, .device = t.device()}; }
+
+thread_local bool skipping = false;
+bool skips(Generator* g) {
+  if (skipping) (g ? *g : default_generator()).next_stream();
+  return skipping;
+}
 }  // namespace
+
+SkipRandom::SkipRandom() noexcept : before_(skipping) { skipping = true; }
+SkipRandom::~SkipRandom() { skipping = before_; }
 
 std::pair<std::int64_t, std::int64_t> fans(const Tensor& t) {
   if (t.rank() < 2) throw ShapeError("init", "fan in and fan out need at least 2 dimensions, got " + describe(t));
@@ -23,10 +32,12 @@ void constant(const Tensor& t, double value) {
   fill(t, value);
 }
 void uniform(const Tensor& t, double low, double high, Generator* g) {
+  if (skips(g)) return;
   const NoGrad guard;
   copy_into(t, mien::uniform(t.shape(), low, high, like(t, g)));
 }
 void normal(const Tensor& t, double mean, double std, Generator* g) {
+  if (skips(g)) return;
   const NoGrad guard;
   copy_into(t, mien::normal(t.shape(), mean, std, like(t, g)));
 }

@@ -16,4 +16,17 @@ void kaiming_uniform(const Tensor& t, double slope = 0, Generator* generator = n
 void kaiming_normal(const Tensor& t, double slope = 0, Generator* generator = nullptr);
 std::pair<std::int64_t, std::int64_t> fans(const Tensor& t);  // fan_in, fan_out; ShapeError below rank 2
 
+// While one lives, `uniform` and `normal`, and what is made of them, leave tensors as their memory is, in this thread: for a net whose weights are loaded right
+// after it was made. The generator moves on as if the numbers had been drawn.
+class SkipRandom {
+ public:
+  SkipRandom() noexcept;
+  ~SkipRandom();
+  SkipRandom(const SkipRandom&) = delete;
+  SkipRandom& operator=(const SkipRandom&) = delete;
+
+ private:
+  bool before_;
+};
+
 }  // namespace mien::init

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "mien/layers/init.h"
 #include "mien/models/facenet/convert.h"
 #include "mien/models/mobilefacenet/mobilefacenet.h"
 #include "mien/ops/copy.h"
@@ -141,6 +142,7 @@ std::unique_ptr<EmbeddingNet> load_embedding_net(const TensorFile& file, const s
   const EmbeddingSpec s = EmbeddingSpec::from_metadata(file.metadata, name);
   check_finite(file, name);
   std::unique_ptr<EmbeddingNet> net;
+  const init::SkipRandom skip;
   if (s.architecture == "inception-resnet-v1") net = std::make_unique<InceptionResnetV1>(inception_resnet_v1_options(file, name));  // the tensors tell its repeats and widths
   else net = make_embedding_net(s);
   std::vector<NamedTensor> state;

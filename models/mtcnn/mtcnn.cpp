@@ -1,5 +1,6 @@
 #include "mien/models/mtcnn/mtcnn.h"
 
+#include "mien/layers/init.h"
 #include "mien/ops/conv_block.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/norm.h"
@@ -145,6 +146,7 @@ TensorFile convert_mtcnn(const std::vector<TensorFile>& inputs, const std::strin
       prefix = file.find("dense6_1.weight") ? "onet." : file.find("dense5_1.weight") ? "rnet." : "pnet.";
     for (const auto& [name, t] : file.tensors) joined.tensors.emplace_back(prefix + name, cast(t, DType::f32));
   }
+  const init::SkipRandom skip;
   Mtcnn nets;
   nets.load(joined, source);
   return nets.to_file();
