@@ -107,7 +107,8 @@ class Session {
   void resize(std::span<const Shape> inputs);
   void resize(const Shape& input) { resize(std::span<const Shape>(&input, 1)); }
 
-  std::int64_t arena_bytes() const noexcept;  // allocated: grows to the largest size seen
+  // Allocated: grows to the largest size seen. On a GPU that of up to 8 shapes, which are kept with the recordings of their runs: the least recently used go.
+  std::int64_t arena_bytes() const noexcept;
   const Plan& plan() const noexcept;
 
  private:

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "mien/infer/plan_impl.h"
 #include "mien/kernels/parallel.h"
@@ -33,7 +34,7 @@ struct Part {
 
 // A run on a GPU as one graph. Note [Recorded runs]: the first run of a session goes call by call (libraries make their handles then), the second is recorded
 // in a queue of its own, where no other thread's work can get into it, and replayed in the caller's. Addresses are part of the recording, so inputs are copied
-// to one place.
+// to one place, and a session keeps the arenas of the last few shapes with their recordings (Note [Recent shapes]).
 class Recording {
  public:
   explicit Recording(Device device) : device_(device), queue_(device_backend()->make_stream(device.index())) {}
@@ -73,7 +74,12 @@ class Recording {
   bool refused_ = false;
 };
 
-struct Session::Impl {
+namespace {
+
+// What a session is for inputs of certain shapes: programs, their arena, and on a GPU the recording of a run.
+struct Sized {
+  explicit Sized(std::shared_ptr<const Plan> p) : plan(std::move(p)) {}
+
   std::shared_ptr<const Plan> plan;
   std::vector<Shape> shapes;  // sized for; empty: not yet
   int threads = 0;            // sized for
@@ -98,17 +104,19 @@ struct Session::Impl {
   Tensor arena;
   std::vector<Tensor> outputs, staging;
   std::vector<void*> input_data;
-  std::atomic<bool> running{false};
   std::unique_ptr<Recording> recording;  // of a run on a GPU for these shapes
 
   const Graph& graph() const { return plan->impl().graph; }
 
-  bool same_shapes(std::span<const Tensor> in) const {
+  template <class Shapes>  // Tensors or Shapes
+  bool is_for(const Shapes& in) const {
     if (threads != num_threads() || in.size() != shapes.size()) return false;
     for (std::size_t i = 0; i < in.size(); ++i)
-      if (!(in[i].shape() == shapes[i])) return false;
+      if (!(shape_of(in[i]) == shapes[i])) return false;
     return true;
   }
+  static const Shape& shape_of(const Tensor& t) { return t.shape(); }
+  static const Shape& shape_of(const Shape& s) { return s; }
 
   void size(std::span<const Shape> wanted) {
     const Plan::Impl& p = plan->impl();
@@ -131,7 +139,8 @@ struct Session::Impl {
       begins.push_back(at);
       at += batch > 0 ? make_worker(in_groups, next) : 0;
     }
-    if (!arena.defined() || arena.numel() < at) {
+    if (!graph().device.is_cpu()) at = in_steps(at);
+    if (!arena.defined() || arena.numel() < at || (!graph().device.is_cpu() && arena.numel() > 2 * at)) {
       arena = Tensor();  // back to the allocator first
       arena = allocate(at, next, graph().device);
     }
@@ -143,6 +152,12 @@ struct Session::Impl {
     input_data.assign(next.size(), nullptr);
     if (!graph().device.is_cpu()) recording = std::make_unique<Recording>(graph().device);
     shapes = next;
+  }
+
+  // Four sizes between powers of two: the arena of one shape then serves another, and memory stays flat over many.
+  static std::int64_t in_steps(std::int64_t bytes) {
+    const auto step = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(std::max<std::int64_t>(bytes, 4096)))) / 4;
+    return (bytes + step - 1) / step * step;
   }
 
   const SizedValue& sized(int v) const { return sizes->values[static_cast<std::size_t>(v)]; }
@@ -280,6 +295,80 @@ struct Session::Impl {
       for (std::int64_t g = begin; g < end; ++g) run_group(*mine, g * group);
     });
   }
+
+  std::int64_t arena_bytes() const noexcept { return arena.defined() ? arena.numel() : 0; }
+  // Of the arena and of what inputs are copied to.
+  std::int64_t held_bytes() const noexcept {
+    std::int64_t n = arena_bytes();
+    for (const auto& t : staging)
+      if (t.defined()) n += t.numel() * item_size(t.dtype());
+    return n;
+  }
+};
+
+}  // namespace
+
+// Note [Recent shapes]: on the CPU sizing takes microseconds and memory is what counts, so a session is sized anew when shapes change and keeps one arena. On a
+// GPU it would lose the recording, which takes two runs to come back: there it keeps those of the shapes that were used last, up to `most_shapes` and
+// `most_bytes` together (the one in use is kept whatever its size).
+struct Session::Impl {
+  static constexpr std::size_t most_shapes = 8;
+  static constexpr std::int64_t most_bytes = std::int64_t{512} << 20;
+
+  std::shared_ptr<const Plan> plan;
+  std::vector<std::unique_ptr<Sized>> recent;  // the one in use first; one alone on the CPU
+  std::atomic<bool> running{false};
+
+  const Graph& graph() const { return plan->impl().graph; }
+
+  // The state for these shapes (Tensors or Shapes), sized if it must be.
+  template <class Shapes>
+  Sized& use(const Shapes& in) {
+    for (auto r = recent.begin(); r != recent.end(); ++r)
+      if ((*r)->is_for(in)) {
+        std::rotate(recent.begin(), r, r + 1);
+        return *recent.front();
+      }
+    std::vector<Shape> shapes;
+    for (const auto& x : in) shapes.push_back(Sized::shape_of(x));
+    return resize(shapes);
+  }
+
+  Sized& resize(std::span<const Shape> shapes) {
+    if (graph().device.is_cpu()) {
+      if (recent.empty()) recent.push_back(std::make_unique<Sized>(plan));
+      recent.front()->size(shapes);
+      return *recent.front();
+    }
+    plan->impl().check_shapes(shapes);
+    auto next = std::make_unique<Sized>(plan);
+    if (recent.size() == most_shapes) {
+      next->arena = std::move(recent.back()->arena);
+      recent.pop_back();
+    }
+    if (!sized(*next, shapes)) {  // once more with the memory of the others
+      recent.clear();
+      next->size(shapes);
+    }
+    recent.insert(recent.begin(), std::move(next));
+    while (recent.size() > 1 && sum_of(&Sized::held_bytes) > most_bytes) recent.pop_back();
+    return *recent.front();
+  }
+  bool sized(Sized& s, std::span<const Shape> shapes) const {
+    try {
+      s.size(shapes);
+      return true;
+    } catch (const OutOfMemory&) {
+      if (recent.empty()) throw;
+      return false;
+    }
+  }
+
+  std::int64_t sum_of(std::int64_t (Sized::*bytes)() const noexcept) const noexcept {
+    std::int64_t n = 0;
+    for (const auto& r : recent) n += ((*r).*bytes)();
+    return n;
+  }
 };
 
 namespace {
@@ -309,24 +398,20 @@ Session& Session::operator=(Session&&) noexcept = default;
 
 void Session::resize(std::span<const Shape> inputs) {
   const Busy busy(impl_->running);
-  impl_->size(inputs);
+  impl_->use(inputs);
 }
 
 std::span<const Tensor> Session::run(std::span<const Tensor> inputs) {
   const Busy busy(impl_->running);
   if (inputs.size() != impl_->graph().inputs.size())
     throw ValueError("infer", "the plan takes " + std::to_string(impl_->graph().inputs.size()) + " inputs, got " + std::to_string(inputs.size()));
-  if (!impl_->same_shapes(inputs)) {
-    std::vector<Shape> shapes;
-    for (const auto& t : inputs) shapes.push_back(t.shape());
-    impl_->size(shapes);
-  }
-  impl_->take_inputs(inputs);
-  impl_->run();
-  return impl_->outputs;
+  Sized& now = impl_->use(inputs);
+  now.take_inputs(inputs);
+  now.run();
+  return now.outputs;
 }
 
-std::int64_t Session::arena_bytes() const noexcept { return impl_->arena.defined() ? impl_->arena.numel() : 0; }
+std::int64_t Session::arena_bytes() const noexcept { return impl_->sum_of(&Sized::arena_bytes); }
 const Plan& Session::plan() const noexcept { return *impl_->plan; }
 
 SessionPool::Loan SessionPool::take() {

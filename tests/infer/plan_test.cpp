@@ -13,6 +13,8 @@
 #include "mien/ops/softmax.h"
 #include "mien/ops/unary.h"
 #include "mien/ops/view.h"
+#include "mien/tensor/device_allocator.h"
+#include "tensor/fake_device.h"
 
 // Every operator new of the test program, counted while `counting` is set on the thread.
 namespace {
@@ -122,6 +124,67 @@ TEST_CASE("100 runs allocate nothing", "[infer]") {
       CHECK(news == 0);
       CHECK(cpu_allocator()->stats().allocations == before);
     }
+}
+
+TEST_CASE("on a GPU a session keeps what it made for the shapes used last, within bounds", "[infer][device]") {
+  if (!built_with_cuda()) MIEN_SKIP("built without CUDA: no kernel to plan with");
+  FakeDevice device(std::int64_t{4} << 30);
+  const Installed installed(device);
+  const auto memory = device_allocator(Device::cuda());
+  {
+    infer::Session session(infer::compile(one([](const Tensor& x) { return sigmoid(relu(x)); }), {Tensor::empty({1, 3, 8, 8})}, {.device = Device::cuda(), .any_size = true}));
+    const auto made = [&] { return std::ranges::count(device.calls(), "make_stream"); };  // a recording has a queue of its own
+    const auto before = made();
+    const auto batch = [&](std::int64_t n) { session.resize({n, 3, 8, 8}); };
+    for (std::int64_t n = 1; n <= 8; ++n) batch(n);
+    CHECK(made() - before == 8);
+    for (int round = 0; round < 3; ++round)
+      for (std::int64_t n = 8; n >= 1; --n) batch(n);
+    CHECK(made() - before == 8);
+    batch(9);  // 8 was used least recently
+    batch(7);
+    batch(1);
+    CHECK(made() - before == 9);
+    batch(8);
+    CHECK(made() - before == 10);
+    CHECK_THROWS_AS(session.resize({1, 4, 8}), ShapeError);
+    batch(8);
+    CHECK(made() - before == 10);
+
+    // A thousand shapes, and a thousand again: what was reserved is enough.
+    std::int64_t reserved = 0, largest = 0;
+    for (int round = 0; round < 2; ++round) {
+      std::mt19937 random(3);
+      for (int i = 0; i < 1000; ++i) {
+        const auto side = [&] { return static_cast<std::int64_t>(8 + random() % 250); };
+        const std::int64_t h = side(), w = side();
+        session.resize({static_cast<std::int64_t>(1 + random() % 4), 3, h, w});
+        largest = std::max(largest, session.arena_bytes());
+        if (round > 0) REQUIRE(memory->device_stats().reserved <= reserved);
+      }
+      if (round == 0) reserved = memory->device_stats().reserved;
+    }
+    CHECK(reserved <= 2 * largest);
+
+    // Large ones: 512 MiB together, or one alone.
+    constexpr std::int64_t MiB = std::int64_t{1} << 20;
+    for (std::int64_t n = 1; n <= 8; ++n) session.resize({3 + n, 4, 1024, 1024});  // two maps of 16 MiB for each image
+    CHECK(session.arena_bytes() <= 512 * MiB);
+    session.resize({30, 4, 1024, 1024});
+    CHECK(session.arena_bytes() >= 960 * MiB);
+    const auto alone = made();
+    session.resize({31, 4, 1024, 1024});
+    session.resize({30, 4, 1024, 1024});
+    CHECK(made() - alone == 2);
+
+    // Little memory: what is kept for other shapes goes before a shape is refused.
+    for (std::int64_t n = 1; n <= 6; ++n) session.resize({n, 4, 1024, 1024});
+    const Tensor ballast = Tensor::empty({memory->largest_available() - 64 * MiB}, DType::u8, Layout::contiguous, Device::cuda());
+    session.resize({11, 4, 1024, 1024});
+    CHECK(message_of<OutOfMemory>([&] { session.resize({100, 4, 1024, 1024}); }).find("a session for inputs [100, 4, 1024, 1024] needs") != std::string::npos);
+    session.resize({2, 4, 1024, 1024});
+  }
+  CHECK(memory->device_stats().live == 0);
 }
 
 TEST_CASE("1,000 random sizes leave memory flat", "[infer]") {

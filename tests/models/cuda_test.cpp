@@ -231,6 +231,29 @@ TEST_CASE("plans on a GPU give the CPU's embeddings", "[cuda][infer]") {
   check(inception, {1, 3, 160, 160});
 }
 
+TEST_CASE("a session on a GPU that goes from shape to shape replays the right recording, with memory flat", "[cuda][infer]") {
+  MIEN_NEEDS_CUDA();
+  const Device gpu = Device::cuda();
+  manual_seed(1);
+  MobileFaceNet net({.height = 32, .width = 32, .size = 64});
+  net.eval();
+  const auto plan = infer::compile(net, zeros({1, 3, 32, 32}, {.layout = Layout::channels_last}), {.device = gpu});
+  infer::Session kept(plan);
+  std::int64_t reserved = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const std::int64_t n = 1 + (i * 7 + i / 40) % (i < 500 ? 6 : 12);  // first as many shapes as are kept, then more
+    const Tensor x = to(channels_last(randn({n, 3, 32, 32})), gpu);
+    const auto got = kept(x).to_vector();
+    if (i % 50 == 0) {
+      infer::Session fresh(plan);
+      REQUIRE(got == fresh(x).to_vector());
+    }
+    const auto now = device_allocator(gpu)->device_stats().reserved;
+    if (i == 699) reserved = now;
+    if (i > 699) REQUIRE(now <= reserved + (std::int64_t{20} << 20));  // one segment of the allocator; a leak would be hundreds
+  }
+}
+
 TEST_CASE("a GPU without memory says what was wanted, and goes on", "[cuda][memory]") {
   MIEN_NEEDS_CUDA();
   const auto memory = device_allocator(Device::cuda());
