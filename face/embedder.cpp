@@ -13,10 +13,10 @@ namespace mien {
 
 Embedder Embedder::load(const std::string& model, Device device) {
   EmbeddingSpec spec;
-  const auto net = load_embedding_net(load_safetensors(model), model, &spec);
+  auto net = load_embedding_net(load_safetensors(model), model, &spec);
   net->eval();
   Embedder e(spec);
-  e.pool_ = std::make_unique<infer::SessionPool>(infer::compile(*net, zeros({1, 3, spec.height, spec.width}, {.layout = Layout::channels_last}), {.device = device}));
+  e.pool_ = std::make_unique<infer::SessionPool>(infer::compile(std::move(net), zeros({1, 3, spec.height, spec.width}, {.layout = Layout::channels_last}), {.device = device}));
   e.device_ = device;
   return e;
 }

@@ -22,18 +22,19 @@ std::string list(std::span<const Shape> shapes, const Graph& g) {
   return text;
 }
 
-// Forgets the weights that passes replaced, and copies those that the module still holds: training it further must not change the plan.
-void own_constants(Graph& g) {
+// The weights that passes replaced.
+void forget_unread(Graph& g) {
   std::vector<bool> read(g.values.size());
   for (const auto& n : g.nodes)
     for (const int v : n.in) read[static_cast<std::size_t>(v)] = true;
   for (std::size_t v = 0; v < read.size(); ++v)
-    if (Tensor& t = g.values[v].constant; !read[v])
-      t = Tensor();
-    else if (t.defined() && !g.device.is_cpu())
-      t = to(t, g.device);
-    else if (t.defined() && t.storage().use_count() > 1)
-      t = clone(t);
+    if (!read[v]) g.values[v].constant = Tensor();
+}
+// Copies the weights that the module still holds: training it further must not change the plan.
+void own_constants(Graph& g) {
+  for (Value& v : g.values)
+    if (Tensor& t = v.constant; t.defined() && !g.device.is_cpu()) t = to(t, g.device);
+    else if (t.defined() && t.storage().use_count() > 1) t = clone(t);
 }
 
 }  // namespace
@@ -56,6 +57,7 @@ std::shared_ptr<const Plan> compile(const Forward& forward, const std::vector<Te
     const std::string before = show ? dump(g) : "";
     pass.run(g, impl->options);
     refresh(g);
+    forget_unread(g);
     if (!show) continue;
     const std::string after = dump(g);
     std::fprintf(stderr, "mien plan: after %s%s\n%s", pass.name, before == after ? ": no change" : "", before == after ? "" : after.c_str());

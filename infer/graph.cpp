@@ -80,6 +80,10 @@ void Graph::replace_uses(int from, int to) {
   std::replace(outputs.begin(), outputs.end(), from, to);
 }
 
+void Graph::forget_unread(int v) {
+  if (value(v).is_constant() && users(v).empty() && !is_output(v)) value(v).constant = Tensor();
+}
+
 std::int64_t constant_bytes(const Graph& g) {
   std::set<const Storage*> seen;
   std::int64_t bytes = 0;

@@ -56,6 +56,7 @@ struct Graph {
   // The only reader of a value that is no output of the graph; -1 when there is none or more than one.
   int only_user(int v) const;
   void replace_uses(int from, int to);  // in nodes and outputs
+  void forget_unread(int v);            // the memory of a constant that no call reads any more
 };
 
 // Tensor of these sizes without memory, for shape rules that look at sizes only.

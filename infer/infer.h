@@ -90,6 +90,19 @@ requires std::is_base_of_v<Module, M> std::shared_ptr<const Plan> compile(M& net
   return compile([&](std::span<const Tensor> x) { return std::vector<Tensor>{net.forward(x[0])}; }, std::vector<Tensor>{example}, options);
 }
 
+// The module goes when it is recorded, so that its weights are in memory once while the plan is made, not twice.
+template <class M>
+requires std::is_base_of_v<Module, M> std::shared_ptr<const Plan> compile(std::unique_ptr<M> net, const Tensor& example, const Options& options = {}) {
+  if (net->training()) throw ValueError("compile", "expects a module in eval mode", "Call net.eval() first.");
+  return compile(
+      [&](std::span<const Tensor> x) {
+        std::vector<Tensor> out{net->forward(x[0])};
+        net.reset();
+        return out;
+      },
+      std::vector<Tensor>{example}, options);
+}
+
 // One thread's memory for a plan. Batches of two and more images are cut into groups that run side by side, each on one thread from the first op to the
 // last; results don't depend on the number of threads. A batch of 0 gives empty outputs.
 class Session {

@@ -43,6 +43,7 @@ class Recorder final : public OpListener {
     }
     for (const auto& t : out) n.out.push_back(add_value(t));
     graph.nodes.push_back(std::move(n));
+    release_memory();
   }
 
   void applied_in_place(const char* name, Inputs in, Inputs out) override {
@@ -73,6 +74,18 @@ class Recorder final : public OpListener {
       kept_.push_back(t);
     }
     return it->second;
+  }
+
+  // The memory of values that nobody can read any more; their handles stay, and with them their addresses.
+  void release_memory() {
+    std::erase_if(storages_, [&](const auto& entry) {
+      const std::vector<int>& values = entry.second;
+      for (const int v : values)
+        if (handles_.at(v).impl().references.load() > 1) return false;
+      if (handles_.at(values[0]).storage().use_count() > static_cast<long>(values.size())) return false;
+      for (const int v : values) handles_.at(v).impl().storage.reset();
+      return true;
+    });
   }
 
   std::map<const TensorImpl*, int> known_, constants_;

@@ -74,27 +74,36 @@ int FileCalls::rename(const char* from, const char* to) { return ::rename(from, 
 int FileCalls::unlink(const char* path) { return ::unlink(path); }
 FileCalls* set_file_calls(FileCalls* other) noexcept { return std::exchange(calls, other ? other : &real_calls); }
 
-std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) throw IoError(errno == ENOENT || errno == ENOTDIR ? IoKind::missing : IoKind::bad_data, "read", path, std::strerror(errno));
-  struct Close {
-    int fd;
-    ~Close() { ::close(fd); }
-  } closer{fd};
-  struct stat info {};
-  if (fstat(fd, &info) != 0) throw IoError(IoKind::bad_data, "read", path, std::strerror(errno));
-  if (!S_ISREG(info.st_mode)) throw IoError(IoKind::bad_data, "read", path, "is not a regular file", "Give the path of a file.");
-  if (info.st_size > max_bytes)
-    throw IoError(IoKind::bad_data, "read", path, "has " + std::to_string(info.st_size) + " bytes, more than the limit of " + std::to_string(max_bytes));
-  std::vector<std::byte> bytes(static_cast<std::size_t>(info.st_size));
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const long got = ::read(fd, bytes.data() + done, bytes.size() - done);
+InputFile::InputFile(const std::string& path, std::int64_t max_bytes) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+  if (fd_ < 0) throw IoError(errno == ENOENT || errno == ENOTDIR ? IoKind::missing : IoKind::bad_data, "read", path, std::strerror(errno));
+  try {
+    struct stat info {};
+    if (fstat(fd_, &info) != 0) throw IoError(IoKind::bad_data, "read", path, std::strerror(errno));
+    if (!S_ISREG(info.st_mode)) throw IoError(IoKind::bad_data, "read", path, "is not a regular file", "Give the path of a file.");
+    if (info.st_size > max_bytes)
+      throw IoError(IoKind::bad_data, "read", path, "has " + std::to_string(info.st_size) + " bytes, more than the limit of " + std::to_string(max_bytes));
+    size_ = static_cast<std::uint64_t>(info.st_size);
+  } catch (...) {
+    ::close(fd_);
+    throw;
+  }
+}
+InputFile::~InputFile() { ::close(fd_); }
+
+void InputFile::read(std::uint64_t begin, std::span<std::byte> to) const {
+  for (std::size_t done = 0; done < to.size();) {
+    const long got = ::pread(fd_, to.data() + done, to.size() - done, static_cast<off_t>(begin + done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw IoError(IoKind::bad_data, "read", path, std::strerror(errno));
-    if (got == 0) throw IoError(IoKind::bad_data, "read", path, "became shorter while it was read");
+    if (got < 0) throw IoError(IoKind::bad_data, "read", path_, std::strerror(errno));
+    if (got == 0) throw IoError(IoKind::bad_data, "read", path_, "became shorter while it was read");
     done += static_cast<std::size_t>(got);
   }
+}
+
+std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes) {
+  const InputFile file(path, max_bytes);
+  std::vector<std::byte> bytes(file.size());
+  file.read(0, bytes);
   return bytes;
 }
 

@@ -12,7 +12,22 @@
 
 namespace mien {
 
-// Regular files only: a FIFO, device or folder is refused. IoError names the file; its kind is missing or bad_data.
+// A file that is read in pieces. Regular files only: a FIFO, device or folder is refused. IoError names the file; its kind is missing or bad_data.
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path, std::int64_t max_bytes = std::int64_t{4} << 30);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+  std::uint64_t size() const noexcept { return size_; }
+  // The bytes from `begin` on. IoError when the file became shorter.
+  void read(std::uint64_t begin, std::span<std::byte> to) const;
+
+ private:
+  const std::string path_;
+  int fd_;
+  std::uint64_t size_ = 0;
+};
 std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes = std::int64_t{4} << 30);
 
 // Replaces `path` (see the note). IoError of kind cannot_create or write_failed says how many bytes were needed; the old file stays.

@@ -105,17 +105,19 @@ std::uint32_t header_crc(const TensorFile& f) {
   return crc32c(std::as_bytes(std::span(text)));
 }
 
-void verify(const std::string& file, const TensorFile& f, std::span<const std::byte> data, const std::vector<Entry>& entries) {
+std::span<std::byte> bytes_of(const Tensor& t) { return {static_cast<std::byte*>(t.raw_data()), static_cast<std::size_t>(t.numel() * item_size(t.dtype()))}; }
+
+void verify(const std::string& file, const TensorFile& f) {
   const auto header = f.metadata.find(header_key);
   if (header == f.metadata.end()) {
     for (const auto& [k, v] : f.metadata)
       if (k.rfind("mien.", 0) == 0 && k.find("crc32c") != std::string::npos) refuse(file, "the checksum of its header is missing");
     return;
   }
-  for (const auto& e : entries) {
-    const auto it = f.metadata.find(crc_prefix + e.name);
-    if (it == f.metadata.end()) refuse(file, "tensor " + e.name + " has no checksum");
-    if (it->second != hex(crc32c(data.subspan(e.begin, e.end - e.begin)))) refuse(file, "tensor " + e.name + " does not fit its checksum");
+  for (const auto& [name, t] : f.tensors) {
+    const auto it = f.metadata.find(crc_prefix + name);
+    if (it == f.metadata.end()) refuse(file, "tensor " + name + " has no checksum");
+    if (it->second != hex(crc32c(bytes_of(t)))) refuse(file, "tensor " + name + " does not fit its checksum");
   }
   if (header->second != hex(header_crc(f))) refuse(file, "its header does not fit its checksum");
 }
@@ -153,14 +155,18 @@ const Tensor* TensorFile::find(const std::string& name) const {
   return nullptr;
 }
 
-TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
-  if (bytes.size() < 10) refuse(file, "has only " + std::to_string(bytes.size()) + " bytes");
+namespace {
+// read(begin, bytes) puts bytes of the file there: each tensor's go straight to its memory.
+template <class Read>
+TensorFile parse(const std::string& file, std::uint64_t size, const Read& read) {
+  if (size < 10) refuse(file, "has only " + std::to_string(size) + " bytes");
   std::uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), 8);
-  if (length > max_header || length > bytes.size() - 8) refuse(file, "claims a header of " + std::to_string(length) + " bytes");
-  const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
-  if (text[0] != '{') refuse(file, "its header does not begin with {");
-  const json header = parse_header(file, text, text + length);
+  read(0, std::as_writable_bytes(std::span(&length, 1)));
+  if (length > max_header || length > size - 8) refuse(file, "claims a header of " + std::to_string(length) + " bytes");
+  std::vector<char> text(length);
+  read(8, std::as_writable_bytes(std::span(text)));
+  if (text.empty() || text[0] != '{') refuse(file, "its header does not begin with {");
+  const json header = parse_header(file, text.data(), text.data() + length);
   if (!header.is_object()) refuse(file, "its header is not an object");
   TensorFile out;
   std::vector<Entry> entries;
@@ -169,30 +175,37 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string
       if (!value.is_object()) refuse(file, "its __metadata__ is not an object");
       for (const auto& [k, v] : value.items()) {
         if (!v.is_string()) refuse(file, "its metadata " + k.substr(0, 100) + " is not a string");
-        out.metadata[k] = v.get<std::string>();
+        out.metadata[k] = v.template get<std::string>();
       }
     } else {
       entries.push_back(read_entry(file, name, value));
     }
   }
   std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
-  const std::span<const std::byte> data = bytes.subspan(8 + length);
+  const std::uint64_t data = size - 8 - length;
   std::uint64_t at = 0;
   for (const auto& e : entries) {
     if (e.begin != at) refuse(file, "tensor " + e.name.substr(0, 200) + " begins at " + std::to_string(e.begin) + ", expected " + std::to_string(at) + " (no holes, no overlaps)");
     at = e.end;
   }
-  if (at != data.size()) refuse(file, "holds " + std::to_string(data.size()) + " bytes of tensors, its header describes " + std::to_string(at));
+  if (at != data) refuse(file, "holds " + std::to_string(data) + " bytes of tensors, its header describes " + std::to_string(at));
   for (const auto& e : entries) {
     Tensor t = Tensor::empty(e.shape, e.dtype);
-    if (e.end > e.begin) std::memcpy(t.raw_data(), data.data() + e.begin, e.end - e.begin);
+    if (e.end > e.begin) read(8 + length + e.begin, bytes_of(t));
     out.tensors.emplace_back(e.name, std::move(t));
   }
-  verify(file, out, data, entries);
+  verify(file, out);
   return out;
 }
+}  // namespace
 
-TensorFile load_safetensors(const std::string& path) { return parse_safetensors(read_file(path), path); }
+TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
+  return parse(file, bytes.size(), [&](std::uint64_t begin, std::span<std::byte> to) { std::memcpy(to.data(), bytes.data() + begin, to.size()); });
+}
+TensorFile load_safetensors(const std::string& path) {
+  const InputFile file(path);
+  return parse(path, file.size(), [&](std::uint64_t begin, std::span<std::byte> to) { file.read(begin, to); });
+}
 
 std::vector<std::byte> to_safetensors(const TensorFile& file) {
   TensorFile copy = file;

@@ -96,13 +96,28 @@ LoadReport Module::check_state_dict(const std::vector<NamedTensor>& state) {
   return report;
 }
 
-void Module::load_state_dict(const std::vector<NamedTensor>& state) {
-  const LoadReport report = check_state_dict(state);
+namespace {
+template <class F>
+void take_state_dict(Module& m, const std::vector<NamedTensor>& state, const F& take) {
+  const LoadReport report = m.check_state_dict(state);
   if (!report.ok()) throw ValueError("load_state_dict", report.message(), "Was the file made for another architecture?");
   const NoGrad guard;
   std::map<std::string, const Tensor*> given;
   for (const auto& s : state) given[s.name] = &s.value;
-  each_tensor(*this, [&](const std::string& path, Tensor& t, Slot) { copy_into(t, *given[path]); });
+  each_tensor(m, [&](const std::string& path, Tensor& t, Slot) { take(t, *given[path]); });
+}
+}  // namespace
+
+void Module::load_state_dict(const std::vector<NamedTensor>& state) {
+  take_state_dict(*this, state, [](Tensor& t, const Tensor& given) { copy_into(t, given); });
+}
+void Module::adopt_state_dict(const std::vector<NamedTensor>& state) {
+  take_state_dict(*this, state, [](Tensor& t, const Tensor& given) {
+    if (given.dtype() != t.dtype() || !(given.device() == t.device()) || given.strides() != t.strides()) return copy_into(t, given);
+    const bool wanted = requires_grad(t);
+    t = given.detach();
+    if (wanted) set_requires_grad(t);
+  });
 }
 
 void Module::train(bool on) {

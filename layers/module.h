@@ -65,6 +65,9 @@ class Module {
   std::int64_t parameter_count();
   // Copies values by name (dtype may differ: it is cast). Strict: ValueError with the whole report unless everything fits; then nothing was changed.
   void load_state_dict(const std::vector<NamedTensor>& state);
+  // The same without copies: the tensors themselves become the module's where their dtype, device and layout are its own, so nobody else may use them. Before an
+  // optimizer is told of the parameters.
+  void adopt_state_dict(const std::vector<NamedTensor>& state);
   LoadReport check_state_dict(const std::vector<NamedTensor>& state);
   void train(bool on = true);  // dropout, batch norm
   void eval() { train(false); }

@@ -36,7 +36,9 @@ void fold(Graph& g, Node& n, const Node& scale) {
     for (std::int64_t i = 0; i < each; ++i) to[i] = static_cast<float>(s * static_cast<double>(from[i]));
     bias.data<float>()[o] = static_cast<float>((b.defined() ? s * static_cast<double>(b.data<float>()[o]) : 0) + t);
   }
+  const int before = n.in[1];
   n.in = {n.in[0], g.add_constant(weight), g.add_constant(bias)};
+  g.forget_unread(before);
 }
 
 }  // namespace

@@ -36,10 +36,12 @@ void merge_siblings(Graph& g) {
       const Tensor weights[] = {constant(merged, 1), constant(second, 1)};
       std::vector<int> in{merged.in[0], g.add_constant(join_packed_weights(weights))};
       for (std::size_t i = 2; i < merged.in.size(); ++i) in.push_back(g.add_constant(concat({constant(merged, i), constant(second, i)}, 0)));
+      const int before[] = {merged.in[1], second.in[1]};
       merged.in = in;
       merged.out.insert(merged.out.end(), second.out.begin(), second.out.end());
       g.node(k) = merged;
       g.nodes.erase(g.nodes.begin() + other--);
+      for (const int weight : before) g.forget_unread(weight);
     }
   }
 }

@@ -61,6 +61,7 @@ void pack_convs(Graph& g, const Options& options) {
     const Node made = g.make_node(op_packed_conv2d, packed, {x, weight, bias});
     g.node(k) = made;
     g.replace_uses(conv.out[0], made.out[0]);
+    g.forget_unread(conv.in[1]);
   }
   share_equal(g);
 }

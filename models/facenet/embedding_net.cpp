@@ -138,7 +138,7 @@ std::unique_ptr<EmbeddingNet> make_embedding_net(const EmbeddingSpec& spec) {
   throw ValueError("make_embedding_net", "there is no net called '" + spec.architecture + "'", "Known: mobilefacenet, inception-resnet-v1.");
 }
 
-std::unique_ptr<EmbeddingNet> load_embedding_net(const TensorFile& file, const std::string& name, EmbeddingSpec* spec) {
+std::unique_ptr<EmbeddingNet> load_embedding_net(TensorFile file, const std::string& name, EmbeddingSpec* spec) {
   const EmbeddingSpec s = EmbeddingSpec::from_metadata(file.metadata, name);
   check_finite(file, name);
   std::unique_ptr<EmbeddingNet> net;
@@ -149,7 +149,7 @@ std::unique_ptr<EmbeddingNet> load_embedding_net(const TensorFile& file, const s
   for (const auto& [tensor, t] : file.tensors) state.push_back({tensor, t});
   if (const LoadReport report = net->check_state_dict(state); !report.ok())
     throw IoError(IoKind::bad_data, "model", name, report.message(), "Give weights of " + s.architecture + "; `mien convert` reads those of other programs.");
-  net->load_state_dict(state);
+  net->adopt_state_dict(state);
   net->eval();
   if (spec) *spec = s;
   return net;

@@ -51,9 +51,9 @@ struct EmbeddingSpec {
 // There is no standard for 160x160: the template times 160/112 (ValueError for other shapes than height x height and 112x96).
 FivePoints five_point_template(std::int64_t height, std::int64_t width);
 
-// A net with random weights for the spec, and a net with the weights of a model file. IoError and ValueError name what does not fit.
+// A net with random weights for the spec, and a net with the weights of a model file, whose tensors become the net's. IoError and ValueError name what does not fit.
 std::unique_ptr<EmbeddingNet> make_embedding_net(const EmbeddingSpec& spec);
-std::unique_ptr<EmbeddingNet> load_embedding_net(const TensorFile& file, const std::string& name, EmbeddingSpec* spec = nullptr);
+std::unique_ptr<EmbeddingNet> load_embedding_net(TensorFile file, const std::string& name, EmbeddingSpec* spec = nullptr);
 TensorFile to_model_file(EmbeddingNet& net, const EmbeddingSpec& spec);
 
 // Reads weights of other programs by architecture ("mobilefacenet", "inception-resnet-v1"; "facenet" is the latter): names every missing, unexpected and
