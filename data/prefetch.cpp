@@ -90,6 +90,7 @@ class DevicePrefetcher::Ahead {
   void work() {
     const SerialGuard guard;  // a loader without workers makes its batches here; the training beside it has the CPUs
     try {
+      make_current(device_);
       while (true) {
         auto batch = loader_.next();
         std::unique_lock lock(mutex_);

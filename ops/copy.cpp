@@ -4,6 +4,7 @@
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/op.h"
 #include "mien/ops/table.h"
+#include "mien/tensor/device_backend.h"
 
 namespace mien {
 namespace {
@@ -42,7 +43,11 @@ Tensor clone(const Tensor& x) { return apply(op_copy, {x}, CopyParams{x.dtype(),
 Tensor cast(const Tensor& x, DType dtype) { return x.dtype() == dtype ? x : apply(op_copy, {x}, CopyParams{dtype, layout_like(x)}); }
 Tensor to(const Tensor& x, Device device) {
   if (x.device() == device) return x;
-  return apply(op_transfer, {x.is_channels_last() ? x : contiguous(x)}, TransferParams{device});
+  const Tensor from = x.is_channels_last() ? x : contiguous(x);
+  order_after(device, from.device());
+  const Tensor there = apply(op_transfer, {from}, TransferParams{device});
+  order_after(from.device(), device);  // `from` may be freed now: what takes its memory waits for the copy
+  return there;
 }
 
 void copy_into(const Tensor& target, const Tensor& source) {

@@ -164,6 +164,19 @@ void synchronize(Device device) {
   if (!device.is_cpu()) devices().backend->synchronize(device.index(), current_stream(device).handle);
 }
 
+void order_after(Device later, Device earlier) {
+  if (later.is_cpu() || earlier.is_cpu() || later == earlier) return;
+  DeviceBackend& backend = *devices().backend;
+  void* event = backend.record(earlier.index(), current_stream(earlier).handle);
+  try {
+    backend.wait(later.index(), current_stream(later).handle, event);
+  } catch (...) {
+    backend.drop_event(event);
+    throw;
+  }
+  backend.drop_event(event);
+}
+
 StreamGuard::StreamGuard(Stream stream) : before_{stream.device, nullptr} {
   if (!stream.device.is_cpu()) before_.handle = std::exchange(chosen_stream[static_cast<std::size_t>(stream.device.index())], stream.handle);
 }
@@ -187,12 +200,12 @@ void copy_memory(void* to, Device to_device, const void* from, Device from_devic
     std::memcpy(to, from, static_cast<std::size_t>(bytes));
     return;
   }
-  if (!to_device.is_cpu() && !from_device.is_cpu() && !(to_device == from_device))
-    throw NotImplemented("copy", "from " + to_string(from_device) + " to " + to_string(to_device), "Copy through the CPU.");
   const Device device = to_device.is_cpu() ? from_device : to_device;
   const CopyKind kind = to_device.is_cpu() ? CopyKind::to_host : from_device.is_cpu() ? CopyKind::to_device : CopyKind::on_device;
   void* stream = current_stream(device).handle;
+  order_after(to_device, from_device);
   devices().backend->copy(device.index(), to, from, bytes, kind, stream);
+  order_after(from_device, to_device);  // between two GPUs: what is freed there serves the next work only when the copy is done
   if (to_device.is_cpu()) devices().backend->synchronize(device.index(), stream);
 }
 

@@ -72,6 +72,9 @@ class DeviceBackend {
   virtual void drop_graph(void* graph) noexcept = 0;
 };
 
+// What this thread puts into its queue on `later` from now on waits for what is in its queue on `earlier`; the caller does not. Nothing unless both are GPUs.
+void order_after(Device later, Device earlier);
+
 // While it lives, a profiler shows what this thread launches under `name` (nvtx). Nothing on the CPU.
 class ProfileRange {
  public:

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "catch.h"
+#include "exit_codes.h"
 #include "mien/autograd/autograd.h"
 #include "mien/io/checkpoint.h"
 #include "mien/layers/layers.h"
@@ -186,6 +187,12 @@ TEST_CASE("a step that never fits: the numbers, the batch that does, and where t
   CHECK(said.find("Use a smaller batch or picture") == std::string::npos);
   CHECK(device_allocator(Device::cuda())->device_stats().live == 0);
   std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("exit codes of what ends a training", "[training]") {
+  CHECK(code(exit_code(OutOfMemory("train", "no memory"))) == 71);
+  CHECK(code(exit_code(DeviceLost("train", "lost"))) == 69);
+  CHECK(code(exit_code(Diverged("train", "NaN"))) == 76);
 }
 
 TEST_CASE("a device that is lost on the way: one message, no second try, nothing read back, the checkpoint as it was", "[training][device]") {

@@ -12,10 +12,13 @@
 #include "mien/models/mtcnn/loss.h"
 #include "mien/models/mtcnn/mtcnn.h"
 #include "mien/ops/autocast.h"
+#include "mien/ops/binary.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/loss.h"
 #include "mien/ops/matmul.h"
 #include "mien/ops/normalize.h"
+#include "mien/ops/reduce.h"
+#include "mien/ops/unary.h"
 #include "mien/tensor/device_allocator.h"
 #include "models/parity.h"
 
@@ -266,6 +269,22 @@ TEST_CASE("a GPU without memory says what was wanted, and goes on", "[cuda][memo
   }
   CHECK(memory->device_stats().out_of_memory == before + 20);
   CHECK(full({1000}, 2, {.device = Device::cuda()}).to_vector() == std::vector<double>(1000, 2.0));
+}
+
+TEST_CASE("tensors go from one GPU to another, with their gradients", "[cuda]") {
+  MIEN_NEEDS_CUDA();
+  if (cuda_device_count() < 2) MIEN_SKIP("one GPU only");
+  const Device a = Device::cuda(0), b = Device::cuda(1);
+  for (int i = 0; i < 20; ++i) {
+    Tensor x = full({1 << 20}, i, {.device = a});
+    set_requires_grad(x);
+    const Tensor y = to(affine(x, 2, 1), b);
+    CHECK(y.device() == b);
+    backward(sum(square(y)));
+    CHECK(on_cpu(y).at<float>({77}) == static_cast<float>(2 * i + 1));
+    CHECK(grad(x).device() == a);
+    CHECK(on_cpu(grad(x)).at<float>({99}) == static_cast<float>(4 * (2 * i + 1)));
+  }
 }
 
 TEST_CASE("values, seeds and devices", "[cuda]") {

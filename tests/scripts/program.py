@@ -109,6 +109,7 @@ fails(66, ["gone.safetensors"], "detect", photos[0], env={"MIEN_WEIGHTS": path("
 if "GPU: cuda" not in mien("doctor").stdout:  # asked for and absent: the reason, never the CPU instead
     fails(69, ["cuda"], "detect", photos[0], "--device", "cuda")
     fails(69, ["cuda"], "bench", "model", "lenet", "--device", "cuda:0")
+fails(69, ["cuda"], "detect", photos[0], "--device", "cuda:99")
 write("file", b"")
 fails(73, [path("file")], "detect", photos[0], "--draw", path("file", "sub"))
 moved = path("moved", "bin")

@@ -236,6 +236,27 @@ TEST_CASE("what can't be had on a device is told in words that help", "[device]"
   CHECK(Device::parse("auto").is_cpu());
 }
 
+TEST_CASE("a copy between two GPUs waits for the one, and the other waits for it", "[device]") {
+  FakeDevice device;
+  device.devices = 2;
+  device.deferred = true;
+  const Installed installed(device);
+  const Device a = Device::cuda(0), b = Device::parse("cuda:1");
+  const auto on = [](Device d) { return Tensor::empty({4}, DType::f32, Layout::contiguous, d); };
+  const std::vector<float> one{1, 2, 3, 4}, two{5, 6, 7, 8};
+  Tensor x = on(a);
+  const Tensor y = on(b);
+  copy_memory(x.raw_data(), a, one.data(), Device::cpu(), 16);
+  copy_memory(y.raw_data(), b, x.raw_data(), a, 16);
+  const void* block = x.raw_data();
+  x = Tensor();
+  const Tensor z = on(a);
+  CHECK(z.raw_data() == block);  // at once, although the copy has not begun
+  copy_memory(z.raw_data(), a, two.data(), Device::cpu(), 16);
+  CHECK(z.to_vector() == std::vector<double>{5, 6, 7, 8});  // waits for queue 1, which waits for the copy in queue 2
+  CHECK(y.to_vector() == std::vector<double>{1, 2, 3, 4});
+}
+
 TEST_CASE("tensors on a device: values come and go by copies", "[allocator][device]") {
   FakeDevice device;
   const Installed installed(device);

@@ -24,7 +24,7 @@ class FakeDevice final : public DeviceBackend {
 
   int count(std::string& why) override {
     why = why_none;
-    return why_none.empty() ? 1 : 0;
+    return why_none.empty() ? devices : 0;
   }
   std::string unsupported(int) override { return {}; }
   DeviceInfo info(int) override { return {"fake", 9, 0, 4, total_}; }
@@ -119,6 +119,7 @@ class FakeDevice final : public DeviceBackend {
   }
 
   std::string why_none;       // not empty: this machine has no device
+  int devices = 1;            // with one memory
   int allocations = 0, queries = 0;
   bool impatient = false;
   bool deferred = false;      // copies are done when their queue is waited for, no earlier
