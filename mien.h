@@ -14,6 +14,7 @@
 #include "mien/data/loader.h"
 #include "mien/data/people.h"
 #include "mien/data/plot.h"
+#include "mien/data/prefetch.h"
 #include "mien/data/sampler.h"
 #include "mien/face/align.h"
 #include "mien/face/aligned_set.h"

@@ -2,6 +2,7 @@
 // it is lost.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -123,7 +124,7 @@ class FakeDevice final : public DeviceBackend {
   int allocations = 0, queries = 0;
   bool impatient = false;
   bool deferred = false;      // copies are done when their queue is waited for, no earlier
-  std::int64_t lost_at = -1;  // from this call on the device is lost
+  std::atomic<std::int64_t> lost_at = -1;  // from this call on the device is lost
   std::int64_t calls_after_loss = 0;
 
  private:
