@@ -51,7 +51,8 @@ class DevicePrefetcher::Ahead {
       backend_.wait(device_.index(), user, taken.copied);
       backend_.drop_event(taken.copied);
       // The blocks belong to the copies' queue: freed, they wait for what the user's queue does with them.
-      for (const auto& t : taken.batch.there) device_allocator(device_)->record_stream(t.raw_data(), user);
+      for (const auto& t : taken.batch.there)
+        if (t.numel() > 0) device_allocator(device_)->record_stream(t.raw_data(), user);
     }
     return std::move(taken.batch);
   }
