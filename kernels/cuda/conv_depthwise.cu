@@ -28,80 +28,105 @@ bool channels_inner(const View& v) {
 
 // A flat index over (n, h, strip, c) or (n, c, h, strip).
 struct Order {
-  bool channels_last;
-  std::int64_t channels, height, strips;
+  bool channels_last, small;
+  std::int64_t channels, height, strips, batch;
+  Divider by_channels, by_height, by_strips;
   Order(const View& v, int strip)
-      : channels_last(channels_inner(v)), channels(v.size(1)), height(v.size(2)), strips((v.size(3) + strip - 1) / strip), batch(v.size(0)) {}
-  std::int64_t batch;
+      : channels_last(channels_inner(v)),
+        channels(v.size(1)),
+        height(v.size(2)),
+        strips((v.size(3) + strip - 1) / strip),
+        batch(v.size(0)),
+        by_channels(channels),
+        by_height(height),
+        by_strips(strips) {
+    small = count() <= index_limit;
+  }
   std::int64_t count() const { return batch * channels * height * strips; }
   __device__ __forceinline__ void split(std::int64_t index, std::int64_t& n, std::int64_t& c, int& h, int& strip) const {
-    const auto take = [&](std::int64_t size) {
-      // Most shapes fit 32 bits, where a division costs a quarter.
-      const std::int64_t next = index < (std::int64_t{1} << 31) && size < (std::int64_t{1} << 31)
-                                    ? static_cast<std::int64_t>(static_cast<std::uint32_t>(index) / static_cast<std::uint32_t>(size))
-                                    : index / size;
+    const auto take = [&](std::int64_t size, const Divider& divide) {
+      const std::int64_t next = small ? static_cast<std::int64_t>(divide(static_cast<std::uint32_t>(index))) : index / size;
       const std::int64_t at = index - next * size;
       index = next;
       return at;
     };
     if (channels_last) {
-      c = take(channels);
-      strip = static_cast<int>(take(strips));
-      h = static_cast<int>(take(height));
+      c = take(channels, by_channels);
+      strip = static_cast<int>(take(strips, by_strips));
+      h = static_cast<int>(take(height, by_height));
     } else {
-      strip = static_cast<int>(take(strips));
-      h = static_cast<int>(take(height));
-      c = take(channels);
+      strip = static_cast<int>(take(strips, by_strips));
+      h = static_cast<int>(take(height, by_height));
+      c = take(channels, by_channels);
     }
     n = index;
   }
 };
 
-inline constexpr int forward_strip = 4;  // outputs of a thread, side by side in a row: they share the weights, which stay in registers
+inline constexpr int forward_strip = 4;  // outputs of a thread, side by side in a row: they share the weights and most inputs, which stay in registers
 
-// K: 3 for 3x3, else 0 for any kernel.
-template <class T, int K>
+// K = 3, S = 1 or 2: 3x3 at a stride of S along the row, not dilated. K = S = 0: any.
+template <class T, int K, int S>
 __global__ void __launch_bounds__(block_threads) forward_kernel(const Image<const T> x, const Image<const T> w, const T* bias, std::int64_t bias_step,
                                                                 const Image<T> y, const Window q, const Order order, std::int64_t count) {
   using C = Compute<T>;
+  const int height = static_cast<int>(x.h), width = static_cast<int>(x.w);
   for (std::int64_t index = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; index < count; index += std::int64_t{gridDim.x} * block_threads) {
     std::int64_t n, c;
     int oh, strip;
     order.split(index, n, c, oh, strip);
-    const int kernel_h = K ? K : q.kernel_h, kernel_w = K ? K : q.kernel_w;
     const C start = bias ? load(bias[c * bias_step]) : C(0);
     const T* plane = x.data + n * x.sn + c * x.sc;
     const T* weight = w.data + c * w.sn;
-    C taps[K ? K * K : 1];
+    const int h0 = oh * q.stride_h - q.pad_h, ow0 = strip * forward_strip, w0 = ow0 * q.stride_w - q.pad_w;
+    C sums[forward_strip] = {};
     if constexpr (K != 0) {
+      constexpr int columns = (forward_strip - 1) * S + K;
+      bool inside[columns];
 #pragma unroll
-      for (int i = 0; i < K; ++i)
+      for (int j = 0; j < columns; ++j) inside[j] = static_cast<unsigned>(w0 + j) < static_cast<unsigned>(width);
 #pragma unroll
-        for (int j = 0; j < K; ++j) taps[i * K + j] = load(weight[i * w.sh + j * w.sw]);
-    }
-    const int h0 = oh * q.stride_h - q.pad_h, height = static_cast<int>(x.h), width = static_cast<int>(x.w);
-    T* row = y.data + n * y.sn + c * y.sc + oh * y.sh;
-    for (int s = 0; s < forward_strip; ++s) {
-      const int ow = strip * forward_strip + s, w0 = ow * q.stride_w - q.pad_w;
-      if (ow >= static_cast<int>(y.w)) break;
-      C sum = 0;
+      for (int i = 0; i < K; ++i) {
+        if (static_cast<unsigned>(h0 + i) >= static_cast<unsigned>(height)) continue;
+        const T* at = plane + (h0 + i) * x.sh + w0 * x.sw;
+        C in[columns], taps[K];
 #pragma unroll
-      for (int i = 0; i < kernel_h; ++i) {
-        const int h = h0 + i * q.dilation_h;
-        if (h < 0 || h >= height) continue;
+        for (int j = 0; j < columns; ++j, at += x.sw) in[j] = inside[j] ? load(*at) : C(0);
 #pragma unroll
-        for (int j = 0; j < kernel_w; ++j) {
-          const int v = w0 + j * q.dilation_w;
-          if (v < 0 || v >= width) continue;
-          C tap;
-          if constexpr (K != 0) tap = taps[i * K + j];
-          else tap = load(weight[i * w.sh + j * w.sw]);
-          sum += load(plane[h * x.sh + v * x.sw]) * tap;
-        }
+        for (int j = 0; j < K; ++j) taps[j] = load(weight[i * w.sh + j * w.sw]);
+#pragma unroll
+        for (int s = 0; s < forward_strip; ++s)
+#pragma unroll
+          for (int j = 0; j < K; ++j)
+            if (inside[s * S + j]) sums[s] += in[s * S + j] * taps[j];  // a weight that is not finite meets no zero of the edge
       }
-      row[ow * y.sw] = store<T>(sum + start);
+    } else {
+      for (int s = 0; s < forward_strip; ++s)
+        for (int i = 0; i < q.kernel_h; ++i) {
+          const int h = h0 + i * q.dilation_h;
+          if (h < 0 || h >= height) continue;
+          for (int j = 0; j < q.kernel_w; ++j) {
+            const int v = w0 + s * q.stride_w + j * q.dilation_w;
+            if (v >= 0 && v < width) sums[s] += load(plane[h * x.sh + v * x.sw]) * load(weight[i * w.sh + j * w.sw]);
+          }
+        }
     }
+    T* to = y.data + n * y.sn + c * y.sc + oh * y.sh + ow0 * y.sw;
+#pragma unroll
+    for (int s = 0; s < forward_strip; ++s, to += y.sw)
+      if (ow0 + s < static_cast<int>(y.w)) *to = store<T>(sums[s] + start);
   }
+}
+
+bool is_plain(const Window& q) { return q.kernel_h == 3 && q.kernel_w == 3 && q.dilation_h == 1 && q.dilation_w == 1; }
+
+template <class T>
+void launch_forward(const KernelArgs& args, const char* what, const View& x, const Image<const T>& w, const T* bias, std::int64_t bias_step, const View& y,
+                    const Window& q) {
+  const Order order(y, forward_strip);
+  const auto kernel = !is_plain(q) || q.stride_w > 2 ? forward_kernel<T, 0, 0> : q.stride_w == 2 ? forward_kernel<T, 3, 2> : forward_kernel<T, 3, 1>;
+  kernel<<<blocks_for(order.count()), block_threads, 0, stream(args)>>>(Image<const T>(x), w, bias, bias_step, Image<T>(y), q, order, order.count());
+  check_launch(what);
 }
 
 __device__ __forceinline__ int up_to_zero(int a, int b) { return a <= 0 ? 0 : (a + b - 1) / b; }  // ceil(a / b), at least 0
@@ -281,15 +306,9 @@ void depthwise_forward(const KernelArgs& args) {
   if (y.numel() == 0) return;
   dispatch_floats(y.dtype, "conv2d", [&](auto type) {
     using T = typename decltype(type)::type;
-    const Window q(args.get<ConvParams>(), w);
     const bool has_bias = args.in.size() > 2;
-    const T* bias = has_bias ? args.in[2].ptr<T>() : nullptr;
-    const std::int64_t bias_step = has_bias ? args.in[2].stride(0) : 0;
-    const Order order(y, forward_strip);
-    const auto kernel = q.kernel_h == 3 && q.kernel_w == 3 ? forward_kernel<T, 3> : forward_kernel<T, 0>;
-    kernel<<<blocks_for(order.count()), block_threads, 0, stream(args)>>>(Image<const T>(x), Image<const T>(w), bias, bias_step, Image<T>(y), q, order,
-                                                                          order.count());
-    check_launch("conv2d");
+    launch_forward<T>(args, "conv2d", x, Image<const T>(w), has_bias ? args.in[2].ptr<T>() : nullptr, has_bias ? args.in[2].stride(0) : 0, y,
+                      Window(args.get<ConvParams>(), w));
   });
 }
 
@@ -298,9 +317,19 @@ void depthwise_grad_input(const KernelArgs& args) {
   if (gx.numel() == 0) return;
   dispatch_floats(gx.dtype, "conv2d_grad_input", [&](auto type) {
     using T = typename decltype(type)::type;
+    Window q(args.get<ConvParams>(), w);
+    if (is_plain(q) && q.stride_h == 1 && q.stride_w == 1) {  // the convolution of gy with the kernel turned round
+      Image<const T> turned(w);
+      turned.data += 2 * (turned.sh + turned.sw);
+      turned.sh = -turned.sh;
+      turned.sw = -turned.sw;
+      q.pad_h = 2 - q.pad_h;
+      q.pad_w = 2 - q.pad_w;
+      return launch_forward<T>(args, "conv2d_grad_input", gy, turned, nullptr, 0, gx, q);
+    }
     const Order order(gx, 1);
-    grad_input_kernel<T><<<blocks_for(order.count()), block_threads, 0, stream(args)>>>(Image<const T>(gy), Image<const T>(w), Image<T>(gx),
-                                                                                        Window(args.get<ConvParams>(), w), order, order.count());
+    grad_input_kernel<T><<<blocks_for(order.count()), block_threads, 0, stream(args)>>>(Image<const T>(gy), Image<const T>(w), Image<T>(gx), q, order,
+                                                                                        order.count());
     check_launch("conv2d_grad_input");
   });
 }
