@@ -52,7 +52,7 @@ function(mien_add_cuda_kernels target)
   target_include_directories(mien_cuda_kernels PRIVATE ${CMAKE_BINARY_DIR}/include)
   target_include_directories(mien_cuda_kernels SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${MIEN_CUBLAS_INCLUDE} ${MIEN_CUDNN_INCLUDE})
   target_compile_options(mien_cuda_kernels PRIVATE
-    "$<$<COMPILE_LANGUAGE:CXX>:-fno-gnu-unique;-Wall;-Wextra;-Wshadow;-Wconversion>"
+    "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fno-gnu-unique>" "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wconversion>"
     # -fno-gnu-unique: objcopy can't make such symbols local. -Wno-parentheses: nvcc itself writes them around pointers to members.
     # Compressed for size, the kernels of one architecture take 4 MB of a program instead of 24.
     "$<$<COMPILE_LANGUAGE:CUDA>:-O3;--compress-mode=size;--expt-relaxed-constexpr;-Werror;all-warnings;-Xcompiler=-fno-gnu-unique,-Wall,-Wextra,-Wno-parentheses,-ffp-contract=off>")

@@ -18,7 +18,8 @@ function(mien_add_kernel_levels target)
     endif()
     add_library(mien_cpu_${level} OBJECT ${sources})
     target_link_libraries(mien_cpu_${level} PRIVATE mien_options)
-    target_compile_options(mien_cpu_${level} PRIVATE -O3 ${flags_${level}})
+    # objcopy can't make GNU's unique symbols local; the sanitizers keep those of constants.
+    target_compile_options(mien_cpu_${level} PRIVATE -O3 ${flags_${level}} $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)
     target_compile_definitions(mien_cpu_${level} PRIVATE MIEN_LEVEL=${level} MIEN_TABLE=mien_cpu_${level} MIEN_LEVEL_IS_${level}=1)
     set(joined ${CMAKE_BINARY_DIR}/kernels/mien_cpu_${level}.o)
     add_custom_command(OUTPUT ${joined}
