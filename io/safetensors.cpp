@@ -164,7 +164,7 @@ TensorFile parse(const std::string& file, std::uint64_t size, const Read& read) 
   read(0, std::as_writable_bytes(std::span(&length, 1)));
   if (length > max_header || length > size - 8) refuse(file, "claims a header of " + std::to_string(length) + " bytes");
   std::vector<char> text(length);
-  read(8, std::as_writable_bytes(std::span(text)));
+  if (length > 0) read(8, std::as_writable_bytes(std::span(text)));
   if (text.empty() || text[0] != '{') refuse(file, "its header does not begin with {");
   const json header = parse_header(file, text.data(), text.data() + length);
   if (!header.is_object()) refuse(file, "its header is not an object");

@@ -9,7 +9,7 @@ namespace mien::cuda {
 struct Place {
   std::int64_t n, c, h, w;
 };
-struct PlaceOrder {
+struct ElementOrder {
   std::int64_t c, h, w;
   bool channels_fastest;
   template <class I>  // wide enough for i and the sizes
@@ -28,12 +28,12 @@ struct PlaceOrder {
     return p;
   }
 };
-inline PlaceOrder order_of(const View& v) {
+inline ElementOrder order_of(const View& v) {
   return {v.size(1), v.size(2), v.size(3), v.stride(1) != 0 && std::abs(v.stride(1)) < std::abs(v.stride(3)) && v.size(1) > 1};
 }
 
 template <class I, class F>
-__global__ void __launch_bounds__(block_threads) place_kernel(PlaceOrder order, I count, F f) {
+__global__ void __launch_bounds__(block_threads) place_kernel(ElementOrder order, I count, F f) {
   for (I i = static_cast<I>(blockIdx.x) * block_threads + threadIdx.x; i < count; i += static_cast<I>(gridDim.x) * block_threads) f(order(i));
 }
 template <class F>
