@@ -7,9 +7,12 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "mien/kernels/cpu/table.h"
 #include "mien/kernels/cuda/table.h"
+#include "mien/kernels/ref/ref.h"
 #include "mien/tensor/allocator.h"
 #include "mien/tensor/device_backend.h"
 
@@ -107,12 +110,58 @@ struct Scratch {
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
+  Scratch(Scratch&& o) noexcept : allocator_(std::move(o.allocator_)), bytes_(o.bytes_), data_(std::exchange(o.data_, nullptr)) {}
   void* data() const noexcept { return data_; }
 
  private:
   std::shared_ptr<Allocator> allocator_;
   std::int64_t bytes_;
   void* data_ = nullptr;
+};
+
+bool is_half(const View& v) { return v.dtype == DType::bf16 || v.dtype == DType::f16; }
+bool any_half(const KernelArgs& args) { return std::any_of(args.in.begin(), args.in.end(), is_half) || std::any_of(args.out.begin(), args.out.end(), is_half); }
+
+// Why entries declined, by level; null where none did.
+using Reasons = std::array<const char*, level_count>;
+
+// The first entry that does not decline; null when there is none.
+const KernelEntry* find(const char* op, const KernelList& list, const KernelArgs& args, Reasons& reasons) {
+  const bool cpu = device_of(args).is_cpu();
+  const int last = static_cast<int>(cpu ? max_cpu_level() : Level::cuda_library), first = static_cast<int>(cpu ? Level::ref : Level::cuda);
+  for (int l = last; l >= first; --l) {
+    const Level level = static_cast<Level>(l);
+    const KernelEntry* entry = list.at(level);
+    if (!entry) continue;
+    const char*& reason = reasons[static_cast<std::size_t>(l)];
+    reason = entry->decline ? entry->decline(args) : nullptr;
+    if (level == Level::ref && !entry->halves && any_half(args)) reason = "operands of 16 bits";
+    if (verbose_dispatch())
+      std::fprintf(stderr, "mien dispatch: %s: %s %s%s (%s)\n", op, name(level), reason ? "declined: " : "runs", reason ? reason : "", describe(args.in).c_str());
+    if (!reason) return entry;
+  }
+  return nullptr;
+}
+
+// A dense f32 copy's place for operands of 16 bits, in the order of the operand; the operand itself for others.
+class Widened {
+ public:
+  explicit Widened(std::span<const View> views) {
+    for (const View& v : views) {
+      views_.push_back(v);
+      if (!is_half(v)) continue;
+      View& w = views_.back();
+      w.dtype = DType::f32;
+      w.strides = v.is_channels_last() && !v.is_contiguous() ? channels_last_strides(v.shape) : contiguous_strides(v.shape);
+      memory_.emplace_back(4 * v.numel(), Device::cpu());
+      w.data = memory_.back().data();
+    }
+  }
+  std::span<const View> views() const { return views_; }
+
+ private:
+  std::vector<View> views_;
+  std::vector<Scratch> memory_;
 };
 
 }  // namespace
@@ -161,22 +210,28 @@ void set_max_cpu_level(Level level) {
 KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return kernel_observer.exchange(observer); }
 
 const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args) {
+  Reasons reasons{};
+  if (const KernelEntry* entry = find(op, list, args, reasons)) return *entry;
   std::string declined;
-  const Device device = device_of(args);
-  const int last = device.is_cpu() ? static_cast<int>(max_cpu_level()) : static_cast<int>(Level::cuda_library);
-  for (int l = last; l >= (device.is_cpu() ? 0 : static_cast<int>(Level::cuda)); --l) {
-    const KernelEntry* entry = list.at(static_cast<Level>(l));
-    if (!entry) continue;
-    if (const char* reason = entry->decline ? entry->decline(args) : nullptr) {
-      if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s declined: %s\n", op, name(static_cast<Level>(l)), reason);
-      declined += std::string(declined.empty() ? "" : "; ") + name(static_cast<Level>(l)) + ": " + reason;
-      continue;
-    }
-    if (verbose_dispatch()) std::fprintf(stderr, "mien dispatch: %s: %s runs (%s)\n", op, name(static_cast<Level>(l)), describe(args.in).c_str());
-    return *entry;
-  }
-  throw NotImplemented(op, "no kernel on " + to_string(device) + " takes (" + describe(args.in) + ")" + (declined.empty() ? "" : ": " + declined));
+  for (int l = level_count - 1; l >= 0; --l)
+    if (const char* reason = reasons[static_cast<std::size_t>(l)]) declined += std::string(declined.empty() ? ": " : "; ") + name(static_cast<Level>(l)) + ": " + reason;
+  throw NotImplemented(op, "no kernel on " + to_string(device_of(args)) + " takes (" + describe(args.in) + ")" + declined);
 }
+
+namespace {
+void run_widened(const char* op, const KernelList& list, const KernelArgs& args) {
+  constexpr KernelList copies{&ref::copy_entry, &KernelTable::copy};
+  const auto copy = [&](const View& from, const View& to) { run_kernel("copy", copies, {&from, 1}, {&to, 1}, nullptr); };
+  const Widened in(args.in), out(args.out);
+  for (std::size_t i = 0; i < args.in.size(); ++i)
+    if (is_half(args.in[i])) copy(args.in[i], in.views()[i]);
+  for (std::size_t i = 0; i < args.out.size(); ++i)
+    if (is_half(args.out[i])) copy(args.out[i], out.views()[i]);  // for kernels that work in place
+  run_kernel(op, list, in.views(), out.views(), args.params);
+  for (std::size_t i = 0; i < args.out.size(); ++i)
+    if (is_half(args.out[i])) copy(out.views()[i], args.out[i]);
+}
+}  // namespace
 
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params) {
   KernelArgs args{in, out, params, nullptr, matmul_precision()};
@@ -185,7 +240,10 @@ void run_kernel(const char* op, const KernelList& list, std::span<const View> in
     make_current(device);
     args.stream = current_stream(device).handle;
   }
-  const KernelEntry& entry = choose_kernel(op, list, args);
+  Reasons reasons{};
+  const KernelEntry* found = find(op, list, args, reasons);
+  if (!found && device.is_cpu() && any_half(args)) return run_widened(op, list, args);
+  const KernelEntry& entry = found ? *found : choose_kernel(op, list, args);  // which throws
   const Scratch scratch(entry.workspace ? entry.workspace(args) : 0, device);
   args.workspace = scratch.data();
   const ProfileRange range(device, op);

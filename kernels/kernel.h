@@ -34,6 +34,7 @@ struct KernelEntry {
   const char* (*decline)(const KernelArgs&) = nullptr;
   // Bytes of scratch memory. A null pointer means none.
   std::int64_t (*workspace)(const KernelArgs&) = nullptr;
+  bool halves = false;  // of ref: takes bf16 and f16 as they are
 };
 
 // amx: only the kernels that multiply on tiles; everything else falls through to avx512. cuda_library: what NVIDIA's libraries do; the rest falls to cuda.
@@ -57,7 +58,8 @@ void set_max_cpu_level(Level level);        // for tests; ValueError above machi
 // The first entry that does not decline; what run_kernel runs. `op` is for messages. NotImplemented when every entry declined: the message lists the
 // reasons. The choice depends on dtypes, shapes and strides, not on addresses.
 const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args);
-// Chooses and runs the first entry that does not decline. `op` is for messages. Workspace comes from the process's allocator.
+// Chooses and runs the first entry that does not decline. `op` is for messages. Workspace comes from the process's allocator. On the CPU, operands of 16 bits
+// for which there is no such entry are computed in f32: the inputs are widened, the outputs rounded to the nearest.
 // NotImplemented when every entry declined: the message lists the reasons.
 void run_kernel(const char* op, const KernelList& list, std::span<const View> in, std::span<const View> out, const void* params);
 

@@ -1,6 +1,8 @@
 #include "mien/ops/autocast.h"
 
+#include "mien/kernels/kernel.h"
 #include "mien/ops/copy.h"
+#include "mien/ops/op.h"
 
 namespace mien {
 namespace {
@@ -16,7 +18,13 @@ Autocast::~Autocast() { wanted = before_; }
 DType autocast_dtype() noexcept { return wanted; }
 
 Tensor autocast(const Tensor& x) {
-  return wanted != DType::f32 && x.defined() && x.dtype() == DType::f32 && !x.device().is_cpu() ? cast(x, wanted) : x;
+  if (!x.defined()) return x;
+  if (x.device().is_cpu()) return parameter_dtype(x) == x.dtype() ? x : cast(x, parameter_dtype(x));
+  return wanted != DType::f32 && x.dtype() == DType::f32 ? cast(x, wanted) : x;
+}
+Tensor autocast_map(const Tensor& x, bool tiles) {
+  if (!x.device().is_cpu()) return autocast(x);
+  return wanted == DType::bf16 && tiles && x.dtype() == DType::f32 && max_cpu_level() == Level::amx ? cast(x, DType::bf16) : x;
 }
 
 }  // namespace mien

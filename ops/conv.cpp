@@ -4,6 +4,7 @@
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/autocast.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/op.h"
 #include "mien/ops/reduce.h"
 #include "mien/ops/table.h"
@@ -13,9 +14,10 @@ namespace mien {
 namespace {
 
 // The kernels read ConvParams; the gradients' shapes can't be derived from their inputs, so they travel along. So does the layout: a gradient
-// of one pixel a channel does not tell whether the picture was channels_last.
+// of one pixel a channel does not tell whether the picture was channels_last. And the dtype: f32 weights go with maps of 16 bits.
 struct ConvGradParams : ConvParams {
   Shape shape;
+  DType dtype = DType::f32;
   Layout layout = Layout::contiguous;
 };
 
@@ -49,16 +51,18 @@ Shape conv_shape(Inputs in, const ConvParams& p) {
 }
 
 void infer(Inputs in, const void* params, Outputs& out) {
-  check_same_dtype("conv2d", in);
   check_floating("conv2d", in[0]);
+  if (in[0].device().is_cpu() && in[1].dtype() == DType::f32) check_parameters("conv2d", in[0], in.subspan(1));
+  else check_same_dtype("conv2d", in);
   out.push_back({conv_shape(in, *static_cast<const ConvParams*>(params)), in[0].dtype(), layout_like(in[0])});
 }
 
-ConvGradParams with_shape(const ConvParams& p, const Shape& shape, Layout layout) {
+ConvGradParams with_spec(const ConvParams& p, const OutputSpec& of) {
   ConvGradParams g;
   static_cast<ConvParams&>(g) = p;
-  g.shape = shape;
-  g.layout = layout;
+  g.shape = of.shape;
+  g.dtype = of.dtype;
+  g.layout = of.layout;
   return g;
 }
 
@@ -66,14 +70,14 @@ void vjp(const Vjp& v) {
   const Tensor& g = v.grads[0];
   if (!g.defined()) return;
   const auto& p = v.get<ConvParams>();
-  if (v.needs[0]) v.result[0] = apply(op_conv2d_grad_input, {g, v.inputs[1]}, with_shape(p, v.input_specs[0].shape, v.input_specs[0].layout));
-  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {g, v.inputs[0]}, with_shape(p, v.input_specs[1].shape, v.input_specs[1].layout));
-  if (v.needs.size() > 2 && v.needs[2]) v.result[2] = sum(g, {0, 2, 3});
+  if (v.needs[0]) v.result[0] = apply(op_conv2d_grad_input, {g, v.inputs[1]}, with_spec(p, v.input_specs[0]));
+  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {g, v.inputs[0]}, with_spec(p, v.input_specs[1]));
+  if (v.needs.size() > 2 && v.needs[2]) v.result[2] = cast(sum(g, {0, 2, 3}), v.input_specs[2].dtype);
 }
 
-void infer_grad(Inputs in, const void* params, Outputs& out) {
+void infer_grad(Inputs, const void* params, Outputs& out) {
   const auto& p = *static_cast<const ConvGradParams*>(params);
-  out.push_back({p.shape, in[0].dtype(), p.layout});
+  out.push_back({p.shape, p.dtype, p.layout});
 }
 // Each of the three is linear in both of its inputs, so their derivatives are the other two.
 void vjp_grad_input(const Vjp& v) {
@@ -85,14 +89,14 @@ void vjp_grad_input(const Vjp& v) {
     // An output padding of a stride or more makes room for positions that no input element has.
     for (const int d : {2, 3}) v.result[0] = slice(v.result[0], d, 0, v.input_specs[0].shape[d]);
   }
-  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape, v.input_specs[1].layout));
+  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {v.inputs[0], gg}, with_spec(p, v.input_specs[1]));
 }
 void vjp_grad_weight(const Vjp& v) {
   const Tensor& gg = v.grads[0];
   if (!gg.defined()) return;
   const auto& p = v.get<ConvGradParams>();
   if (v.needs[0]) v.result[0] = apply(op_conv2d, {v.inputs[1], gg}, static_cast<const ConvParams&>(p));
-  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_input, {v.inputs[0], gg}, with_shape(p, v.input_specs[1].shape, v.input_specs[1].layout));
+  if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_input, {v.inputs[0], gg}, with_spec(p, v.input_specs[1]));
 }
 
 }  // namespace
@@ -105,7 +109,9 @@ constinit const Op op_conv2d_grad_weight{.name = "conv2d_grad_weight", .infer = 
                                          .kernels = {&ref::conv2d_grad_weight_entry, &KernelTable::conv2d_grad_weight}, .fusion = Fusion::contraction};
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& params) {
-  return bias.defined() ? apply(op_conv2d, {autocast(x), autocast(weight), autocast(bias)}, params) : apply(op_conv2d, {autocast(x), autocast(weight)}, params);
+  std::vector<Tensor> in{autocast_map(x, params.groups == 1), autocast(weight)};
+  if (bias.defined()) in.push_back(autocast(bias));
+  return apply(op_conv2d, in, params);
 }
 
 Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvTransposeOptions& o) {
@@ -129,7 +135,7 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bia
     if (shape[d] < 1) throw ShapeError(op, "the output would be empty " + seen, "Use less padding.");
   }
   if (bias.defined() && (bias.rank() != 1 || bias.size(0) != shape[1])) throw ShapeError(op, "bias expects [" + std::to_string(shape[1]) + "], got " + describe(bias));
-  const Tensor y = apply(op_conv2d_grad_input, {x, weight}, with_shape(p, shape, layout_like(x)));
+  const Tensor y = apply(op_conv2d_grad_input, {x, weight}, with_spec(p, {shape, x.dtype(), layout_like(x)}));
   return bias.defined() ? add(y, reshape(bias, {1, shape[1], 1, 1})) : y;
 }
 

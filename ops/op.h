@@ -128,7 +128,7 @@ class OpListener {
 
 // --- helpers for infer functions -------------------------------------------------------------------------------------
 void check_rank(const char* op, const char* what, const Tensor& t, int rank);
-void check_floating(const char* op, const Tensor& t);            // f32 or f64, on a GPU also bf16 and f16
+void check_floating(const char* op, const Tensor& t);            // f32, f64, bf16 or f16
 void check_same_dtype(const char* op, Inputs in);                // the error names the cast
 DType parameter_dtype(const Tensor& x);                          // of what belongs to a map: f32 for 16 bits, else the map's own
 void check_parameters(const char* op, const Tensor& x, Inputs parameters);

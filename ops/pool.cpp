@@ -39,7 +39,7 @@ PoolGradParams with_shape(const PoolParams& p, const OutputSpec& input) {
 }
 
 void infer_max(Inputs in, const void* params, Outputs& out) {
-  if (in[0].dtype() != DType::bf16) check_floating("max_pool2d", in[0]);
+  check_floating("max_pool2d", in[0]);
   const Shape shape = pool_shape("max_pool2d", in[0], *static_cast<const PoolParams*>(params));
   out.push_back({shape, in[0].dtype(), layout_like(in[0])});
   out.push_back({shape, DType::i64, layout_like(in[0])});

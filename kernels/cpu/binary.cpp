@@ -9,12 +9,9 @@ void rows(const KernelArgs& args, const F& f) {
   const View &a = args.in[0], &b = args.in[1], &y = args.out[0];
   const View same[] = {y, a, b};
   if (same_dense(same)) {
-    parallel_for(y.numel(), block, [&](std::int64_t begin, std::int64_t end) {
-      const float *p = a.ptr<float>(), *q = b.ptr<float>();
-      float* to = y.ptr<float>();
-      stream(begin, end, {p, q, to}, [=, &f](std::int64_t first, std::int64_t last) {
-        for (std::int64_t i = first; i < last; ++i) to[i] = f(p[i], q[i]);
-      });
+    dense_loop<2>({&a, &b}, y, [&](std::int64_t count, const auto& in, float* to) {
+      const float *p = in[0], *q = in[1];
+      for (std::int64_t i = 0; i < count; ++i) to[i] = f(p[i], q[i]);
     });
     return;
   }
@@ -41,7 +38,10 @@ void run(const KernelArgs& args) {
   }
 }
 const char* decline(const KernelArgs& args) {
-  if (!all_f32(args)) return "f32 only";
+  if (!all_f32(args)) {
+    const View same[] = {args.out[0], args.in[0], args.in[1]};
+    if (!all_bf16(args) || !same_dense(same)) return "neither f32 nor bf16 in one dense order";
+  }
   if (args.get<BinaryParams>().kind > BinaryKind::div) return "add, sub, mul and div only";
   return nullptr;
 }

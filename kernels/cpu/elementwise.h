@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "mien/kernels/cpu/half.h"
 #include "mien/kernels/cpu/common.h"
 
 namespace mien::MIEN_LEVEL {
@@ -20,6 +21,55 @@ inline bool same_dense(std::span<const View> views) {
       if (v.shape[d] != 1 && v.strides[d] != first.strides[d]) return false;
   }
   return true;
+}
+
+inline bool all_bf16(const KernelArgs& a) {
+  for (const auto views : {a.in, a.out})
+    for (const View& v : views)
+      if (v.dtype != DType::bf16) return false;
+  return true;
+}
+
+// f(n, inputs, output) over tensors of one dense order, all f32 or all bf16: n neighbouring values in f32.
+template <std::size_t N, class F>
+void dense_loop(const std::array<const View*, N>& in, const View& out, const F& f) {
+  constexpr std::int64_t some = 256;
+  if (out.dtype == DType::f32) {
+    parallel_for(out.numel(), block, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; i += some) {
+        std::array<const float*, N> from;
+        for (std::size_t k = 0; k < N; ++k) {
+          const View& v = *in[k];
+          from[k] = v.ptr<float>() + i;
+        }
+        float* to = out.ptr<float>() + i;
+        for (std::int64_t line = 0; line < some; line += 16) {
+          for (const float* p : from) call_up_ahead(p + line);
+          call_up_ahead(to + line);
+        }
+        f(std::min(some, end - i), from, to);
+      }
+    });
+    return;
+  }
+  parallel_for(out.numel(), block, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) float values[N + 1][some];
+    std::array<const float*, N> from;
+    for (std::size_t k = 0; k < N; ++k) from[k] = values[k];
+    for (std::int64_t i = begin; i < end; i += some) {
+      const std::int64_t n = std::min(some, end - i);
+      for (std::size_t k = 0; k < N; ++k) {
+        const View& v = *in[k];
+        const bfloat16* p = v.ptr<bfloat16>() + i;
+        for (std::int64_t line = 0; line < some; line += 32) call_up_ahead(p + line);
+        for (std::int64_t t = 0; t < n; ++t) values[k][t] = widened(p[t]);
+      }
+      f(n, from, values[N]);
+      bfloat16* to = out.ptr<bfloat16>() + i;
+      for (std::int64_t line = 0; line < some; line += 32) call_up_ahead(to + line);
+      for (std::int64_t t = 0; t < n; ++t) to[t] = narrowed(values[N][t]);
+    }
+  });
 }
 
 // Operands of one shape and any strides, cut into rows: dimensions in the order of the first operand's memory, joined where every operand steps

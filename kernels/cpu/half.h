@@ -1,4 +1,4 @@
-// bf16 in memory, f32 in registers.
+// bf16 in memory, f32 in registers. Templates over the type in memory work for both.
 #pragma once
 
 #include "mien/kernels/cpu/select.h"
@@ -35,13 +35,22 @@ inline Vec Load(const bfloat16* p, std::int64_t n) {
 #endif
 }
 inline void Store(Vec v, bfloat16* p, std::int64_t n) {
+#if MIEN_LEVEL_IS_avx512
+  const __mmask16 some = first_lanes(n);
+  const __m512i bits = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_maskz_srli_epi32(some, bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __m512i either = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
+  _mm512_mask_cvtepi32_storeu_epi16(p, some, _mm512_maskz_srli_epi32(some, either, 16));
+#else
   alignas(64) float values[lanes];
   Store(v, values);
   if (n == lanes)
     for (int i = 0; i < lanes; ++i) p[i] = narrowed(values[i]);
   else
     for (std::int64_t i = 0; i < n; ++i) p[i] = narrowed(values[i]);
+#endif
 }
+inline float widened(float v) { return v; }
 // Of values that are bf16 already.
 inline void StoreExact(Vec v, bfloat16* p, std::int64_t n) {
 #if MIEN_LEVEL_IS_avx512

@@ -4,6 +4,7 @@
 // (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979), share by share, in order.
 #include <cmath>
 
+#include "mien/kernels/cpu/half.h"
 #include "mien/kernels/cpu/norm_rows.h"
 
 namespace mien::MIEN_LEVEL {
@@ -84,21 +85,21 @@ void for_chunks(const PixelRows& r, const F& f) {
 }
 std::int64_t chunk_shares(const PixelRows& r) { return shares_of((r.pixels + chunk_pixels(r) - 1) / chunk_pixels(r)); }
 
-template <Activation A>
+template <Activation A, class T>  // T: of the maps
 void rows_forward(const KernelArgs& a) {
   const PixelRows r = pixel_rows(a.in[0]);
   const std::int64_t channels = r.channels, step = chunk_pixels(r), shares = chunk_shares(r), chunks = (r.pixels + step - 1) / step;
   const Scratch s(a.workspace, channels);
-  const float* x = a.in[0].ptr<float>();
+  const T* x = a.in[0].ptr<T>();
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
     float *mean = s.parts + share * 3 * channels, *squares = mean + channels;
-    const float* rows = x + pixel * channels;
-    for (std::int64_t k = 0; k < pixels * channels; k += 16) call_up(rows + pixels * channels + k);  // the chunk after this one
-    sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return rows[row * channels + c]; });
+    const T* rows = x + pixel * channels;
+    for (std::int64_t k = 0; k < pixels * channels; k += 64 / sizeof(T)) call_up(rows + pixels * channels + k);  // the chunk after this one
+    sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return widened(rows[row * channels + c]); });
     const float scale = 1.f / static_cast<float>(pixels);
     for (std::int64_t c = 0; c < channels; ++c) mean[c] *= scale;
     sum_rows(pixels, channels, squares, [=](std::int64_t row, std::int64_t c) {
-      const float d = rows[row * channels + c] - mean[c];
+      const float d = widened(rows[row * channels + c]) - mean[c];
       return d * d;
     });
     double *total_mean = s.sums + share * 3 * channels, *total_squares = total_mean + channels;
@@ -127,11 +128,11 @@ void rows_forward(const KernelArgs& a) {
   }
   parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      const float* from = x + p * channels;
-      float* to = a.out[0].ptr<float>() + p * channels;
+      const T* from = x + p * channels;
+      T* to = a.out[0].ptr<T>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
-        call_up(from + c + page_floats);
-        call_up(to + c + page_floats);
+        call_up_ahead(from + c);
+        call_up_ahead(to + c);
         const Vec v = MulAdd(Load(from + c, n) - Load(mean + c, n), Load(scale + c, n), Load(shift + c, n));
         Store(activate<A>(v, A == Activation::prelu ? Load(slope + c, n) : Vec{}), to + c, n);
       });
@@ -153,13 +154,13 @@ inline Vec slope(const Table& t, std::int64_t c, N n) {
 }
 
 // sums[c] of the gradients, [channels + c] of those times (x - mean), [2 channels + c] of the slope's.
-template <Activation A>
-void sum_gradients(std::int64_t pixels, std::int64_t channels, const float* g, std::int64_t g_step, const float* x, const Table& t, float* sums) {
+template <Activation A, class T>
+void sum_gradients(std::int64_t pixels, std::int64_t channels, const T* g, std::int64_t g_step, const T* x, const Table& t, float* sums) {
   std::fill_n(sums, 3 * channels, 0.f);
   for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += channels)
     each_vector(channels, [&](std::int64_t c, auto n) {
-      call_up(g + c + page_floats);
-      call_up(x + c + page_floats);
+      call_up_ahead(g + c);
+      call_up_ahead(x + c);
       const Vec own = Load(g + c, n), d = Load(x + c, n) - Load(t.mean + c, n), v = value<A>(t, d, c, n), m = gradient<A>(own, v, slope<A>(t, c, n));
       float *sum_g = sums + c, *sum_gd = sum_g + channels, *sum_slope = sum_gd + channels;
       Store(Add(Load(sum_g, n), m), sum_g, n);
@@ -168,12 +169,12 @@ void sum_gradients(std::int64_t pixels, std::int64_t channels, const float* g, s
     });
 }
 
-template <Activation A>
+template <Activation A, class T>
 void rows_backward(const KernelArgs& a) {
   const PixelRows r = pixel_rows(a.in[1]);
   const std::int64_t channels = r.channels, shares = chunk_shares(r), step = pixel_step(a.in[0]);
   const Scratch s(a.workspace, channels);
-  const float *g = a.in[0].ptr<float>(), *x = a.in[1].ptr<float>();
+  const T *g = a.in[0].ptr<T>(), *x = a.in[1].ptr<T>();
   float *mean = s.table, *scale = mean + channels, *shift = scale + channels, *slopes = shift + channels, *by_x = slopes + channels, *rest = by_x + channels;
   for (std::int64_t c = 0; c < channels; ++c) {
     mean[c] = a.in[3].ptr<float>()[c * a.in[3].stride(0)];
@@ -199,12 +200,12 @@ void rows_backward(const KernelArgs& a) {
   }
   parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      const float *gs = g + p * step, *xs = x + p * channels;
-      float* to = a.out[0].ptr<float>() + p * channels;
+      const T *gs = g + p * step, *xs = x + p * channels;
+      T* to = a.out[0].ptr<T>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
-        call_up(gs + c + page_floats);
-        call_up(xs + c + page_floats);
-        call_up(to + c + page_floats);
+        call_up_ahead(gs + c);
+        call_up_ahead(xs + c);
+        call_up_ahead(to + c);
         const Vec d = Load(xs + c, n) - Load(mean + c, n), m = gradient<A>(Load(gs + c, n), value<A>(t, d, c, n), slope<A>(t, c, n));
         Store(MulAdd(m, Load(scale + c, n), MulAdd(d, Load(by_x + c, n), Load(rest + c, n))), to + c, n);
       });
@@ -301,10 +302,26 @@ void run_affine(const KernelArgs& a) {
 }
 
 // --- entries --------------------------------------------------------------------------------------------------------------
-const char* decline_forward(const KernelArgs& a) { return decline_layout(a, a.in[0], a.out[0]); }
+// Maps may be bf16, everything else is f32: operands of the first `maps` inputs and the first output.
+bool half_maps(const KernelArgs& a) { return a.out[0].dtype == DType::bf16; }
+const char* decline_half(const KernelArgs& a, std::size_t maps) {
+  for (std::size_t i = 0; i < maps; ++i)
+    if (a.in[i].dtype != DType::bf16) return "maps of two dtypes";
+  return all_f32({a.in.subspan(maps), a.out.subspan(1)}) ? nullptr : "parameters are not f32";
+}
+const char* decline_forward(const KernelArgs& a) {
+  if (!half_maps(a)) return decline_layout(a, a.in[0], a.out[0]);
+  if (const char* reason = decline_half(a, 1)) return reason;
+  return all_pixel_rows(a.in[0], a.out[0]) && a.in[0].numel() > 0 ? nullptr : "bf16 maps that are not channels_last";
+}
+const char* decline_affine(const KernelArgs& a) { return decline_layout(a, a.in[0], a.out[0]); }
 // The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
 bool rows_of_backward(const KernelArgs& a) { return all_pixel_rows(a.in[1], a.out[0]) && pixel_step(a.in[0]) > 0; }
 const char* decline_backward(const KernelArgs& a) {
+  if (half_maps(a)) {
+    if (const char* reason = decline_half(a, 2)) return reason;
+    return rows_of_backward(a) && a.in[1].numel() > 0 ? nullptr : "bf16 maps that are not channels_last";
+  }
   if (const char* reason = decline_layout(a, a.in[1], a.out[0])) return reason;
   return rows_of_backward(a) || (a.in[1].is_contiguous() && a.out[0].is_contiguous() && a.in[0].is_contiguous()) ? nullptr : "neither all channels_last nor all contiguous";
 }
@@ -313,11 +330,13 @@ std::int64_t workspace_backward(const KernelArgs& a) { return Scratch::bytes(a.i
 std::int64_t workspace_affine(const KernelArgs& a) { return 8 * a.in[0].size(1); }
 template <Activation A>
 void forward(const KernelArgs& a) {
-  all_pixel_rows(a.in[0], a.out[0]) ? rows_forward<A>(a) : planes_forward<A>(a);
+  if (half_maps(a)) return rows_forward<A, bfloat16>(a);
+  all_pixel_rows(a.in[0], a.out[0]) ? rows_forward<A, float>(a) : planes_forward<A>(a);
 }
 template <Activation A>
 void backward(const KernelArgs& a) {
-  rows_of_backward(a) ? rows_backward<A>(a) : planes_backward<A>(a);
+  if (half_maps(a)) return rows_backward<A, bfloat16>(a);
+  rows_of_backward(a) ? rows_backward<A, float>(a) : planes_backward<A>(a);
 }
 void run_forward(const KernelArgs& a) {
   switch (a.get<NormParams>().activation) {
@@ -338,6 +357,6 @@ void run_backward(const KernelArgs& a) {
 
 extern const KernelEntry batch_norm_entry{run_forward, decline_forward, workspace_forward};
 extern const KernelEntry batch_norm_backward_entry{run_backward, decline_backward, workspace_backward};
-extern const KernelEntry channel_affine_entry{run_affine, decline_forward, workspace_affine};
+extern const KernelEntry channel_affine_entry{run_affine, decline_affine, workspace_affine};
 
 }  // namespace mien::MIEN_LEVEL

@@ -158,19 +158,22 @@ void run_last(const KernelArgs& args) {
   });
 }
 
-// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
+inline void add_to(float& sum, float v) { sum += v; }
+inline void add_to(bfloat16& sum, bfloat16 v) { sum = narrowed(widened(sum) + widened(v)); }
+// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it. In bf16, sums of overlapping windows are rounded one by one.
+template <class T>
 void run_backward_last(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
   const std::int64_t channels = g.size(1), step = pixel_step(g), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
   parallel_for(g.size(0), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out * channels)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
-      float* to = gx.ptr<float>() + n * out * channels;
-      std::fill_n(to, out * channels, 0.f);
+      T* to = gx.ptr<T>() + n * out * channels;
+      std::fill_n(to, out * channels, T{});
       for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
-        const float* from = g.ptr<float>() + p * step;
+        const T* from = g.ptr<T>() + p * step;
         const std::int64_t* at = index.ptr<std::int64_t>() + p * channels;
         for (std::int64_t c = 0; c < channels; ++c)
-          if (at[c] >= 0) to[at[c] * channels + c] += from[c];
+          if (at[c] >= 0) add_to(to[at[c] * channels + c], from[c]);
       }
     }
   });
@@ -191,14 +194,18 @@ const char* decline(const KernelArgs& args) {
   return args.in[0].size(2) * args.in[0].size(3) < std::numeric_limits<std::int32_t>::max() ? nullptr : "the picture is too large";
 }
 const char* decline_backward(const KernelArgs& args) {
-  if (args.in[0].dtype != DType::f32) return "f32 only";
-  return planes(args) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
+  const bool half = args.in[0].dtype == DType::bf16;
+  if (args.in[0].dtype != DType::f32 && !half) return "f32 and bf16 only";
+  return (!half && planes(args)) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
 }
 void run_either(const KernelArgs& args) {
   if (args.in[0].dtype == DType::bf16) return run_last<bfloat16>(args);
   planes(args) ? run(args) : run_last<float>(args);
 }
-void run_backward_either(const KernelArgs& args) { planes(args) ? run_backward(args) : run_backward_last(args); }
+void run_backward_either(const KernelArgs& args) {
+  if (args.in[0].dtype == DType::bf16) return run_backward_last<bfloat16>(args);
+  planes(args) ? run_backward(args) : run_backward_last<float>(args);
+}
 
 }  // namespace
 

@@ -1,6 +1,7 @@
-// Sums of f32. Each output is summed by one thread: rows of 16 partial sums in float, their totals in double, in a fixed order. Sums per channel of a
+// Sums of f32, and of bf16 per channel. Each output is summed by one thread: rows of 16 partial sums in float, their totals in double, in a fixed order. Sums per channel of a
 // channels_last picture go along the channels instead, in fixed shares that are added in order.
 #include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/half.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -30,6 +31,9 @@ bool per_channel(const KernelArgs& args) {
 }
 // Workspace: for each share the chunk's sums in float and its totals in double.
 std::int64_t workspace(const KernelArgs& args) { return per_channel(args) ? 12 * max_shares * round_even(args.in[0].size(1)) : 0; }
+inline void put(float& y, double v) { y = static_cast<float>(v); }
+inline void put(bfloat16& y, double v) { y = narrowed(static_cast<float>(v)); }
+template <class T>
 void channels(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const PixelRows r = pixel_rows(x);
@@ -41,20 +45,21 @@ void channels(const KernelArgs& args) {
     float* part = parts + share * padded;
     std::fill_n(total, n, 0.0);
     for (std::int64_t k = begin; k < end; ++k) {
-      const float* rows = x.ptr<float>() + k * at_once * step;
-      sum_rows(std::min(at_once, r.pixels - k * at_once), n, part, [=](std::int64_t row, std::int64_t c) { return rows[row * step + c]; });
+      const T* rows = x.ptr<T>() + k * at_once * step;
+      sum_rows(std::min(at_once, r.pixels - k * at_once), n, part, [=](std::int64_t row, std::int64_t c) { return widened(rows[row * step + c]); });
       for (std::int64_t c = 0; c < n; ++c) total[c] += static_cast<double>(part[c]);
     }
   });
   for (std::int64_t c = 0; c < n; ++c) {
     double sum = 0;
     for (std::int64_t share = 0; share < shares_of(chunks); ++share) sum += totals[share * padded + c];
-    y.ptr<float>()[c * y.stride(1)] = static_cast<float>(sum);
+    put(y.ptr<T>()[c * y.stride(1)], sum);
   }
 }
 
 void run(const KernelArgs& args) {
-  if (per_channel(args)) return channels(args);
+  if (args.out[0].dtype == DType::bf16) return channels<bfloat16>(args);
+  if (per_channel(args)) return channels<float>(args);
   const View &x = args.in[0], &y = args.out[0];
   // The reduced dimensions; the one with the smallest stride is the innermost loop.
   int reduced[max_rank], number = 0;
@@ -96,7 +101,8 @@ void run(const KernelArgs& args) {
   });
 }
 const char* decline(const KernelArgs& args) {
-  if (!all_f32(args)) return "f32 only";
+  const bool half = args.in[0].dtype == DType::bf16 && args.out[0].dtype == DType::bf16;
+  if (!all_f32(args) && !(half && per_channel(args))) return "neither f32 nor bf16 a channel";
   return args.get<ReduceParams>().kind == ReduceKind::sum ? nullptr : "sum only";
 }
 

@@ -8,19 +8,16 @@ void run(const KernelArgs& args) {
   const auto& p = args.get<ResidualParams>();
   const float scale = static_cast<float>(p.scale);
   const bool relu = p.relu;
-  parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
-    const float *__restrict x = args.in[0].ptr<float>(), *__restrict h = args.in[1].ptr<float>();
-    float* __restrict y = args.out[0].ptr<float>();
-    stream(begin, end, {x, h, y}, [=](std::int64_t from, std::int64_t to) {
-      for (std::int64_t i = from; i < to; ++i) {
-        const float v = x[i] + scale * h[i];
-        y[i] = relu && v <= 0 ? 0 : v;
-      }
-    });
+  dense_loop<2>({&args.in[0], &args.in[1]}, args.out[0], [=](std::int64_t n, const auto& in, float* __restrict y) {
+    const float *__restrict x = in[0], *__restrict h = in[1];
+    for (std::int64_t i = 0; i < n; ++i) {
+      const float v = x[i] + scale * h[i];
+      y[i] = relu && v <= 0 ? 0 : v;
+    }
   });
 }
 const char* decline(const KernelArgs& args) {
-  if (!all_f32(args)) return "f32 only";
+  if (!all_f32(args) && !all_bf16(args)) return "f32 or bf16 only";
   const View views[] = {args.out[0], args.in[0], args.in[1]};
   return same_dense(views) ? nullptr : "not dense in one order";
 }

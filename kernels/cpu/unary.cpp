@@ -12,10 +12,9 @@ using T = float;
 
 template <class F>
 void each(const KernelArgs& args, const F& f) {
-  const auto* x = args.in[0].ptr<float>();
-  auto* y = args.out[0].ptr<float>();
-  parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) y[i] = f(x[i]);
+  dense_loop<1>({&args.in[0]}, args.out[0], [&](std::int64_t n, const auto& in, float* y) {
+    const float* x = in[0];
+    for (std::int64_t i = 0; i < n; ++i) y[i] = f(x[i]);
   });
 }
 
@@ -33,10 +32,9 @@ void run(const KernelArgs& args) {
 
 template <class F>
 void each_backward(const KernelArgs& args, const F& f) {
-  const auto *g = args.in[0].ptr<float>(), *x = args.in[1].ptr<float>(), *y = args.in[2].ptr<float>();
-  auto* out = args.out[0].ptr<float>();
-  parallel_for(args.out[0].numel(), block, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) out[i] = g[i] * f(x[i], y[i]);
+  dense_loop<3>({&args.in[0], &args.in[1], &args.in[2]}, args.out[0], [&](std::int64_t n, const auto& in, float* out) {
+    const float *g = in[0], *x = in[1], *y = in[2];
+    for (std::int64_t i = 0; i < n; ++i) out[i] = g[i] * f(x[i], y[i]);
   });
 }
 
@@ -53,7 +51,7 @@ void run_backward(const KernelArgs& args) {
 }
 
 const char* decline(const KernelArgs& args) {
-  if (!all_f32(args)) return "f32 only";
+  if (!all_f32(args) && !all_bf16(args)) return "f32 or bf16 only";
   const View views[] = {args.out[0], args.in[0], args.in[args.in.size() > 1 ? 1 : 0], args.in[args.in.size() > 2 ? 2 : 0]};
   return same_dense(views) ? nullptr : "not dense in one order";
 }

@@ -23,6 +23,6 @@ void run_concat(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry concat_entry = {run_concat};
+const KernelEntry concat_entry = {run_concat, nullptr, nullptr, true};
 
 }  // namespace mien::ref

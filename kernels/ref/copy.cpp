@@ -37,8 +37,8 @@ void run_fill(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry copy_entry = {run_copy};
-const KernelEntry transfer_entry = {run_transfer};
-const KernelEntry fill_entry = {run_fill};
+const KernelEntry copy_entry = {run_copy, nullptr, nullptr, true};
+const KernelEntry transfer_entry = {run_transfer, nullptr, nullptr, true};
+const KernelEntry fill_entry = {run_fill, nullptr, nullptr, true};
 
 }  // namespace mien::ref

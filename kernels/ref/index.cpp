@@ -51,7 +51,7 @@ void run_index_add(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry index_select_entry = {run_index_select};
+const KernelEntry index_select_entry = {run_index_select, nullptr, nullptr, true};
 const KernelEntry index_add_entry = {run_index_add, nullptr, scatter_bytes};
 
 }  // namespace mien::ref

@@ -149,7 +149,7 @@ void run_packed_conv2d(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry pack_conv_weights_entry = {run_pack};
-const KernelEntry packed_conv2d_entry = {run_packed_conv2d};
+const KernelEntry pack_conv_weights_entry = {run_pack, nullptr, nullptr, true};
+const KernelEntry packed_conv2d_entry = {run_packed_conv2d, nullptr, nullptr, true};
 
 }  // namespace mien::ref

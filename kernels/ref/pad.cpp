@@ -53,7 +53,7 @@ void run_slice_backward(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry pad_entry = {run_pad};
-const KernelEntry slice_backward_entry = {run_slice_backward};
+const KernelEntry pad_entry = {run_pad, nullptr, nullptr, true};
+const KernelEntry slice_backward_entry = {run_slice_backward, nullptr, nullptr, true};
 
 }  // namespace mien::ref

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <map>
+#include <optional>
 
 #include "catch.h"
 #include "mien/kernels/cpu/table.h"
@@ -267,20 +268,30 @@ bool keeps_parameters(const Row& row) {
   return name.rfind("batch_norm", 0) == 0 || name.rfind("norm_", 0) == 0 || name == "channel_affine";
 }
 
+// On the CPU the weights of a convolution stay f32, too: every operand but the maps.
+bool keeps_weights(const Row& row, std::size_t operand, bool output) {
+  const std::string name = row.name;
+  if (name == "conv2d" || name == "conv2d_grad_input") return !output && operand > 0;
+  return name == "conv2d_grad_weight" && output;
+}
+
 // The same problem with its f32 operands in another floating type, values rounded to it; memory orders stay.
-Problem in_dtype(const Row& row, const Problem& p, DType dtype) {
+Problem in_dtype(const Row& row, const Problem& p, DType dtype, bool cpu = false) {
   const bool half = dtype == DType::bf16 || dtype == DType::f16;
-  const auto changes = [&](DType from, const Shape& shape) { return from == DType::f32 && !(half && keeps_parameters(row) && shape.rank() == 1); };
+  const auto changes = [&](DType from, const Shape& shape, std::size_t operand, bool output) {
+    if (half && ((keeps_parameters(row) && shape.rank() == 1) || (cpu && keeps_weights(row, operand, output)))) return false;
+    return from == DType::f32;
+  };
   Problem q;
   for (const auto& o : p.in) {
-    Operand to(o.view().shape, changes(o.view().dtype, o.view().shape) ? dtype : o.view().dtype, o.view().strides);
+    Operand to(o.view().shape, changes(o.view().dtype, o.view().shape, q.in.size(), false) ? dtype : o.view().dtype, o.view().strides);
     const auto at = o.offsets();
     for (const auto k : at) to.set(k, o.get(k));
     q.in.push_back(std::move(to));
   }
   q.out = p.out;
-  for (auto& o : q.out)
-    if (changes(o.dtype, o.shape)) o.dtype = dtype;
+  for (std::size_t i = 0; i < q.out.size(); ++i)
+    if (changes(q.out[i].dtype, q.out[i].shape, i, true)) q.out[i].dtype = dtype;
   q.params = p.params;
   q.magnitude_params = p.magnitude_params;
   q.magnitudes = p.magnitudes;
@@ -345,7 +356,9 @@ std::string describe(const Problem& p) {
 }
 
 // One case at one level. Returns what is wrong, or nothing.
-std::string check(const KernelEntry& entry, const Problem& p, const Expected& e, std::uint64_t seed, bool threads, Tally& tally, Precision precision = Precision::f32) {
+std::string check(const KernelEntry& entry, const Problem& p, const Expected& e, std::uint64_t seed, bool threads, Tally& tally, Precision precision = Precision::f32,
+                  double tolerance = 0) {
+  if (tolerance == 0) tolerance = precision == Precision::bf16x3 ? 5e-5 : 2e-5;
   Dice dice(seed ^ 0x5eed);
   const Operands out = make_outputs(p, false, dice);
   set_num_threads(1);
@@ -357,7 +370,7 @@ std::string check(const KernelEntry& entry, const Problem& p, const Expected& e,
   ++tally.compared;
   for (const auto& o : p.in)
     if (!o.bands_intact()) return "bytes beside an input were written";
-  if (const auto wrong = compare(p, out, e, tally.worst, precision == Precision::bf16x3 ? 5e-5 : 2e-5); !wrong.empty()) return wrong;
+  if (const auto wrong = compare(p, out, e, tally.worst, tolerance); !wrong.empty()) return wrong;
   if (!threads) return {};
   for (const int n : {2, 3, 4, 8}) {
     Dice again(seed ^ 0x5eed);
@@ -523,6 +536,55 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
         CHECK(tally.compared > 0);
       }
     }
+  }
+}
+
+// What bf16 maps are made of while training on a CPU with tiles; elsewhere these ops have them by way of f32.
+TEST_CASE("fast kernels of bf16 maps do what ref does", "[conformance]") {
+  const Threads restore;
+  const char* only = std::getenv("MIEN_CONFORMANCE");
+  const std::string wanted = only ? only : "";
+  std::map<std::string, int> compared;
+  for (const Row& row : conformance_rows()) {
+    if (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name) continue;
+    const int first = wanted.empty() ? 0 : std::atoi(wanted.substr(wanted.find(':') + 1).c_str());
+    const int last = wanted.empty() ? case_count() : first + 1;
+    for (int number = first, failures = 0; number < last && failures < 5; ++number) {
+      const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
+      Dice dice(seed);
+      Problem made = row.make(dice, number);
+      round_to_bf16(made);
+      const Problem p = in_dtype(row, made, DType::bf16, true);
+      std::optional<Expected> e;
+      for (const Level level : levels_here()) {
+        const KernelEntry* entry = level == Level::ref ? nullptr : row.list.at(level);
+        if (!entry) continue;
+        INFO(row.name << " at " << name(level) << ": " << describe(p) << "\n  again: MIEN_CONFORMANCE_SEED=" << seed_base() << " MIEN_CONFORMANCE=" << row.name << ":"
+                      << number << " mien_tests \"fast kernels of bf16 maps do what ref does\"");
+        const auto in = views(p.in);
+        std::vector<View> out;
+        for (const Output& o : p.out) out.push_back({nullptr, o.dtype, o.shape, strides_of(o.shape, o.order, dice)});
+        if (entry->decline && entry->decline({in, out, p.params.data()})) continue;
+        if (!e) e = expect(row, p, dice);
+        Tally tally;
+        const auto wrong = check(*entry, p, *e, seed, number % 8 == 0, tally, Precision::f32, tolerance_of(DType::bf16));
+        compared[std::string(row.name) + (level == Level::amx ? " on tiles" : "")] += tally.compared;
+        if (wrong.empty()) continue;
+        ++failures;
+        FAIL_CHECK(wrong);
+      }
+    }
+  }
+  for (const auto& [name, count] : compared) std::cout << "conformance of bf16 maps, " << name << ": " << count << " compared\n";
+  if (!wanted.empty()) return;
+  for (const char* name : {"batch_norm", "batch_norm_backward", "residual", "unary", "unary_backward", "binary", "concat", "copy", "max_pool2d", "max_pool2d_backward", "reduce"}) {
+    INFO(name);
+    CHECK(compared[name] > 0);
+  }
+  if (machine_cpu_level() < Level::amx) return;
+  for (const char* name : {"conv2d on tiles", "conv2d_grad_input on tiles", "conv2d_grad_weight on tiles"}) {
+    INFO(name);
+    CHECK(compared[name] > 0);
   }
 }
 

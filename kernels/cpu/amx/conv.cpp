@@ -1,8 +1,10 @@
-// conv2d and its gradient of the input on tiles, channels_last, f32 operands rounded to bf16 (or split, bf16x3) on their way into the tiles.
+// conv2d and its gradient of the input on tiles, channels_last. Maps are bf16 (with f32 weights), or f32 and rounded to bf16 (or split, bf16x3) on their way
+// into the tiles.
 // Both are products whose rows are pixels of a lattice in the output and whose k runs over (tap, channel):
 //   forward      one lattice, all output pixels
 //   grad_input   one lattice for each residue of the position modulo the stride: the taps that reach it are a convolution of stride 1 of their own
-// In bf16, larger kernels with stride 1 are the product of packed_conv2d, which reads a map once and not once a tap.
+// In bf16, larger kernels with stride 1 are the product of packed_conv2d, which reads a map once and not once a tap; so are all products of bf16 maps but the
+// strided gradient.
 #include "mien/kernels/cpu/amx/packed_product.h"
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/scratch.h"
@@ -27,35 +29,45 @@ struct Lattice {
   bool dense() const { return out_y == 1 && out_x == 1; }
 };
 
+template <class T>  // of the maps: float or Bf16
 struct Problem {
-  const float* x;
+  const T* x;
   std::int64_t h, w, c;    // source pictures
   const float* weights;
   std::int64_t o_step, c_step;  // distance of the columns (output channels) and of the channels that are summed over
   const float* bias;
-  float* y;
+  T* y;
   std::int64_t oh, ow, o;
   int parts;
 };
 
-std::int64_t steps(const Problem& p, const Lattice& l) { return steps_of(l.taps * p.c); }
+template <class T>
+std::int64_t steps(const Problem<T>& p, const Lattice& l) { return steps_of(l.taps * p.c); }
 
 // Rows that are worked on at a time: their tiles stay in the second cache with what is written, several of them share the weights, and few are still shared out.
-std::int64_t rows_at_once(const Problem& p, const Lattice& l) {
+template <class T>
+std::int64_t rows_at_once(const Problem<T>& p, const Lattice& l) {
   const std::int64_t bytes = 64 * p.parts * std::max<std::int64_t>(1, steps(p, l)) + 4 * p.o;
   const std::int64_t rows = std::min({std::int64_t{512}, (std::int64_t{1} << 19) / bytes, l.size() / 4});
   return std::max<std::int64_t>(rows / 32, 1) * 32;
 }
-std::int64_t left_part(const Problem& p, const Lattice& l) { return rows_at_once(p, l) * steps(p, l) * tile_depth; }
-std::int64_t right_part(const Problem& p, const Lattice& l) { return tiles_of(p.o) * steps(p, l) * tile_values; }
-std::int64_t line_floats(const Problem& p, const Lattice& l) { return steps(p, l) * tile_depth; }  // one row in f32, for odd channel counts
-std::int64_t bias_floats(const Problem& p) { return tiles_of(p.o) * tile_size; }
+template <class T>
+std::int64_t left_part(const Problem<T>& p, const Lattice& l) { return rows_at_once(p, l) * steps(p, l) * tile_depth; }
+template <class T>
+std::int64_t right_part(const Problem<T>& p, const Lattice& l) { return tiles_of(p.o) * steps(p, l) * tile_values; }
+template <class T>
+std::int64_t line_values(const Problem<T>& p, const Lattice& l) { return steps(p, l) * tile_depth; }  // one row, for odd channel counts
+template <class T>
+std::int64_t bias_floats(const Problem<T>& p) { return tiles_of(p.o) * tile_size; }
 constexpr std::int64_t buffer_floats = 4 * tile_size * tile_size;
-std::int64_t share_bytes(const Problem& p, const Lattice& l) { return 2 * p.parts * left_part(p, l) + 4 * (line_floats(p, l) + buffer_floats); }
-std::int64_t product_bytes(const Problem& p, const Lattice& l) { return 2 * p.parts * right_part(p, l) + 4 * bias_floats(p) + max_shares * share_bytes(p, l); }
+template <class T>
+std::int64_t share_bytes(const Problem<T>& p, const Lattice& l) { return 2 * p.parts * left_part(p, l) + 4 * (line_values(p, l) + buffer_floats); }
+template <class T>
+std::int64_t product_bytes(const Problem<T>& p, const Lattice& l) { return 2 * p.parts * right_part(p, l) + 4 * bias_floats(p) + max_shares * share_bytes(p, l); }
 
 // The weights as column tiles [column tile][step][16 pairs][16 columns][2], k = (tap, channel) without gaps.
-void pack_weights(const Problem& p, const Lattice& l, Bf16* out) {
+template <class T>
+void pack_weights(const Problem<T>& p, const Lattice& l, Bf16* out) {
   const std::int64_t all = steps(p, l), k_size = l.taps * p.c;
   const Parts to{out, right_part(p, l), p.parts};
   const bool whole = p.c % tile_depth == 0;
@@ -80,6 +92,19 @@ void pack_weights(const Problem& p, const Lattice& l, Bf16* out) {
   });
 }
 
+inline void copy_lanes(const float* from, __mmask16 mask, float* to) {
+  _mm512_mask_storeu_ps(to, mask, from ? _mm512_maskz_loadu_ps(mask, from) : _mm512_setzero_ps());
+}
+inline void copy_lanes(const Bf16* from, __mmask16 mask, Bf16* to) {
+  _mm256_mask_storeu_epi16(to, mask, from ? _mm256_maskz_loadu_epi16(mask, from) : _mm256_setzero_si256());
+}
+inline void store_lanes(__m512 v, __mmask16 mask, float* to) { _mm512_mask_storeu_ps(to, mask, v); }
+inline void store_lanes(__m512 v, __mmask16 mask, Bf16* to) { _mm256_mask_storeu_epi16(to, mask, _mm512_castsi512_si256(to_bf16(v, v))); }
+
+inline void put_half(const Bf16* from, Bf16* to, const Parts&) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), from ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)) : _mm256_setzero_si256());
+}
+inline void put_line(const Bf16* from, Bf16* to, const Parts&) { _mm512_storeu_si512(to, from ? _mm512_loadu_si512(from) : _mm512_setzero_si512()); }
 inline void put_half(const float* from, Bf16* to, const Parts& parts) {
   const __m512 v = from ? _mm512_loadu_ps(from) : _mm512_setzero_ps();
   const __m512i high = to_bf16(v, v);
@@ -94,7 +119,8 @@ inline void put_line(const float* from, Bf16* to, const Parts& parts) {
 }
 
 // Rows [first, first + count) as row tiles [row tile][step][16 rows][32]; where each row's output pixel lies goes to `pixels`.
-void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, float* line, std::int64_t* pixels) {
+template <class T>
+void gather(const Problem<T>& p, const Lattice& l, std::int64_t first, std::int64_t count, const Parts& to, T* line, std::int64_t* pixels) {
   const std::int64_t all = steps(p, l), k_size = l.taps * p.c;
   std::int64_t offset[most_taps], top = 0, bottom = 0, left = 0, right = 0;  // of the taps from the row's own pixel, and how far they reach
   for (std::int64_t t = 0; t < l.taps; ++t) {
@@ -106,33 +132,32 @@ void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t
   for (std::int64_t i = 0; i < count; ++i) {
     Bf16* row = to.data + i / tile_size * all * tile_values + i % tile_size * tile_depth;
     const std::int64_t y = r * l.step_y + l.y, x = q * l.step_x + l.x;
-    const float* base = p.x + ((n * p.h + y) * p.w + x) * p.c;
+    const T* base = p.x + ((n * p.h + y) * p.w + x) * p.c;
     const bool inside = y + top >= 0 && y + bottom < p.h && x + left >= 0 && x + right < p.w;
-    const auto source = [&](std::int64_t t) -> const float* {
+    const auto source = [&](std::int64_t t) -> const T* {
       const std::int64_t sy = y + l.tap[t].dy, sx = x + l.tap[t].dx;
       return inside || (sy >= 0 && sy < p.h && sx >= 0 && sx < p.w) ? base + offset[t] : nullptr;
     };
     if (p.c % tile_depth == 0) {
       for (std::int64_t t = 0; t < l.taps; ++t) {
-        const float* from = source(t);
+        const T* from = source(t);
         for (std::int64_t c = 0; c < p.c; c += tile_depth, row += tile_values) put_line(from ? from + c : nullptr, row, to);
       }
     } else if (p.c % 16 == 0) {
       std::int64_t k = 0;
       for (std::int64_t t = 0; t < l.taps; ++t) {
-        const float* from = source(t);
+        const T* from = source(t);
         for (std::int64_t c = 0; c < p.c; c += 16, k += 16) put_half(from ? from + c : nullptr, row + k / tile_depth * tile_values + k % tile_depth, to);
       }
-      if (k % tile_depth) put_half(nullptr, row + k / tile_depth * tile_values + 16, to);
+      if (k % tile_depth) put_half(static_cast<const T*>(nullptr), row + k / tile_depth * tile_values + 16, to);
     } else {
       for (std::int64_t t = 0; t < l.taps; ++t) {
-        const float* from = source(t);
+        const T* from = source(t);
         for (std::int64_t c = 0; c < p.c; c += 16) {
-          const __mmask16 mask = first_lanes(p.c - c);
-          _mm512_mask_storeu_ps(line + t * p.c + c, mask, from ? _mm512_maskz_loadu_ps(mask, from + c) : _mm512_setzero_ps());
+          copy_lanes(from ? from + c : nullptr, first_lanes(p.c - c), line + t * p.c + c);
         }
       }
-      std::fill(line + k_size, line + all * tile_depth, 0.f);
+      std::fill(line + k_size, line + all * tile_depth, T{0});
       for (std::int64_t s = 0; s < all; ++s) put_line(line + s * tile_depth, row + s * tile_values, to);
     }
     pixels[i] = (n * p.oh + r * l.out_y + l.first_y) * p.ow + q * l.out_x + l.first_x;
@@ -145,7 +170,8 @@ void gather(const Problem& p, const Lattice& l, std::int64_t first, std::int64_t
 }
 
 // Output tiles of gathered rows: straight into y where whole tiles lie there densely, else through a buffer.
-void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
+template <class T>
+void multiply_block(const Problem<T>& p, const Lattice& l, std::int64_t count, const std::int64_t* pixels, const Bf16* left, const Bf16* right, const float* bias, float* buffer) {
   const std::int64_t all = steps(p, l);
   const auto block = [&](std::int64_t row, std::int64_t col) {
     const std::int64_t rows = std::min(count - row, 2 * tile_size), cols = std::min(p.o - col, 2 * tile_size);
@@ -155,12 +181,13 @@ void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, cons
       else zero_tiles<R, C>();
       multiply_parts<R, C>(all, {left + row / tile_size * all * tile_values, all * tile_values}, left_part(p, l),
                            {right + col / tile_size * all * tile_values, all * tile_values}, right_part(p, l), p.parts);
-      if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
+      if constexpr (std::is_same_v<T, float>)
+        if (l.dense() && rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(p.y + pixels[row] * p.o + col, 4 * p.o);
       store_tiles<R, C>(buffer, 4 * 2 * tile_size);
       for (std::int64_t i = 0; i < rows; ++i) {
-        float* to = p.y + pixels[row + i] * p.o + col;
+        T* to = p.y + pixels[row + i] * p.o + col;
         const float* from = buffer + i * 2 * tile_size;
-        for (std::int64_t j = 0; j < cols; j += 16) _mm512_mask_storeu_ps(to + j, first_lanes(cols - j), _mm512_loadu_ps(from + j));
+        for (std::int64_t j = 0; j < cols; j += 16) store_lanes(_mm512_loadu_ps(from + j), first_lanes(cols - j), to + j);
       }
     });
   };
@@ -174,7 +201,8 @@ void multiply_block(const Problem& p, const Lattice& l, std::int64_t count, cons
       for (std::int64_t row = 0; row < count; row += 2 * tile_size) block(row, col);
 }
 
-void product(const Problem& p, const Lattice& l, void* workspace) {
+template <class T>
+void product(const Problem<T>& p, const Lattice& l, void* workspace) {
   auto* right = static_cast<Bf16*>(workspace);
   auto* bias = reinterpret_cast<float*>(right + p.parts * right_part(p, l));
   auto* scratch = reinterpret_cast<std::byte*>(bias + bias_floats(p));
@@ -189,19 +217,25 @@ void product(const Problem& p, const Lattice& l, void* workspace) {
     configure_tiles();
     const auto slot = slots.take();
     auto* left = reinterpret_cast<Bf16*>(scratch + slot.number() * share_bytes(p, l));
-    auto* line = reinterpret_cast<float*>(left + p.parts * left_part(p, l));
+    auto* buffer = reinterpret_cast<float*>(left + p.parts * left_part(p, l));
+    auto* line = reinterpret_cast<T*>(buffer + buffer_floats);
     std::int64_t pixels[512];
     for (std::int64_t first = begin * at_once; first < std::min(end * at_once, l.size()); first += at_once) {
       const std::int64_t count = std::min(at_once, l.size() - first);
       gather(p, l, first, count, {left, left_part(p, l), p.parts}, line, pixels);
-      multiply_block(p, l, count, pixels, left, right, p.bias ? bias : nullptr, line + line_floats(p, l));
+      multiply_block(p, l, count, pixels, left, right, p.bias ? bias : nullptr, buffer);
     }
   });
 }
 
+bool half_maps(const KernelArgs& a) { return a.in[0].dtype == DType::bf16; }
 const char* decline(const KernelArgs& a, const View& x, const View& y) {
-  if (a.precision == Precision::f32) return "the precision is f32";
-  if (!all_f32(a)) return "f32 only";
+  if (half_maps(a)) {
+    if (y.dtype != DType::bf16 || !all_f32({a.in.subspan(1), {}})) return "bf16 maps with f32 weights only";
+  } else {
+    if (a.precision == Precision::f32) return "the precision is f32";
+    if (!all_f32(a)) return "f32 only";
+  }
   if (a.get<ConvParams>().groups != 1) return "groups";
   if (a.in[1].size(2) * a.in[1].size(3) > most_taps) return "many taps";
   if (!x.is_channels_last() || !y.is_channels_last()) return "not channels_last";
@@ -218,7 +252,25 @@ struct Packed {
   KernelArgs args() const { return {in, out, &params}; }
   std::int64_t weight_values(const ProductPlan& p) const { return p.panels * p.panel_values(); }
 
+  // A window of few channels: k = (tap, channel) without gaps.
+  void pack_flat(const ProductPlan& p, Bf16* to) const {
+    const std::int64_t channels = w->size(c_dim), taps = w->size(2) * w->size(3), kw = w->size(3), depth = p.rows.tap_steps * tile_depth;
+    parallel_for(p.panels, 1, [&](std::int64_t panel, std::int64_t) {
+      const float* first = w->ptr<float>() + panel * tile_size * w->stride(o_dim);
+      const std::int64_t columns = std::min(tile_size, w->size(o_dim) - panel * tile_size);
+      for (std::int64_t k0 = 0; k0 < depth; k0 += tile_depth) {
+        alignas(64) float block[tile_depth * tile_size] = {};
+        for (std::int64_t k = k0; k < std::min(k0 + tile_depth, taps * channels); ++k) {
+          const std::int64_t tap = turned ? taps - 1 - k / channels : k / channels;
+          const float* from = first + tap / kw * w->stride(2) + tap % kw * w->stride(3) + k % channels * w->stride(c_dim);
+          for (std::int64_t j = 0; j < columns; ++j) block[(k - k0) * tile_size + j] = from[j * w->stride(o_dim)];
+        }
+        pack_tile(block, 1, tile_size, tile_size, tile_depth, Side::right, {to, 0, 1}, panel * p.panel_values() + k0 / tile_depth * tile_values);
+      }
+    });
+  }
   void pack(const ProductPlan& p, Bf16* to) const {
+    if (p.rows.way == Way::patches) return pack_flat(p, to);
     const std::int64_t taps = p.rows.taps, steps = p.rows.tap_steps, kw = w->size(3), channels = w->size(c_dim);
     parallel_for(p.panels, 1, [&](std::int64_t panel, std::int64_t) {
       for (std::int64_t t = 0; t < taps; ++t) {
@@ -235,7 +287,8 @@ struct Packed {
     const ProductPlan p = product_plan(a);
     auto* weights = static_cast<Bf16*>(workspace);
     pack(p, weights);
-    run_product<float>(a, p, weights, weights + weight_values(p));
+    if (half_maps(a)) run_product<Bf16>(a, p, weights, weights + weight_values(p));
+    else run_product<float>(a, p, weights, weights + weight_values(p));
   }
   std::int64_t bytes() const {
     const ProductPlan p = product_plan(args());
@@ -254,13 +307,14 @@ Packed packed(const KernelArgs& a, bool gradient) {
     if (gradient) p.params.padding[side] = p.params.dilation[side / 2] * (p.params.kernel[side / 2] - 1) - p.params.padding[side];
   return p;
 }
-// A pointwise convolution is faster as it is: nothing is read twice, and the tiles go into y without a detour.
+// A pointwise convolution of f32 maps is faster as it is: nothing is read twice, and the tiles go into y without a detour.
 bool goes_packed(const KernelArgs& a) {
+  if (half_maps(a)) return a.get<ConvParams>().stride == Pair{1, 1};
   return a.precision == Precision::bf16 && a.get<ConvParams>().stride == Pair{1, 1} && a.in[0].size(1) > tile_depth / 2 && a.in[1].size(2) * a.in[1].size(3) > 1;
 }
 
 // --- forward ---------------------------------------------------------------------------------------------------------
-Problem forward_problem(const KernelArgs& a) {
+Problem<float> forward_problem(const KernelArgs& a) {
   const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
   return {x.ptr<float>(), x.size(2), x.size(3), x.size(1), w.ptr<float>(), w.stride(0), w.stride(1), a.in.size() > 2 ? a.in[2].ptr<float>() : nullptr,
           y.ptr<float>(), y.size(2), y.size(3), y.size(1), parts_of(a.precision)};
@@ -274,20 +328,21 @@ Lattice forward_lattice(const KernelArgs& a) {
   return l;
 }
 void run_forward(const KernelArgs& a) {
-  if (goes_packed(a)) return packed(a, false).run(a.workspace);
+  if (goes_packed(a) || half_maps(a)) return packed(a, false).run(a.workspace);
   product(forward_problem(a), forward_lattice(a), a.workspace);
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
-  if (goes_packed(a)) return packed(a, false).bytes();
+  if (goes_packed(a) || half_maps(a)) return packed(a, false).bytes();
   return product_bytes(forward_problem(a), forward_lattice(a));
 }
 const char* decline_forward(const KernelArgs& a) { return strided_bias(a) ? "the bias is strided" : decline(a, a.in[0], a.out[0]); }
 
 // --- gradient of the input -------------------------------------------------------------------------------------------
-Problem grad_input_problem(const KernelArgs& a) {
+template <class T>
+Problem<T> grad_input_problem(const KernelArgs& a) {
   const View &gy = a.in[0], &w = a.in[1], &gx = a.out[0];
-  return {gy.ptr<float>(), gy.size(2), gy.size(3), gy.size(1), w.ptr<float>(), w.stride(1), w.stride(0), nullptr,
-          gx.ptr<float>(), gx.size(2), gx.size(3), gx.size(1), parts_of(a.precision)};
+  return {gy.ptr<T>(), gy.size(2), gy.size(3), gy.size(1), w.ptr<float>(), w.stride(1), w.stride(0), nullptr,
+          gx.ptr<T>(), gx.size(2), gx.size(3), gx.size(1), half_maps(a) ? 1 : parts_of(a.precision)};
 }
 // Positions (y, x) with y % stride == a, x % stride == b. Output pixel o of the forward pass and tap i meet at y = o * stride - padding + i * dilation.
 Lattice residue_lattice(const KernelArgs& a, std::int64_t ry, std::int64_t rx) {
@@ -311,12 +366,15 @@ void each_residue(const KernelArgs& a, const F& f) {
 }
 void run_grad_input(const KernelArgs& a) {
   if (goes_packed(a)) return packed(a, true).run(a.workspace);
-  each_residue(a, [&](const Lattice& l) { product(grad_input_problem(a), l, a.workspace); });
+  each_residue(a, [&](const Lattice& l) {
+    if (half_maps(a)) product(grad_input_problem<Bf16>(a), l, a.workspace);
+    else product(grad_input_problem<float>(a), l, a.workspace);
+  });
 }
 std::int64_t grad_input_workspace(const KernelArgs& a) {
   if (goes_packed(a)) return packed(a, true).bytes();
   std::int64_t bytes = 0;
-  each_residue(a, [&](const Lattice& l) { bytes = std::max(bytes, product_bytes(grad_input_problem(a), l)); });
+  each_residue(a, [&](const Lattice& l) { bytes = std::max(bytes, product_bytes(grad_input_problem<float>(a), l)); });
   return bytes;
 }
 const char* decline_grad_input(const KernelArgs& a) { return decline(a, a.in[0], a.out[0]); }

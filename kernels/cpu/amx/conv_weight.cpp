@@ -15,7 +15,7 @@ inline constexpr std::int64_t most_pixels = 4096;
 struct Plan {
   ConvSizes s;
   bool pointwise;
-  const float *left, *right;              // x and gy, or swapped
+  View left, right;                       // x and gy, or swapped; f32 or bf16
   std::int64_t left_c, right_c;           // their channels
   std::int64_t grid_h, grid_w, residues;  // of one picture
   std::int64_t group;                     // pictures of a chunk; pointwise: pixels
@@ -41,9 +41,9 @@ Plan make_plan(const KernelArgs& a) {
   p.s = conv_sizes(x, gw, gy, a.get<ConvParams>());
   const ConvSizes& s = p.s;
   p.pointwise = s.pointwise();
-  p.parts = parts_of(a.precision);
-  p.left = (p.pointwise ? gy : x).ptr<float>();
-  p.right = (p.pointwise ? x : gy).ptr<float>();
+  p.parts = x.dtype == DType::bf16 ? 1 : parts_of(a.precision);
+  p.left = p.pointwise ? gy : x;
+  p.right = p.pointwise ? x : gy;
   p.left_c = p.pointwise ? s.o : s.c;
   p.right_c = p.pointwise ? s.c : s.o;
   const std::int64_t budget = std::int64_t{1} << 19;  // values of a chunk
@@ -86,13 +86,14 @@ struct Chunk {
 
 // Walks over the places of a chunk's grid and says where the pixel of each lies, null outside. Divisions only at the start: they would cost more than
 // the packing of a few channels.
+template <class T>
 class Walk {
  public:
   // of `data` with pictures of h x w pixels of c channels; place (y, x) of the grid is pixel (y * sy + y0, x * sx + x0).
-  Walk(const Plan& p, const Chunk& k, const float* data, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t sy, std::int64_t y0, std::int64_t sx, std::int64_t x0)
-      : data_(data), last_(k.last), grid_h_(p.grid_h), grid_w_(p.grid_w), h_(h), w_(w), c_(c), sy_(sy), y0_(y0), sx_(sx), x0_(x0), n_(k.first), flat_(p.pointwise) {}
+  Walk(const Plan& p, const Chunk& k, const View& data, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t sy, std::int64_t y0, std::int64_t sx, std::int64_t x0)
+      : data_(data.ptr<T>()), last_(k.last), grid_h_(p.grid_h), grid_w_(p.grid_w), h_(h), w_(w), c_(c), sy_(sy), y0_(y0), sx_(sx), x0_(x0), n_(k.first), flat_(p.pointwise) {}
   // The next 32 places.
-  void next(const float** lines) {
+  void next(const T** lines) {
     for (std::int64_t i = 0; i < tile_depth; ++i) {
       if (flat_) {
         lines[i] = n_ < last_ ? data_ + n_ * c_ : nullptr;
@@ -110,20 +111,21 @@ class Walk {
   }
 
  private:
-  const float* data_;
+  const T* data_;
   std::int64_t last_, grid_h_, grid_w_, h_, w_, c_, sy_, y0_, sx_, x0_;
   std::int64_t n_, y_ = 0, x_ = 0;
   bool flat_;
 };
 
 // Adds a chunk to the sums of row tiles [tile, tile + tiles).
+template <class T>
 void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, Bf16* left, Bf16* right, float* sums) {
   const ConvSizes& s = p.s;
-  const float* lines[tile_depth];
+  const T* lines[tile_depth];
   const std::int64_t wide_x = std::min(s.sw, (s.kw - 1) * s.dw + 1), residue_values = p.tiles_per_share() * tile_size * p.plane, steps = p.range / tile_depth;
   const Parts to_left{left, p.left_part(), p.parts}, to_right{right, p.right_part(), p.parts};
   for (std::int64_t residue = 0; residue < p.residues; ++residue) {
-    Walk walk(p, k, p.left, s.h, s.w, p.left_c, s.sh, residue / wide_x - s.ph, s.sw, residue % wide_x - s.pw);
+    Walk<T> walk(p, k, p.left, s.h, s.w, p.left_c, s.sh, residue / wide_x - s.ph, s.sw, residue % wide_x - s.pw);
     for (std::int64_t at = 0; at < p.plane; at += tile_depth) {
       walk.next(lines);
       for (std::int64_t t = 0; t < tiles; ++t) {
@@ -134,7 +136,7 @@ void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
       }
     }
   }
-  Walk walk(p, k, p.right, s.oh, s.ow, p.right_c, 1, 0, 1, 0);
+  Walk<T> walk(p, k, p.right, s.oh, s.ow, p.right_c, 1, 0, 1, 0);
   for (std::int64_t at = 0; at < p.range; at += tile_depth) {
     walk.next(lines);
     for (std::int64_t o = 0; o < p.right_c; o += tile_size)
@@ -182,6 +184,7 @@ void write(const Plan& p, const float* sums, const View& gw) {
   });
 }
 
+template <class T>
 void run(const KernelArgs& a) {
   const Plan p = make_plan(a);
   auto* sums = static_cast<float*>(a.workspace);
@@ -198,15 +201,20 @@ void run(const KernelArgs& a) {
     const std::int64_t begin = p.chunks * pixels / p.pixel_shares, end = p.chunks * (pixels + 1) / p.pixel_shares;
     if (tiles <= 0) return;
     for (std::int64_t chunk = begin; chunk < end; ++chunk)
-      add_chunk(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, left, right, sums + pixels * p.share_sums());
+      add_chunk<T>(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, left, right, sums + pixels * p.share_sums());
   });
   write(p, sums, a.out[0]);
 }
+void run_either(const KernelArgs& a) { a.in[0].dtype == DType::bf16 ? run<Bf16>(a) : run<float>(a); }
 std::int64_t workspace(const KernelArgs& a) { return make_plan(a).bytes(); }
 
 const char* decline(const KernelArgs& a) {
-  if (a.precision == Precision::f32) return "the precision is f32";
-  if (!all_f32(a)) return "f32 only";
+  if (a.in[0].dtype == DType::bf16) {
+    if (a.in[1].dtype != DType::bf16 || a.out[0].dtype != DType::f32) return "bf16 maps with f32 weights only";
+  } else {
+    if (a.precision == Precision::f32) return "the precision is f32";
+    if (!all_f32(a)) return "f32 only";
+  }
   if (a.get<ConvParams>().groups != 1) return "groups";
   if (!a.in[0].is_channels_last() || !a.in[1].is_channels_last()) return "not channels_last";
   return a.in[0].numel() > 0 && a.in[1].numel() > 0 ? nullptr : "empty";
@@ -214,6 +222,6 @@ const char* decline(const KernelArgs& a) {
 
 }  // namespace
 
-extern const KernelEntry conv2d_grad_weight_entry{run, decline, workspace};
+extern const KernelEntry conv2d_grad_weight_entry{run_either, decline, workspace};
 
 }  // namespace mien::MIEN_LEVEL

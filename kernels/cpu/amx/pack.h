@@ -89,6 +89,16 @@ inline void pack_lines(const float* const* k, std::int64_t offset, std::int64_t 
   store_lines(low, side == Side::left, to.data + to.part + at, line);
 }
 
+// The same of bf16 values.
+inline void pack_lines(const Bf16* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at, std::int64_t line = tile_depth) {
+  const __mmask16 mask = first_lanes(count);
+  __m512i pairs[16];
+  const auto value = [&](int i) { return k[i] ? _mm256_maskz_loadu_epi16(mask, k[i] + offset) : _mm256_setzero_si256(); };
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) pairs[i] = interleave(_mm512_inserti64x4(_mm512_castsi256_si512(value(2 * i)), value(2 * i + 1), 1));
+  store_lines(pairs, side == Side::left, to.data + at, line);
+}
+
 // One tile of X(i, k) = x[i * i_step + k * k_step], i below `rows`, k below `depth`; zeros past them.
 inline void pack_tile(const float* x, std::int64_t i_step, std::int64_t k_step, std::int64_t rows, std::int64_t depth, Side side, const Parts& to, std::int64_t at) {
   rows = std::min(rows, tile_size);
