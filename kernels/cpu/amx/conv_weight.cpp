@@ -1,8 +1,8 @@
 // conv2d_grad_weight on tiles, channels_last: gW[o][c][tap] = sum over pixels of gy[pixel][o] * x[pixel moved by the tap][c].
-// The sum runs over the pixels of a grid that is as wide as the padded picture; gy is zero where the grid has no output pixel. x becomes planes [c][grid],
-// one set for each residue modulo the stride, so that a tap is nothing but a moved start in a plane; gy becomes pairs of pixels. Both are made once
-// for a chunk of pictures that stays in the second cache and serve all taps. A 1x1 convolution needs no grid: x and gy then swap places, and the
-// sums are rows of gW as they are.
+// The sum runs over the places of a grid that is as wide as the padded picture; gy is zero where the grid has no output pixel. gy becomes tiles of the left side
+// (o along the rows, places along k). x becomes planes [16 channels][pair of places][16][2] of the right side, one set for each residue modulo the stride, so that
+// a tap is nothing but a moved start in a plane; a start can move by pairs only, so a second copy begins one place later where some tap is an odd number of
+// places away. All are made once for a chunk of pictures that stays in the second cache and serve all taps. A 1x1 convolution needs no grid.
 #include "mien/kernels/cpu/amx/pack.h"
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/scratch.h"
@@ -10,55 +10,62 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-inline constexpr std::int64_t most_pixels = 4096;
+inline constexpr std::int64_t most_places = 2048;
 
 struct Plan {
   ConvSizes s;
+  View x, gy;                             // f32 or bf16
   bool pointwise;
-  View left, right;                       // x and gy, or swapped; f32 or bf16
-  std::int64_t left_c, right_c;           // their channels
   std::int64_t grid_h, grid_w, residues;  // of one picture
+  std::int64_t copies;                    // of x's planes
   std::int64_t group;                     // pictures of a chunk; pointwise: pixels
-  std::int64_t chunks, range;             // pixels of the grid that are summed over, padded to whole steps
-  std::int64_t plane;                     // length of a plane
+  std::int64_t chunks, range;             // places of the grid that are summed over, padded to whole steps
+  std::int64_t plane;                     // places of a plane
   std::int64_t pixel_shares, channel_shares;
   int parts;
 
   std::int64_t shares() const { return pixel_shares * channel_shares; }
-  std::int64_t sum_line() const { return round_up(right_c, tile_size); }
-  std::int64_t tap_sums() const { return round_up(left_c, tile_size) * sum_line(); }
+  std::int64_t sum_line() const { return round_up(s.c, tile_size); }
+  std::int64_t tap_sums() const { return round_up(s.o, tile_size) * sum_line(); }
   std::int64_t share_sums() const { return s.taps() * tap_sums(); }
-  std::int64_t tiles_per_share() const { return (tiles_of(left_c) + channel_shares - 1) / channel_shares; }
-  std::int64_t left_part() const { return residues * tiles_per_share() * tile_size * plane; }
-  std::int64_t right_part() const { return tiles_of(right_c) * tile_size * range; }
-  std::int64_t share_bytes() const { return 2 * parts * round_up(left_part() + right_part(), 32); }
-  std::int64_t bytes() const { return 4 * pixel_shares * share_sums() + shares() * share_bytes(); }
+  std::int64_t tiles_per_share() const { return ceil_div(tiles_of(s.o), channel_shares); }
+  std::int64_t left_part() const { return tiles_of(s.o) * tile_size * range; }
+  std::int64_t panel() const { return tile_size * plane; }
+  std::int64_t copy_values() const { return tiles_of(s.c) * panel(); }
+  std::int64_t right_part() const { return residues * copies * copy_values(); }
+  std::int64_t zeros() const { return round_up(std::max(s.o, s.c), tile_depth); }  // values of what stands for a pixel outside
+  // Of one thread: both sides, zeros (of up to 4 bytes), and where the pixels of a plane lie.
+  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 8 * (plane + 1), 64); }
+  std::int64_t bytes() const { return 4 * pixel_shares * share_sums() + shares() * scratch_bytes(); }
+  // How far from the first tap's place a tap's lies, and in which planes.
+  std::int64_t tap_place(std::int64_t tap) const { return tap / s.kw * s.dh / s.sh * grid_w + tap % s.kw * s.dw / s.sw; }
+  std::int64_t tap_residue(std::int64_t tap) const { return tap / s.kw * s.dh % s.sh * residues_wide() + tap % s.kw * s.dw % s.sw; }
+  std::int64_t residues_wide() const { return std::min(s.sw, (s.kw - 1) * s.dw + 1); }
 };
 
 Plan make_plan(const KernelArgs& a) {
-  const View &gy = a.in[0], &x = a.in[1], &gw = a.out[0];
   Plan p{};
-  p.s = conv_sizes(x, gw, gy, a.get<ConvParams>());
+  p.gy = a.in[0];
+  p.x = a.in[1];
+  p.s = conv_sizes(p.x, a.out[0], p.gy, a.get<ConvParams>());
   const ConvSizes& s = p.s;
   p.pointwise = s.pointwise();
-  p.parts = x.dtype == DType::bf16 ? 1 : parts_of(a.precision);
-  p.left = p.pointwise ? gy : x;
-  p.right = p.pointwise ? x : gy;
-  p.left_c = p.pointwise ? s.o : s.c;
-  p.right_c = p.pointwise ? s.c : s.o;
+  p.parts = p.x.dtype == DType::bf16 ? 1 : parts_of(a.precision);
+  p.copies = 1;
   const std::int64_t budget = std::int64_t{1} << 19;  // values of a chunk
   if (p.pointwise) {
     p.residues = 1;
-    p.group = std::clamp(budget / (p.parts * (s.c + s.o)) / 128 * 128, std::int64_t{128}, most_pixels);
+    p.group = std::clamp(budget / (p.parts * (s.c + s.o)) / 128 * 128, std::int64_t{128}, most_places);
     p.group = std::min(p.group, round_up(s.pixels(), tile_depth));
-    p.chunks = (s.pixels() + p.group - 1) / p.group;
+    p.chunks = ceil_div(s.pixels(), p.group);
     p.range = p.plane = p.group;
   } else {
-    p.residues = std::min(s.sh, (s.kh - 1) * s.dh + 1) * std::min(s.sw, (s.kw - 1) * s.dw + 1);
+    p.residues = std::min(s.sh, (s.kh - 1) * s.dh + 1) * p.residues_wide();
     p.grid_h = s.oh + (s.kh - 1) * s.dh / s.sh;
     p.grid_w = s.ow + (s.kw - 1) * s.dw / s.sw;
+    for (std::int64_t tap = 0; tap < s.taps(); ++tap) p.copies = p.tap_place(tap) % 2 == 1 ? 2 : p.copies;
     const auto range = [&](std::int64_t g) { return round_up((g - 1) * p.grid_h * p.grid_w + s.oh * p.grid_w, tile_depth); };
-    const auto fits = [&](std::int64_t g) { return g <= s.n && range(g) <= most_pixels && p.parts * (p.residues * s.c + s.o) * range(g) <= budget; };
+    const auto fits = [&](std::int64_t g) { return g <= s.n && range(g) <= most_places && p.parts * (p.residues * p.copies * s.c + s.o) * range(g) <= budget; };
     double best = 0;
     for (std::int64_t g = 1; g == 1 || fits(g); ++g) {
       const double cost = (static_cast<double>(range(g)) + 128) / static_cast<double>(g);  // 128: for fetching and storing sums
@@ -66,16 +73,14 @@ Plan make_plan(const KernelArgs& a) {
       best = cost;
       p.group = g;
     }
-    p.chunks = (s.n + p.group - 1) / p.group;
+    p.chunks = ceil_div(s.n, p.group);
     p.range = range(p.group);
-    // A tap reads up to this far; the distance of planes is an odd number of cache lines, or all meet in the same few sets.
-    p.plane = round_up(p.range + (s.kh - 1) * s.dh / s.sh * p.grid_w + (s.kw - 1) * s.dw / s.sw, 32);
-    if (p.plane / 32 % 2 == 0) p.plane += 32;
+    p.plane = p.range + round_up(p.tap_place(s.taps() - 1), tile_depth);  // a tap reads up to here
   }
-  // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at gy.
+  // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at x.
   const std::int64_t values = s.n * (s.h * s.w * s.c + s.oh * s.ow * s.o);
   p.pixel_shares = std::clamp(std::min(values / (8 * p.share_sums() + 1), p.chunks), std::int64_t{1}, std::int64_t{8});
-  p.channel_shares = std::clamp(std::min(4 / p.pixel_shares, tiles_of(p.left_c) / 2), std::int64_t{1}, std::int64_t{4});
+  p.channel_shares = std::clamp(std::min(4 / p.pixel_shares, tiles_of(s.o) / 2), std::int64_t{1}, std::int64_t{4});
   return p;
 }
 
@@ -84,95 +89,85 @@ struct Chunk {
   std::int64_t first, last;
 };
 
-// Walks over the places of a chunk's grid and says where the pixel of each lies, null outside. Divisions only at the start: they would cost more than
-// the packing of a few channels.
+// Where the pixels of the next `count` places of a chunk's grid lie, `zeros` for those outside: of `map` with pictures of h x w pixels; place (y, x) of the grid
+// is pixel (y * sy + y0, x * sx + x0). Divisions only at the start: they would cost more than the packing of a few channels.
 template <class T>
-class Walk {
- public:
-  // of `data` with pictures of h x w pixels of c channels; place (y, x) of the grid is pixel (y * sy + y0, x * sx + x0).
-  Walk(const Plan& p, const Chunk& k, const View& data, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t sy, std::int64_t y0, std::int64_t sx, std::int64_t x0)
-      : data_(data.ptr<T>()), last_(k.last), grid_h_(p.grid_h), grid_w_(p.grid_w), h_(h), w_(w), c_(c), sy_(sy), y0_(y0), sx_(sx), x0_(x0), n_(k.first), flat_(p.pointwise) {}
-  // The next 32 places.
-  void next(const T** lines) {
-    for (std::int64_t i = 0; i < tile_depth; ++i) {
-      if (flat_) {
-        lines[i] = n_ < last_ ? data_ + n_ * c_ : nullptr;
-        ++n_;
-        continue;
-      }
-      const std::int64_t y = y_ * sy_ + y0_, x = x_ * sx_ + x0_;
-      lines[i] = n_ < last_ && y >= 0 && y < h_ && x >= 0 && x < w_ ? data_ + ((n_ * h_ + y) * w_ + x) * c_ : nullptr;
-      if (++x_ < grid_w_) continue;
-      x_ = 0;
-      if (++y_ < grid_h_) continue;
-      y_ = 0;
-      ++n_;
-    }
+void find_pixels(const Plan& p, const Chunk& k, const View& map, std::int64_t sy, std::int64_t y0, std::int64_t sx, std::int64_t x0, std::int64_t count, const T* zeros,
+                 const T** pixels) {
+  const T* data = map.ptr<T>();
+  const std::int64_t h = map.size(2), w = map.size(3), c = map.size(1);
+  if (p.pointwise) {
+    for (std::int64_t i = 0; i < count; ++i) pixels[i] = k.first + i < k.last ? data + (k.first + i) * c : zeros;
+    return;
   }
+  std::int64_t i = 0;
+  for (std::int64_t n = k.first; n < k.last && i < count; ++n)
+    for (std::int64_t gy = 0; gy < p.grid_h && i < count; ++gy) {
+      const std::int64_t y = gy * sy + y0;
+      const T* line = y >= 0 && y < h ? data + (n * h + y) * w * c : nullptr;
+      for (std::int64_t gx = 0; gx < p.grid_w && i < count; ++gx, ++i) {
+        const std::int64_t x = gx * sx + x0;
+        pixels[i] = line && x >= 0 && x < w ? line + x * c : zeros;
+      }
+    }
+  for (; i < count; ++i) pixels[i] = zeros;
+}
 
- private:
-  const T* data_;
-  std::int64_t last_, grid_h_, grid_w_, h_, w_, c_, sy_, y0_, sx_, x0_;
-  std::int64_t n_, y_ = 0, x_ = 0;
-  bool flat_;
+// Scratch memory of one thread.
+template <class T>
+struct Sides {
+  Sides(const Plan& p, void* scratch)
+      : left(static_cast<Bf16*>(scratch)), right(left + p.parts * p.left_part()), zeros(reinterpret_cast<T*>(right + p.parts * p.right_part())),
+        pixels(reinterpret_cast<const T**>(reinterpret_cast<std::byte*>(zeros) + 4 * p.zeros())) {
+    std::fill_n(zeros, p.zeros(), T{0});
+  }
+  Bf16 *left, *right;
+  T* zeros;
+  const T** pixels;
 };
 
 // Adds a chunk to the sums of row tiles [tile, tile + tiles).
 template <class T>
-void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, Bf16* left, Bf16* right, float* sums) {
+void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, const Sides<T>& at, float* sums) {
   const ConvSizes& s = p.s;
-  const T* lines[tile_depth];
-  const std::int64_t wide_x = std::min(s.sw, (s.kw - 1) * s.dw + 1), residue_values = p.tiles_per_share() * tile_size * p.plane, steps = p.range / tile_depth;
-  const Parts to_left{left, p.left_part(), p.parts}, to_right{right, p.right_part(), p.parts};
+  const std::int64_t steps = p.range / tile_depth;
+  find_pixels(p, k, p.gy, 1, 0, 1, 0, p.range, at.zeros, at.pixels);
+  for (std::int64_t i = 0; i < p.range; i += tile_depth)
+    for (std::int64_t t = 0; t < tiles; ++t)
+      pack_lines(at.pixels + i, (tile + t) * tile_size, s.o - (tile + t) * tile_size, Side::left, {at.left, p.left_part(), p.parts}, (t * steps + i / tile_depth) * tile_values);
   for (std::int64_t residue = 0; residue < p.residues; ++residue) {
-    Walk<T> walk(p, k, p.left, s.h, s.w, p.left_c, s.sh, residue / wide_x - s.ph, s.sw, residue % wide_x - s.pw);
-    for (std::int64_t at = 0; at < p.plane; at += tile_depth) {
-      walk.next(lines);
-      for (std::int64_t t = 0; t < tiles; ++t) {
-        const std::int64_t c = (tile + t) * tile_size;
-        // Moved starts need planes; whole tiles in a row are read faster.
-        if (p.pointwise) pack_lines(lines, c, p.left_c - c, Side::left, to_left, (t * steps + at / tile_depth) * tile_values);
-        else pack_lines(lines, c, p.left_c - c, Side::left, to_left, residue * residue_values + t * tile_size * p.plane + at, p.plane);
-      }
-    }
+    find_pixels(p, k, p.x, s.sh, residue / p.residues_wide() - s.ph, s.sw, residue % p.residues_wide() - s.pw, p.plane + 1, at.zeros, at.pixels);
+    for (std::int64_t copy = 0; copy < p.copies; ++copy)
+      for (std::int64_t i = 0; i < p.plane; i += tile_depth)
+        pack_pairs(at.pixels + copy + i, s.c, {at.right + (residue * p.copies + copy) * p.copy_values(), p.right_part(), p.parts}, i * tile_size, p.panel());
   }
-  Walk<T> walk(p, k, p.right, s.oh, s.ow, p.right_c, 1, 0, 1, 0);
-  for (std::int64_t at = 0; at < p.range; at += tile_depth) {
-    walk.next(lines);
-    for (std::int64_t o = 0; o < p.right_c; o += tile_size)
-      pack_lines(lines, o, p.right_c - o, Side::right, to_right, (o / tile_size * steps + at / tile_depth) * tile_values);
-  }
-  for (std::int64_t o = 0; o < p.right_c; o += 2 * tile_size)
-    for (std::int64_t t = 0; t < tiles; t += 2)
+  for (std::int64_t t = 0; t < tiles; t += 2)
+    for (std::int64_t c = 0; c < s.c; c += 2 * tile_size)
       for (std::int64_t tap = 0; tap < s.taps(); ++tap)
-        with_tiles(tiles - t, tiles_of(p.right_c - o), [&](auto r, auto c) {
-          constexpr int R = decltype(r)::value, C = decltype(c)::value;
-          float* sum = sums + tap * p.tap_sums() + (tile + t) * tile_size * p.sum_line() + o;
+        with_tiles(tiles - t, tiles_of(s.c - c), [&](auto rows, auto columns) {
+          constexpr int R = decltype(rows)::value, C = decltype(columns)::value;
+          float* sum = sums + tap * p.tap_sums() + (tile + t) * tile_size * p.sum_line() + c;
           if (first) zero_tiles<R, C>();
           else load_tiles<R, C>(sum, 4 * p.sum_line());
-          Tiles a{left + t * steps * tile_values, steps * tile_values};
-          if (!p.pointwise) {
-            const std::int64_t y = tap / s.kw * s.dh, x = tap % s.kw * s.dw, residue = y % s.sh * wide_x + x % s.sw;
-            a = {left + residue * residue_values + t * tile_size * p.plane + y / s.sh * p.grid_w + x / s.sw, tile_size * p.plane, tile_depth, 2 * p.plane};
-          }
-          multiply_parts<R, C>(steps, a, p.left_part(), {right + o / tile_size * steps * tile_values, steps * tile_values}, p.right_part(), p.parts);
+          const std::int64_t place = p.pointwise ? 0 : p.tap_place(tap), planes = p.pointwise ? 0 : p.tap_residue(tap) * p.copies + place % 2;
+          const Bf16* x = at.right + planes * p.copy_values() + c * p.plane + place / 2 * 2 * tile_size;
+          multiply_parts<R, C>(steps, {at.left + t * steps * tile_values, steps * tile_values}, p.left_part(), {x, p.panel()}, p.right_part(), p.parts);
           store_tiles<R, C>(sum, 4 * p.sum_line());
         });
 }
 
 // The shares' sums are added in order into gW.
 void write(const Plan& p, const float* sums, const View& gw) {
-  const std::int64_t line = p.sum_line(), taps = p.s.taps();
-  const std::int64_t o_step = gw.stride(0), c_step = gw.stride(1);
-  parallel_for(tiles_of(p.left_c), 1, [&](std::int64_t tile, std::int64_t) {
-    for (std::int64_t l = tile * tile_size; l < std::min((tile + 1) * tile_size, p.left_c); ++l)
-      for (std::int64_t r = 0; r < p.right_c; r += 16)
+  const std::int64_t taps = p.s.taps(), step = gw.stride(1);
+  parallel_for(p.s.o, 8, [&](std::int64_t o, std::int64_t last) {
+    for (; o < last; ++o)
+      for (std::int64_t c = 0; c < p.s.c; c += 16)
         for (std::int64_t tap = 0; tap < taps; ++tap) {
-          const float* from = sums + tap * p.tap_sums() + l * line + r;
+          const float* from = sums + tap * p.tap_sums() + o * p.sum_line() + c;
           __m512 sum = _mm512_loadu_ps(from);
           for (std::int64_t share = 1; share < p.pixel_shares; ++share) sum = _mm512_add_ps(sum, _mm512_loadu_ps(from + share * p.share_sums()));
-          float* to = gw.ptr<float>() + tap / p.s.kw * gw.stride(2) + tap % p.s.kw * gw.stride(3) + (p.pointwise ? l * o_step + r * c_step : r * o_step + l * c_step);
-          const std::int64_t step = p.pointwise ? c_step : o_step, count = std::min<std::int64_t>(16, p.right_c - r);
+          float* to = gw.ptr<float>() + o * gw.stride(0) + c * step + tap / p.s.kw * gw.stride(2) + tap % p.s.kw * gw.stride(3);
+          const std::int64_t count = std::min<std::int64_t>(16, p.s.c - c);
           if (step == 1) {
             _mm512_mask_storeu_ps(to, first_lanes(count), sum);
             continue;
@@ -188,20 +183,21 @@ template <class T>
 void run(const KernelArgs& a) {
   const Plan p = make_plan(a);
   auto* sums = static_cast<float*>(a.workspace);
-  auto* scratch = reinterpret_cast<Bf16*>(sums + p.pixel_shares * p.share_sums());
+  auto* scratch = reinterpret_cast<std::byte*>(sums + p.pixel_shares * p.share_sums());
   const std::int64_t items = p.pointwise ? p.s.pixels() : p.s.n;
+  // Where the pixels' shares are enough for all threads, one thread takes all channels of a share and packs x once. The sums are the same.
+  const std::int64_t at_once = p.pixel_shares >= num_threads() ? p.channel_shares : 1;
   ScratchSlots slots;
-  parallel_for(p.shares(), 1, [&](std::int64_t share, std::int64_t) {
+  parallel_for(p.shares(), at_once, [&](std::int64_t share, std::int64_t last) {
     configure_tiles();
     const auto slot = slots.take();
-    Bf16* left = scratch + slot.number() * p.share_bytes() / 2;
-    Bf16* right = left + p.parts * p.left_part();
-    const std::int64_t pixels = share / p.channel_shares, channels = share % p.channel_shares;
-    const std::int64_t tile = channels * p.tiles_per_share(), tiles = std::min(p.tiles_per_share(), tiles_of(p.left_c) - tile);
+    const Sides<T> sides(p, scratch + slot.number() * p.scratch_bytes());
+    const std::int64_t pixels = share / p.channel_shares, tile = share % p.channel_shares * p.tiles_per_share();
+    const std::int64_t tiles = std::min((last - share) * p.tiles_per_share(), tiles_of(p.s.o) - tile);
     const std::int64_t begin = p.chunks * pixels / p.pixel_shares, end = p.chunks * (pixels + 1) / p.pixel_shares;
     if (tiles <= 0) return;
     for (std::int64_t chunk = begin; chunk < end; ++chunk)
-      add_chunk<T>(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, left, right, sums + pixels * p.share_sums());
+      add_chunk(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, sides, sums + pixels * p.share_sums());
   });
   write(p, sums, a.out[0]);
 }

@@ -69,11 +69,11 @@ inline void store_lines(__m512i (&lines)[16], bool turn, Bf16* out, std::int64_t
 
 enum class Side { left, right };  // a tile of A: lines along k; of B: pairs of k, lines along the columns
 
-// 32 lines of k (null: zeros), each with `count` neighbouring values of the tile's other dimension, as one tile; `line` in values.
+// 32 lines of k, each with `count` neighbouring values of the tile's other dimension, as one tile; `line` in values.
 inline void pack_lines(const float* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at, std::int64_t line = tile_depth) {
   const __mmask16 mask = first_lanes(count);
   __m512i high[16], low[16];
-  const auto value = [&](int i) { return k[i] ? _mm512_maskz_loadu_ps(mask, k[i] + offset) : _mm512_setzero_ps(); };
+  const auto value = [&](int i) { return _mm512_maskz_loadu_ps(mask, k[i] + offset); };
   if (to.count == 1) {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) high[i] = interleave(to_bf16(value(2 * i), value(2 * i + 1)));
@@ -93,10 +93,28 @@ inline void pack_lines(const float* const* k, std::int64_t offset, std::int64_t 
 inline void pack_lines(const Bf16* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at, std::int64_t line = tile_depth) {
   const __mmask16 mask = first_lanes(count);
   __m512i pairs[16];
-  const auto value = [&](int i) { return k[i] ? _mm256_maskz_loadu_epi16(mask, k[i] + offset) : _mm256_setzero_si256(); };
+  const auto value = [&](int i) { return _mm256_maskz_loadu_epi16(mask, k[i] + offset); };
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) pairs[i] = interleave(_mm512_inserti64x4(_mm512_castsi256_si512(value(2 * i)), value(2 * i + 1), 1));
   store_lines(pairs, side == Side::left, to.data + at, line);
+}
+
+// Lines of k as right sides of all their `count` values: the tile of values [16 i, 16 i + 16) at `at` + i * panel.
+template <class T>
+inline void pack_pairs(const T* const* k, std::int64_t count, const Parts& to, std::int64_t at, std::int64_t panel) {
+  std::int64_t offset = 0;
+  if constexpr (std::is_same_v<T, Bf16>) {
+    alignas(64) static constexpr std::uint16_t low[32] = {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i first = _mm512_load_si512(low), second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+    for (; offset + tile_depth <= count; offset += tile_depth, at += 2 * panel)  // whole lines of memory
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        const __m512i a = _mm512_loadu_si512(k[2 * i] + offset), b = _mm512_loadu_si512(k[2 * i + 1] + offset);
+        _mm512_storeu_si512(to.data + at + i * tile_depth, _mm512_permutex2var_epi16(a, first, b));
+        _mm512_storeu_si512(to.data + at + panel + i * tile_depth, _mm512_permutex2var_epi16(a, second, b));
+      }
+  }
+  for (; offset < count; offset += tile_size, at += panel) pack_lines(k, offset, count - offset, Side::right, to, at);
 }
 
 // One tile of X(i, k) = x[i * i_step + k * k_step], i below `rows`, k below `depth`; zeros past them.
@@ -105,7 +123,8 @@ inline void pack_tile(const float* x, std::int64_t i_step, std::int64_t k_step, 
   depth = std::min(depth, tile_depth);
   if (i_step == 1) {
     const float* lines[tile_depth];
-    for (std::int64_t k = 0; k < tile_depth; ++k) lines[k] = k < depth ? x + k * k_step : nullptr;
+    alignas(64) static constexpr float zeros[tile_size] = {};
+    for (std::int64_t k = 0; k < tile_depth; ++k) lines[k] = k < depth ? x + k * k_step : zeros;
     return pack_lines(lines, 0, rows, side, to, at);
   }
   const __mmask16 first = first_lanes(depth), second = first_lanes(depth - 16);
