@@ -212,10 +212,15 @@ KernelObserver set_kernel_observer(KernelObserver observer) noexcept { return ke
 const KernelEntry& choose_kernel(const char* op, const KernelList& list, const KernelArgs& args) {
   Reasons reasons{};
   if (const KernelEntry* entry = find(op, list, args, reasons)) return *entry;
-  std::string declined;
-  for (int l = level_count - 1; l >= 0; --l)
-    if (const char* reason = reasons[static_cast<std::size_t>(l)]) declined += std::string(declined.empty() ? ": " : "; ") + name(static_cast<Level>(l)) + ": " + reason;
-  throw NotImplemented(op, "no kernel on " + to_string(device_of(args)) + " takes (" + describe(args.in) + ")" + declined);
+  std::string text = "no kernel on " + to_string(device_of(args)) + " takes (" + describe(args.in) + ")";
+  const char* before = ": ";
+  for (int l = level_count - 1; l >= 0; --l) {
+    const char* reason = reasons[static_cast<std::size_t>(l)];
+    if (!reason) continue;
+    text.append(before).append(name(static_cast<Level>(l))).append(": ").append(reason);
+    before = "; ";
+  }
+  throw NotImplemented(op, text);
 }
 
 namespace {

@@ -74,11 +74,14 @@ void check_devices(const char* op, Inputs in) {
 }
 
 // A view op changes strides and where the first element lies, never the storage.
+Tensor moved_to(const Tensor& x, const View& v) {
+  const std::int64_t moved = (static_cast<std::byte*>(v.data) - static_cast<std::byte*>(x.raw_data())) / item_size(x.dtype());
+  return x.as_strided(v.shape, v.strides, x.storage_offset() + moved);
+}
 Tensor view_of(const Op& op, const Tensor& x, const Params& params) {
   View v = x.view();
   internal_check(op.view(v, params.data()), "a view was asked for that strides can't say");
-  const std::int64_t moved = (static_cast<std::byte*>(v.data) - static_cast<std::byte*>(x.raw_data())) / item_size(x.dtype());
-  return x.as_strided(v.shape, v.strides, x.storage_offset() + moved);
+  return moved_to(x, v);
 }
 
 }  // namespace
@@ -104,6 +107,8 @@ std::vector<Tensor> apply_all(const Op& op, Inputs in, const Params& params) {
   std::vector<Tensor> out;
   if (op.view) {
     out.push_back(view_of(op, in[0], params));
+  } else if (op.part) {
+    for (View v = in[0].view(); op.part(v, params.data(), static_cast<int>(out.size())); v = in[0].view()) out.push_back(moved_to(in[0], v));
   } else {
     Outputs specs;
     op.infer(in, params.data(), specs);
@@ -170,7 +175,10 @@ void check_same_shape(const char* op, const Tensor& a, const Tensor& b) {
   if (!(a.shape() == b.shape())) throw ShapeError(op, "expects equal shapes, got " + describe(a) + " and " + describe(b));
 }
 
-Layout layout_like(const Tensor& t) { return t.is_channels_last() && !t.is_contiguous() ? Layout::channels_last : Layout::contiguous; }
+Layout layout_like(const Tensor& t) {
+  if (t.rank() != 4 || t.is_contiguous()) return Layout::contiguous;
+  return t.is_channels_last() || (t.size(1) > 1 && t.strides()[1] == 1) ? Layout::channels_last : Layout::contiguous;  // the second: some of the channels
+}
 OutputSpec spec_like(const Tensor& t) { return {t.shape(), t.dtype(), layout_like(t)}; }
 
 std::string describe_all(Inputs in) {

@@ -78,6 +78,8 @@ struct Op {
   // Set for ops that only look at the same memory in another way; then there is no kernel. Turns the input's view into the output's; false when the
   // elements don't lie so that strides can say it (the public function copies first).
   bool (*view)(View& v, const void* params) = nullptr;
+  // The same for several outputs: turns the input's view into that of output k; false when there is none of that number.
+  bool (*part)(View& v, const void* params, int k) = nullptr;
   Broadcast broadcast = Broadcast::none;
   Fusion fusion = Fusion::none;
   // For families: the member's name from the parameters.

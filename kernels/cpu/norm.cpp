@@ -91,15 +91,17 @@ void rows_forward(const KernelArgs& a) {
   const std::int64_t channels = r.channels, step = chunk_pixels(r), shares = chunk_shares(r), chunks = (r.pixels + step - 1) / step;
   const Scratch s(a.workspace, channels);
   const T* x = a.in[0].ptr<T>();
+  const std::int64_t x_step = pixel_step(a.in[0]);
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
     float *mean = s.parts + share * 3 * channels, *squares = mean + channels;
-    const T* rows = x + pixel * channels;
-    for (std::int64_t k = 0; k < pixels * channels; k += 64 / sizeof(T)) call_up(rows + pixels * channels + k);  // the chunk after this one
-    sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return widened(rows[row * channels + c]); });
+    const T* rows = x + pixel * x_step;
+    for (std::int64_t p = 0; p < pixels; ++p)  // the chunk after this one
+      for (std::int64_t c = 0; c < channels; c += 64 / static_cast<std::int64_t>(sizeof(T))) call_up(rows + (pixels + p) * x_step + c);
+    sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return widened(rows[row * x_step + c]); });
     const float scale = 1.f / static_cast<float>(pixels);
     for (std::int64_t c = 0; c < channels; ++c) mean[c] *= scale;
     sum_rows(pixels, channels, squares, [=](std::int64_t row, std::int64_t c) {
-      const float d = widened(rows[row * channels + c]) - mean[c];
+      const float d = widened(rows[row * x_step + c]) - mean[c];
       return d * d;
     });
     double *total_mean = s.sums + share * 3 * channels, *total_squares = total_mean + channels;
@@ -128,7 +130,7 @@ void rows_forward(const KernelArgs& a) {
   }
   parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      const T* from = x + p * channels;
+      const T* from = x + p * x_step;
       T* to = a.out[0].ptr<T>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
         call_up_ahead(from + c);
@@ -155,9 +157,9 @@ inline Vec slope(const Table& t, std::int64_t c, N n) {
 
 // sums[c] of the gradients, [channels + c] of those times (x - mean), [2 channels + c] of the slope's.
 template <Activation A, class T>
-void sum_gradients(std::int64_t pixels, std::int64_t channels, const T* g, std::int64_t g_step, const T* x, const Table& t, float* sums) {
+void sum_gradients(std::int64_t pixels, std::int64_t channels, const T* g, std::int64_t g_step, const T* x, std::int64_t x_step, const Table& t, float* sums) {
   std::fill_n(sums, 3 * channels, 0.f);
-  for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += channels)
+  for (std::int64_t p = 0; p < pixels; ++p, g += g_step, x += x_step)
     each_vector(channels, [&](std::int64_t c, auto n) {
       call_up_ahead(g + c);
       call_up_ahead(x + c);
@@ -172,7 +174,7 @@ void sum_gradients(std::int64_t pixels, std::int64_t channels, const T* g, std::
 template <Activation A, class T>
 void rows_backward(const KernelArgs& a) {
   const PixelRows r = pixel_rows(a.in[1]);
-  const std::int64_t channels = r.channels, shares = chunk_shares(r), step = pixel_step(a.in[0]);
+  const std::int64_t channels = r.channels, shares = chunk_shares(r), step = pixel_step(a.in[0]), x_step = pixel_step(a.in[1]);
   const Scratch s(a.workspace, channels);
   const T *g = a.in[0].ptr<T>(), *x = a.in[1].ptr<T>();
   float *mean = s.table, *scale = mean + channels, *shift = scale + channels, *slopes = shift + channels, *by_x = slopes + channels, *rest = by_x + channels;
@@ -185,7 +187,7 @@ void rows_backward(const KernelArgs& a) {
   const Table t{mean, scale, shift, slopes};
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
     float* part = s.parts + share * 3 * channels;
-    sum_gradients<A>(pixels, channels, g + pixel * step, step, x + pixel * channels, t, part);
+    sum_gradients<A>(pixels, channels, g + pixel * step, step, x + pixel * x_step, x_step, t, part);
     double* total = s.sums + share * 3 * channels;
     for (std::int64_t k = 0; k < 3 * channels; ++k) total[k] = (first ? 0 : total[k]) + static_cast<double>(part[k]);
   });
@@ -200,7 +202,7 @@ void rows_backward(const KernelArgs& a) {
   }
   parallel_for(r.pixels, pixel_grain(r), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      const T *gs = g + p * step, *xs = x + p * channels;
+      const T *gs = g + p * step, *xs = x + p * x_step;
       T* to = a.out[0].ptr<T>() + p * channels;
       each_vector(channels, [&](std::int64_t c, auto n) {
         call_up_ahead(gs + c);
@@ -302,6 +304,10 @@ void run_affine(const KernelArgs& a) {
 }
 
 // --- entries --------------------------------------------------------------------------------------------------------------
+// What is read may be a slice of the channels of a wider picture, as the parts of a concat and of a split are.
+bool rows_of_forward(const KernelArgs& a) { return pixel_step(a.in[0]) > 0 && has_pixel_rows(a.out[0]); }
+bool rows_of_backward(const KernelArgs& a) { return pixel_step(a.in[0]) > 0 && pixel_step(a.in[1]) > 0 && has_pixel_rows(a.out[0]); }
+constexpr const char* other_order = "neither all channels_last nor all contiguous";
 // Maps may be bf16, everything else is f32: operands of the first `maps` inputs and the first output.
 bool half_maps(const KernelArgs& a) { return a.out[0].dtype == DType::bf16; }
 const char* decline_half(const KernelArgs& a, std::size_t maps) {
@@ -310,28 +316,31 @@ const char* decline_half(const KernelArgs& a, std::size_t maps) {
   return all_f32({a.in.subspan(maps), a.out.subspan(1)}) ? nullptr : "parameters are not f32";
 }
 const char* decline_forward(const KernelArgs& a) {
-  if (!half_maps(a)) return decline_layout(a, a.in[0], a.out[0]);
-  if (const char* reason = decline_half(a, 1)) return reason;
-  return all_pixel_rows(a.in[0], a.out[0]) && a.in[0].numel() > 0 ? nullptr : "bf16 maps that are not channels_last";
+  if (half_maps(a)) {
+    if (const char* reason = decline_half(a, 1)) return reason;
+    return rows_of_forward(a) && a.in[0].numel() > 0 ? nullptr : other_order;
+  }
+  if (!all_f32(a)) return "f32 only";
+  if (a.in[0].rank() < 2 || a.in[0].numel() == 0) return "no channels";
+  return rows_of_forward(a) || (a.in[0].is_contiguous() && a.out[0].is_contiguous()) ? nullptr : other_order;
 }
-const char* decline_affine(const KernelArgs& a) { return decline_layout(a, a.in[0], a.out[0]); }
-// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
-bool rows_of_backward(const KernelArgs& a) { return all_pixel_rows(a.in[1], a.out[0]) && pixel_step(a.in[0]) > 0; }
 const char* decline_backward(const KernelArgs& a) {
   if (half_maps(a)) {
     if (const char* reason = decline_half(a, 2)) return reason;
-    return rows_of_backward(a) && a.in[1].numel() > 0 ? nullptr : "bf16 maps that are not channels_last";
+    return rows_of_backward(a) && a.in[1].numel() > 0 ? nullptr : other_order;
   }
-  if (const char* reason = decline_layout(a, a.in[1], a.out[0])) return reason;
-  return rows_of_backward(a) || (a.in[1].is_contiguous() && a.out[0].is_contiguous() && a.in[0].is_contiguous()) ? nullptr : "neither all channels_last nor all contiguous";
+  if (!all_f32(a)) return "f32 only";
+  if (a.in[1].rank() < 2 || a.in[1].numel() == 0) return "no channels";
+  return rows_of_backward(a) || (a.in[1].is_contiguous() && a.out[0].is_contiguous() && a.in[0].is_contiguous()) ? nullptr : other_order;
 }
+const char* decline_affine(const KernelArgs& a) { return decline_layout(a, a.in[0], a.out[0]); }
 std::int64_t workspace_forward(const KernelArgs& a) { return Scratch::bytes(a.in[0].size(1)); }
 std::int64_t workspace_backward(const KernelArgs& a) { return Scratch::bytes(a.in[1].size(1)); }
 std::int64_t workspace_affine(const KernelArgs& a) { return 8 * a.in[0].size(1); }
 template <Activation A>
 void forward(const KernelArgs& a) {
   if (half_maps(a)) return rows_forward<A, bfloat16>(a);
-  all_pixel_rows(a.in[0], a.out[0]) ? rows_forward<A, float>(a) : planes_forward<A>(a);
+  rows_of_forward(a) ? rows_forward<A, float>(a) : planes_forward<A>(a);
 }
 template <Activation A>
 void backward(const KernelArgs& a) {

@@ -158,22 +158,55 @@ void run_last(const KernelArgs& args) {
   });
 }
 
-inline void add_to(float& sum, float v) { sum += v; }
-inline void add_to(bfloat16& sum, bfloat16 v) { sum = narrowed(widened(sum) + widened(v)); }
-// The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it. In bf16, sums of overlapping windows are rounded one by one.
+// Windows along one side that may have their winner at place `at`.
+struct Windows {
+  std::int64_t first, last;
+  Windows(std::int64_t at, std::int64_t kernel, std::int64_t stride, std::int64_t padding, std::int64_t dilation, std::int64_t count) {
+    const std::int64_t begin = at + padding - (kernel - 1) * dilation;
+    first = begin > 0 ? ceil_div(begin, stride) : 0;
+    last = std::min(count - 1, (at + padding) / stride);
+  }
+};
+inline Ints load_numbers(const std::int64_t* p, std::int64_t n) {
+#if MIEN_LEVEL_IS_avx512
+  const auto some = static_cast<unsigned>(first_lanes(n));
+  const auto low = static_cast<__mmask8>(some), high = static_cast<__mmask8>(some >> 8);
+  const __m256i a = _mm512_maskz_cvtepi64_epi32(low, _mm512_maskz_loadu_epi64(low, p)), b = _mm512_maskz_cvtepi64_epi32(high, _mm512_maskz_loadu_epi64(high, p + 8));
+  return reinterpret_cast<Ints>(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
+#else
+  std::int32_t numbers[lanes] = {};
+  if (n == lanes)
+    for (int k = 0; k < lanes; ++k) numbers[k] = static_cast<std::int32_t>(p[k]);
+  else
+    for (std::int64_t k = 0; k < n; ++k) numbers[k] = static_cast<std::int32_t>(p[k]);
+  Ints out;
+  std::memcpy(&out, numbers, sizeof out);
+  return out;
+#endif
+}
+// Each place collects the gradients of the windows that it won. The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
 template <class T>
 void run_backward_last(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
-  const std::int64_t channels = g.size(1), step = pixel_step(g), in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
-  parallel_for(g.size(0), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out * channels)), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t n = begin; n < end; ++n) {
-      T* to = gx.ptr<T>() + n * out * channels;
-      std::fill_n(to, out * channels, T{});
-      for (std::int64_t p = n * in; p < (n + 1) * in; ++p) {
-        const T* from = g.ptr<T>() + p * step;
-        const std::int64_t* at = index.ptr<std::int64_t>() + p * channels;
-        for (std::int64_t c = 0; c < channels; ++c)
-          if (at[c] >= 0) add_to(to[at[c] * channels + c], from[c]);
+  const auto& q = args.get<PoolParams>();
+  const std::int64_t channels = g.size(1), step = pixel_step(g), oh = g.size(2), ow = g.size(3), h = gx.size(2), w = gx.size(3);
+  parallel_for(gx.size(0) * h, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, w * channels)), [&](std::int64_t line, std::int64_t end) {
+    for (; line < end; ++line) {
+      const std::int64_t n = line / h, y = line % h;
+      const Windows down(y, q.kernel[0], q.stride[0], q.padding[0], q.dilation[0], oh);
+      for (std::int64_t x = 0; x < w; ++x) {
+        const Windows across(x, q.kernel[1], q.stride[1], q.padding[1], q.dilation[1], ow);
+        const Ints here = SetInt(static_cast<std::int32_t>(y * w + x));
+        for (std::int64_t c = 0; c < channels; c += lanes) {
+          const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
+          Vec sum = Set(0);
+          for (std::int64_t oy = down.first; oy <= down.last; ++oy)
+            for (std::int64_t ox = across.first; ox <= across.last; ++ox) {
+              const std::int64_t from = (n * oh + oy) * ow + ox;
+              sum = AddWhere(Equal(load_numbers(index.ptr<std::int64_t>() + from * channels + c, some), here), sum, Load(g.ptr<T>() + from * step + c, some));
+            }
+          Store(sum, gx.ptr<T>() + (line * w + x) * channels + c, some);
+        }
       }
     }
   });
@@ -196,6 +229,7 @@ const char* decline(const KernelArgs& args) {
 const char* decline_backward(const KernelArgs& args) {
   const bool half = args.in[0].dtype == DType::bf16;
   if (args.in[0].dtype != DType::f32 && !half) return "f32 and bf16 only";
+  if (args.out[0].size(2) * args.out[0].size(3) >= std::numeric_limits<std::int32_t>::max()) return "the picture is too large";
   return (!half && planes(args)) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
 }
 void run_either(const KernelArgs& args) {

@@ -144,8 +144,16 @@ Problem make_max_pool2d_backward(Dice& dice, int number) {
   Problem p;
   const bool last = dice.chance(.4);
   p.in.push_back(filled(c.y, DType::f32, last ? Order::channels_last : any_order(dice), dice, values_of(kind, dice)));
-  p.in.push_back(filled(c.y, DType::i64, last ? Order::channels_last : dice.chance(.7) ? Order::contiguous : Order::stepped, dice,
-                        [&] { return static_cast<double>(dice.integer(0, c.x[2] * c.x[3] - 1)); }));
+  // Of each window some place inside the picture, -1 where there is none.
+  std::int64_t number_of_window = 0;
+  const auto along = [&](std::size_t side, std::int64_t window) {
+    const std::int64_t first = window * c.q.stride[side] - c.q.padding[side], at = first + dice.integer(0, c.q.kernel[side] - 1) * c.q.dilation[side];
+    return at < c.x[static_cast<int>(side) + 2] ? at : -1;
+  };
+  p.in.push_back(filled(c.y, DType::i64, last ? Order::channels_last : dice.chance(.7) ? Order::contiguous : Order::stepped, dice, [&] {
+    const std::int64_t i = number_of_window++, h = along(0, i / c.y[3] % c.y[2]), w = along(1, i % c.y[3]);
+    return static_cast<double>(h < 0 || w < 0 ? -1 : h * c.x[3] + w);
+  }));
   p.out.push_back({c.x, DType::f32, last ? Order::channels_last : output_order(dice), {}});
   p.magnitudes = {true, false};
   p.set_params(c.q);

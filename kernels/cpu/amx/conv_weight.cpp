@@ -10,7 +10,7 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-inline constexpr std::int64_t most_places = 2048;
+inline constexpr std::int64_t most_places = 512;
 
 struct Plan {
   ConvSizes s;
@@ -23,10 +23,12 @@ struct Plan {
   std::int64_t plane;                     // places of a plane
   std::int64_t pixel_shares, channel_shares;
   int parts;
+  bool direct;                            // sums end in gW itself: one share, whole tiles, rows that lie there as they are
 
   std::int64_t shares() const { return pixel_shares * channel_shares; }
-  std::int64_t sum_line() const { return round_up(s.c, tile_size); }
-  std::int64_t tap_sums() const { return round_up(s.o, tile_size) * sum_line(); }
+  // Sums: [tap][tile of o][tile of c][16][16].
+  std::int64_t sum_row() const { return tiles_of(s.c) * tile_size * tile_size; }
+  std::int64_t tap_sums() const { return tiles_of(s.o) * sum_row(); }
   std::int64_t share_sums() const { return s.taps() * tap_sums(); }
   std::int64_t tiles_per_share() const { return ceil_div(tiles_of(s.o), channel_shares); }
   std::int64_t left_part() const { return tiles_of(s.o) * tile_size * range; }
@@ -35,7 +37,7 @@ struct Plan {
   std::int64_t right_part() const { return residues * copies * copy_values(); }
   std::int64_t zeros() const { return round_up(std::max(s.o, s.c), tile_depth); }  // values of what stands for a pixel outside
   // Of one thread: both sides, zeros (of up to 4 bytes), and where the pixels of a plane lie.
-  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 8 * (plane + 1), 64); }
+  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 8 * (plane + 1 + tile_depth), 64); }
   std::int64_t bytes() const { return 4 * pixel_shares * share_sums() + shares() * scratch_bytes(); }
   // How far from the first tap's place a tap's lies, and in which planes.
   std::int64_t tap_place(std::int64_t tap) const { return tap / s.kw * s.dh / s.sh * grid_w + tap % s.kw * s.dw / s.sw; }
@@ -80,6 +82,7 @@ Plan make_plan(const KernelArgs& a) {
   // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at x.
   const std::int64_t values = s.n * (s.h * s.w * s.c + s.oh * s.ow * s.o);
   p.pixel_shares = std::clamp(std::min(values / (8 * p.share_sums() + 1), p.chunks), std::int64_t{1}, std::int64_t{8});
+  p.direct = p.pointwise && p.pixel_shares == 1 && s.o % tile_size == 0 && s.c % tile_size == 0 && a.out[0].is_contiguous();
   p.channel_shares = std::clamp(std::min(4 / p.pixel_shares, tiles_of(s.o) / 2), std::int64_t{1}, std::int64_t{4});
   return p;
 }
@@ -126,17 +129,20 @@ struct Sides {
   const T** pixels;
 };
 
-// Adds a chunk to the sums of row tiles [tile, tile + tiles).
+// Adds a chunk to the sums of row tiles [tile, tile + tiles). gw: where the sums go instead, after the last chunk; null otherwise.
 template <class T>
-void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, const Sides<T>& at, float* sums) {
+void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, float* gw, const Sides<T>& at, float* sums) {
   const ConvSizes& s = p.s;
   const std::int64_t steps = p.range / tile_depth;
-  find_pixels(p, k, p.gy, 1, 0, 1, 0, p.range, at.zeros, at.pixels);
+  find_pixels(p, k, p.gy, 1, 0, 1, 0, p.range + tile_depth, at.zeros, at.pixels);
   for (std::int64_t i = 0; i < p.range; i += tile_depth)
-    for (std::int64_t t = 0; t < tiles; ++t)
+    for (std::int64_t t = 0; t < tiles; ++t) {
+      if (t % 2 == 0)
+        for (std::int64_t line = 0; line < tile_depth; ++line) call_up(at.pixels[i + tile_depth + line] + (tile + t) * tile_size);
       pack_lines(at.pixels + i, (tile + t) * tile_size, s.o - (tile + t) * tile_size, Side::left, {at.left, p.left_part(), p.parts}, (t * steps + i / tile_depth) * tile_values);
+    }
   for (std::int64_t residue = 0; residue < p.residues; ++residue) {
-    find_pixels(p, k, p.x, s.sh, residue / p.residues_wide() - s.ph, s.sw, residue % p.residues_wide() - s.pw, p.plane + 1, at.zeros, at.pixels);
+    find_pixels(p, k, p.x, s.sh, residue / p.residues_wide() - s.ph, s.sw, residue % p.residues_wide() - s.pw, p.plane + 1 + tile_depth, at.zeros, at.pixels);
     for (std::int64_t copy = 0; copy < p.copies; ++copy)
       for (std::int64_t i = 0; i < p.plane; i += tile_depth)
         pack_pairs(at.pixels + copy + i, s.c, {at.right + (residue * p.copies + copy) * p.copy_values(), p.right_part(), p.parts}, i * tile_size, p.panel());
@@ -146,13 +152,14 @@ void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
       for (std::int64_t tap = 0; tap < s.taps(); ++tap)
         with_tiles(tiles - t, tiles_of(s.c - c), [&](auto rows, auto columns) {
           constexpr int R = decltype(rows)::value, C = decltype(columns)::value;
-          float* sum = sums + tap * p.tap_sums() + (tile + t) * tile_size * p.sum_line() + c;
+          float* sum = sums + tap * p.tap_sums() + (tile + t) * p.sum_row() + c * tile_size;
           if (first) zero_tiles<R, C>();
-          else load_tiles<R, C>(sum, 4 * p.sum_line());
+          else load_blocks<R, C>(sum, p.sum_row());
           const std::int64_t place = p.pointwise ? 0 : p.tap_place(tap), planes = p.pointwise ? 0 : p.tap_residue(tap) * p.copies + place % 2;
           const Bf16* x = at.right + planes * p.copy_values() + c * p.plane + place / 2 * 2 * tile_size;
           multiply_parts<R, C>(steps, {at.left + t * steps * tile_values, steps * tile_values}, p.left_part(), {x, p.panel()}, p.right_part(), p.parts);
-          store_tiles<R, C>(sum, 4 * p.sum_line());
+          if (gw) store_tiles<R, C>(gw + (tile + t) * tile_size * s.c + c, 4 * s.c);
+          else store_blocks<R, C>(sum, p.sum_row());
         });
 }
 
@@ -163,7 +170,7 @@ void write(const Plan& p, const float* sums, const View& gw) {
     for (; o < last; ++o)
       for (std::int64_t c = 0; c < p.s.c; c += 16)
         for (std::int64_t tap = 0; tap < taps; ++tap) {
-          const float* from = sums + tap * p.tap_sums() + o * p.sum_line() + c;
+          const float* from = sums + tap * p.tap_sums() + o / tile_size * p.sum_row() + o % tile_size * tile_size + c * tile_size;
           __m512 sum = _mm512_loadu_ps(from);
           for (std::int64_t share = 1; share < p.pixel_shares; ++share) sum = _mm512_add_ps(sum, _mm512_loadu_ps(from + share * p.share_sums()));
           float* to = gw.ptr<float>() + o * gw.stride(0) + c * step + tap / p.s.kw * gw.stride(2) + tap % p.s.kw * gw.stride(3);
@@ -185,8 +192,9 @@ void run(const KernelArgs& a) {
   auto* sums = static_cast<float*>(a.workspace);
   auto* scratch = reinterpret_cast<std::byte*>(sums + p.pixel_shares * p.share_sums());
   const std::int64_t items = p.pointwise ? p.s.pixels() : p.s.n;
-  // Where the pixels' shares are enough for all threads, one thread takes all channels of a share and packs x once. The sums are the same.
-  const std::int64_t at_once = p.pixel_shares >= num_threads() ? p.channel_shares : 1;
+  // A thread packs x once for several shares of the channels, if there are shares enough for all threads. The sums are the same.
+  std::int64_t at_once = p.channel_shares;
+  while (at_once > 1 && (p.channel_shares % at_once > 0 || p.shares() / at_once < num_threads())) --at_once;
   ScratchSlots slots;
   parallel_for(p.shares(), at_once, [&](std::int64_t share, std::int64_t last) {
     configure_tiles();
@@ -197,9 +205,9 @@ void run(const KernelArgs& a) {
     const std::int64_t begin = p.chunks * pixels / p.pixel_shares, end = p.chunks * (pixels + 1) / p.pixel_shares;
     if (tiles <= 0) return;
     for (std::int64_t chunk = begin; chunk < end; ++chunk)
-      add_chunk(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, sides, sums + pixels * p.share_sums());
+      add_chunk(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, p.direct && chunk + 1 == end ? a.out[0].ptr<float>() : nullptr, sides, sums + pixels * p.share_sums());
   });
-  write(p, sums, a.out[0]);
+  if (!p.direct) write(p, sums, a.out[0]);
 }
 void run_either(const KernelArgs& a) { a.in[0].dtype == DType::bf16 ? run<Bf16>(a) : run<float>(a); }
 std::int64_t workspace(const KernelArgs& a) { return make_plan(a).bytes(); }

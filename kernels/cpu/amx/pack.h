@@ -99,7 +99,7 @@ inline void pack_lines(const Bf16* const* k, std::int64_t offset, std::int64_t c
   store_lines(pairs, side == Side::left, to.data + at, line);
 }
 
-// Lines of k as right sides of all their `count` values: the tile of values [16 i, 16 i + 16) at `at` + i * panel.
+// Lines of k as right sides of all their `count` values: the tile of values [16 i, 16 i + 16) at `at` + i * panel. The next 32 lines are called up meanwhile.
 template <class T>
 inline void pack_pairs(const T* const* k, std::int64_t count, const Parts& to, std::int64_t at, std::int64_t panel) {
   std::int64_t offset = 0;
@@ -109,6 +109,8 @@ inline void pack_pairs(const T* const* k, std::int64_t count, const Parts& to, s
     for (; offset + tile_depth <= count; offset += tile_depth, at += 2 * panel)  // whole lines of memory
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
+        call_up(k[tile_depth + 2 * i] + offset);
+        call_up(k[tile_depth + 2 * i + 1] + offset);
         const __m512i a = _mm512_loadu_si512(k[2 * i] + offset), b = _mm512_loadu_si512(k[2 * i + 1] + offset);
         _mm512_storeu_si512(to.data + at + i * tile_depth, _mm512_permutex2var_epi16(a, first, b));
         _mm512_storeu_si512(to.data + at + panel + i * tile_depth, _mm512_permutex2var_epi16(a, second, b));

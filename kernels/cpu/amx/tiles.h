@@ -70,6 +70,23 @@ inline void store_tiles(float* c, std::int64_t line) {
   if constexpr (ROWS > 1) MIEN_TILE_STORE(2, below, line);
   if constexpr (ROWS > 1 && COLS > 1) MIEN_TILE_STORE(3, below + tile_size, line);
 }
+// C as whole tiles of 256 floats, those of a row side by side, the rows `row` floats apart.
+template <int ROWS, int COLS>
+inline void load_blocks(const float* c, std::int64_t row) {
+  constexpr std::int64_t block = tile_size * tile_size, line = 64;
+  MIEN_TILE_LOAD(0, c, line);
+  if constexpr (COLS > 1) MIEN_TILE_LOAD(1, c + block, line);
+  if constexpr (ROWS > 1) MIEN_TILE_LOAD(2, c + row, line);
+  if constexpr (ROWS > 1 && COLS > 1) MIEN_TILE_LOAD(3, c + row + block, line);
+}
+template <int ROWS, int COLS>
+inline void store_blocks(float* c, std::int64_t row) {
+  constexpr std::int64_t block = tile_size * tile_size, line = 64;
+  MIEN_TILE_STORE(0, c, line);
+  if constexpr (COLS > 1) MIEN_TILE_STORE(1, c + block, line);
+  if constexpr (ROWS > 1) MIEN_TILE_STORE(2, c + row, line);
+  if constexpr (ROWS > 1 && COLS > 1) MIEN_TILE_STORE(3, c + row + block, line);
+}
 // C += A * B over `steps` steps of k, in order.
 template <int ROWS, int COLS>
 inline void multiply_tiles(std::int64_t steps, const Tiles& a, const Tiles& b) {
