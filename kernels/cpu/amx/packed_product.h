@@ -86,12 +86,18 @@ struct Between {
   const std::int64_t* pixels = nullptr;
   std::int64_t rows = 0, at_once = 0;
   Columns columns{};
+  // Where this block's sums will go: rows of y that are fetched to be written.
+  const std::int64_t* ahead = nullptr;
+  const std::byte* y = nullptr;
+  std::int64_t y_bytes = 0, to_fetch = 0;  // a row's
   // Weights that are fetched into the second cache.
   const char* next = nullptr;
   std::int64_t lines = 0;
 
   void step() {
     for (std::int64_t i = 0; i < lines; ++i, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+    for (std::int64_t i = std::min(at_once, to_fetch); i > 0; --i, --to_fetch, ++ahead)
+      if (*ahead >= 0) __builtin_prefetch(y + *ahead * y_bytes, 1, 2);
     if (rows > 0) finish_rows(std::min(at_once, rows));
   }
   void finish_rows(std::int64_t n) {
@@ -143,6 +149,7 @@ class Product {
       Between between;
       between.at_once = std::max<std::int64_t>(4, ceil_div(block_rows, p_.rows.steps()));
       int turn = 0;
+      const std::int64_t y_size = a_.out[0].dtype == DType::f32 ? 4 : 2;
       for (std::int64_t item = begin; item < end; ++item) {
         const std::int64_t pair = rows_first_ ? item % p_.pairs : item / row_shares_, share = rows_first_ ? item / p_.pairs : item % row_shares_;
         const std::int64_t first = blocks_ * share / row_shares_;
@@ -153,6 +160,10 @@ class Product {
         for (std::int64_t block = first; block < blocks_ * (share + 1) / row_shares_; ++block, turn ^= 1) {
           const std::int64_t tile = 2 * block, some = std::min<std::int64_t>(2, tiles_ - tile);
           const std::int64_t* pixels = pixels_ + tile * tile_size;
+          between.ahead = pixels;
+          between.y = static_cast<const std::byte*>(columns.y);
+          between.y_bytes = columns.y_step * y_size;
+          between.to_fetch = some * tile_size;
           with_tiles(some, tiles_of(columns.count), [&](auto r, auto c) {
             constexpr int R = decltype(r)::value, C = decltype(c)::value;
             multiply<R, C>(tile, columns.weights, between);
