@@ -23,7 +23,7 @@ Tensor autocast(const Tensor& x) {
   return wanted != DType::f32 && x.dtype() == DType::f32 ? cast(x, wanted) : x;
 }
 Tensor autocast_map(const Tensor& x, bool tiles) {
-  if (!x.device().is_cpu()) return autocast(x);
+  if (!x.defined() || !x.device().is_cpu()) return autocast(x);
   return wanted == DType::bf16 && tiles && x.dtype() == DType::f32 && max_cpu_level() == Level::amx ? cast(x, DType::bf16) : x;
 }
 

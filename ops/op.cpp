@@ -153,7 +153,7 @@ void check_rank(const char* op, const char* what, const Tensor& t, int rank) {
 }
 
 void check_floating(const char* op, const Tensor& t) {
-  if (!is_floating(t.dtype())) throw DTypeError(op, "expects f32 or f64 (or bf16, f16), got " + describe(t), "Cast with mien::cast(x, DType::f32).");
+  if (!is_floating(t.dtype())) throw DTypeError(op, "expects f32 or f64, got " + describe(t), "Cast with mien::cast(x, DType::f32).");
 }
 
 void check_same_dtype(const char* op, Inputs in) {

@@ -436,7 +436,8 @@ Problem make_batch_norm(Dice& dice, int number) {
   const auto flat = [&] { return dice.one_of({Order::contiguous, Order::contiguous, Order::stepped}); };
   const double centre = dice.one_of({0., 0., 5.});
   Problem p;
-  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return centre + dice.uniform(-1, 1); }));
+  const bool piece = orders.order == Order::channels_last && dice.chance(.3);
+  p.in.push_back(filled(shape, DType::f32, piece ? Order::channel_slice : orders.next(dice), dice, [&] { return centre + dice.uniform(-1, 1); }));
   for (int i = 0; i < 2; ++i) p.in.push_back(filled(channels, DType::f32, flat(), dice, values_of(kind, dice)));
   p.out = {{shape, DType::f32, orders.next(dice, false), {}}, {channels, DType::f32, flat(), {}}, {channels, DType::f32, flat(), {}}};
   const Activation activation = dice.one_of({Activation::none, Activation::relu, Activation::prelu});
@@ -457,7 +458,7 @@ Problem make_batch_norm_backward(Dice& dice, int number) {
   // x is an odd number of eighths, mean and bias are even ones.
   const auto even = [&] { return static_cast<double>(dice.integer(-3, 3)) / 4; };
   p.in.push_back(filled(shape, DType::f32, orders.order == Order::channels_last && dice.chance(.3) ? Order::channel_slice : orders.next(dice), dice, [&] { return dice.uniform(-.2, .2); }));
-  p.in.push_back(filled(shape, DType::f32, orders.next(dice), dice, [&] { return active ? static_cast<double>(2 * dice.integer(-4, 4) + 1) / 8 : dice.uniform(-1, 1); }));
+  p.in.push_back(filled(shape, DType::f32, orders.order == Order::channels_last && dice.chance(.3) ? Order::channel_slice : orders.next(dice), dice, [&] { return active ? static_cast<double>(2 * dice.integer(-4, 4) + 1) / 8 : dice.uniform(-1, 1); }));
   p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return active ? dice.one_of({-1., 1.}) : dice.uniform(-1, 1); }));
   p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return active ? even() : dice.uniform(-1, 1); }));
   p.in.push_back(filled(channels, DType::f32, flat(), dice, [&] { return active ? 1 : dice.uniform(.5, 2); }));

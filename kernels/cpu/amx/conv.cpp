@@ -272,15 +272,23 @@ struct Packed {
   void pack(const ProductPlan& p, Bf16* to) const {
     if (p.rows.way == Way::patches) return pack_flat(p, to);
     const std::int64_t taps = p.rows.taps, steps = p.rows.tap_steps, kw = w->size(3), channels = w->size(c_dim);
-    parallel_for(p.panels, 1, [&](std::int64_t panel, std::int64_t) {
-      for (std::int64_t t = 0; t < taps; ++t) {
-        const std::int64_t tap = turned ? taps - 1 - t : t;
-        const float* from = w->ptr<float>() + panel * tile_size * w->stride(o_dim) + tap / kw * w->stride(2) + tap % kw * w->stride(3);
+    const auto tile = [&](std::int64_t panel, std::int64_t t, std::int64_t k) {
+      const std::int64_t tap = turned ? taps - 1 - t : t;
+      const float* from = w->ptr<float>() + panel * tile_size * w->stride(o_dim) + tap / kw * w->stride(2) + tap % kw * w->stride(3);
+      pack_tile(from + k * tile_depth * w->stride(c_dim), w->stride(o_dim), w->stride(c_dim), w->size(o_dim) - panel * tile_size, channels - k * tile_depth,
+                Side::right, {to, 0, 1}, ((panel * taps + t) * steps + k) * tile_values);
+    };
+    // The weights in the order in which they lie in memory.
+    if (w->stride(o_dim) < w->stride(c_dim))
+      parallel_for(steps, 1, [&](std::int64_t k, std::int64_t) {
+        for (std::int64_t panel = 0; panel < p.panels; ++panel)
+          for (std::int64_t t = 0; t < taps; ++t) tile(panel, t, k);
+      });
+    else
+      parallel_for(p.panels, 1, [&](std::int64_t panel, std::int64_t) {
         for (std::int64_t k = 0; k < steps; ++k)
-          pack_tile(from + k * tile_depth * w->stride(c_dim), w->stride(o_dim), w->stride(c_dim), w->size(o_dim) - panel * tile_size,
-                    channels - k * tile_depth, Side::right, {to, 0, 1}, ((panel * taps + t) * steps + k) * tile_values);
-      }
-    });
+          for (std::int64_t t = 0; t < taps; ++t) tile(panel, t, k);
+      });
   }
   void run(void* workspace) const {
     const KernelArgs a = args();

@@ -121,12 +121,16 @@ inline void pack_pairs(const T* const* k, std::int64_t count, const Parts& to, s
 
 // One tile of X(i, k) = x[i * i_step + k * k_step], i below `rows`, k below `depth`; zeros past them.
 inline void pack_tile(const float* x, std::int64_t i_step, std::int64_t k_step, std::int64_t rows, std::int64_t depth, Side side, const Parts& to, std::int64_t at) {
+  constexpr std::int64_t ahead = 128;  // floats: many short runs of memory, which no prefetcher of the processor's follows
   rows = std::min(rows, tile_size);
   depth = std::min(depth, tile_depth);
   if (i_step == 1) {
     const float* lines[tile_depth];
     alignas(64) static constexpr float zeros[tile_size] = {};
-    for (std::int64_t k = 0; k < tile_depth; ++k) lines[k] = k < depth ? x + k * k_step : zeros;
+    for (std::int64_t k = 0; k < tile_depth; ++k) {
+      lines[k] = k < depth ? x + k * k_step : zeros;
+      call_up(lines[k] + ahead);
+    }
     return pack_lines(lines, 0, rows, side, to, at);
   }
   const __mmask16 first = first_lanes(depth), second = first_lanes(depth - 16);
@@ -137,6 +141,8 @@ inline void pack_tile(const float* x, std::int64_t i_step, std::int64_t k_step, 
   __m512i high[16], low[16];
   for (int i = 0; i < 16; ++i) {
     const float* p = x + i * i_step;
+    call_up(p + ahead);
+    call_up(p + ahead + 16);
     const __m512 a = i < rows ? load(p, first) : _mm512_setzero_ps(), b = i < rows && second ? load(p + 16 * k_step, second) : _mm512_setzero_ps();
     high[i] = to_bf16(a, b);
     if (to.count > 1) low[i] = low_part(a, b, high[i]);
