@@ -85,6 +85,34 @@ void for_chunks(const PixelRows& r, const F& f) {
 }
 std::int64_t chunk_shares(const PixelRows& r) { return shares_of((r.pixels + chunk_pixels(r) - 1) / chunk_pixels(r)); }
 
+// Mean and sum of squared distances from it, of each channel over the pixels of a chunk. Sums about the chunk's first pixel: one pass over it.
+template <class T>
+void chunk_moments(std::int64_t pixels, std::int64_t channels, const T* x, std::int64_t step, float* mean, float* squares) {
+  constexpr int ways = 4;
+  const Vec share = Set(1.f / static_cast<float>(pixels));
+  each_vector(channels, [&](std::int64_t c, auto n) {
+    const T *from = x + c, *ahead = from + pixels * step;  // the chunk after this one
+    const Vec pivot = Load(from, n), zero = Set(0);
+    Vec sum[ways] = {zero, zero, zero, zero}, square[ways] = {zero, zero, zero, zero};
+    const auto add = [&](int way, std::int64_t p) {
+      const Vec d = Load(from + p * step, n) - pivot;
+      sum[way] = Add(sum[way], d);
+      square[way] = MulAdd(d, d, square[way]);
+    };
+    std::int64_t p = 0;
+    for (; p + ways <= pixels; p += ways)
+#pragma GCC unroll 4
+      for (int way = 0; way < ways; ++way) {
+        call_up(ahead + (p + way) * step);
+        add(way, p + way);
+      }
+    for (; p < pixels; ++p) add(0, p);
+    const Vec all = Add(Add(sum[0], sum[1]), Add(sum[2], sum[3])), from_pivot = Mul(all, share);
+    Store(Add(pivot, from_pivot), mean + c, n);
+    Store(Max(zero, Sub(Add(Add(square[0], square[1]), Add(square[2], square[3])), Mul(all, from_pivot))), squares + c, n);  // in this order NaN stays
+  });
+}
+
 template <Activation A, class T>  // T: of the maps
 void rows_forward(const KernelArgs& a) {
   const PixelRows r = pixel_rows(a.in[0]);
@@ -94,16 +122,7 @@ void rows_forward(const KernelArgs& a) {
   const std::int64_t x_step = pixel_step(a.in[0]);
   for_chunks(r, [&](std::int64_t share, bool first, std::int64_t pixel, std::int64_t pixels) {
     float *mean = s.parts + share * 3 * channels, *squares = mean + channels;
-    const T* rows = x + pixel * x_step;
-    for (std::int64_t p = 0; p < pixels; ++p)  // the chunk after this one
-      for (std::int64_t c = 0; c < channels; c += 64 / static_cast<std::int64_t>(sizeof(T))) call_up(rows + (pixels + p) * x_step + c);
-    sum_rows(pixels, channels, mean, [=](std::int64_t row, std::int64_t c) { return widened(rows[row * x_step + c]); });
-    const float scale = 1.f / static_cast<float>(pixels);
-    for (std::int64_t c = 0; c < channels; ++c) mean[c] *= scale;
-    sum_rows(pixels, channels, squares, [=](std::int64_t row, std::int64_t c) {
-      const float d = widened(rows[row * x_step + c]) - mean[c];
-      return d * d;
-    });
+    chunk_moments(pixels, channels, x + pixel * x_step, x_step, mean, squares);
     double *total_mean = s.sums + share * 3 * channels, *total_squares = total_mean + channels;
     const double before = first ? 0 : static_cast<double>(pixel - chunks * share / shares * step), now = static_cast<double>(pixels);
     for (std::int64_t c = 0; c < channels; ++c) {

@@ -10,7 +10,8 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-inline constexpr std::int64_t most_places = 512;
+// Places of a chunk. Both sides then stay near the tiles; sums that don't stay in the second cache are fetched and stored less often.
+inline std::int64_t most_places(std::int64_t share_sums) { return 4 * share_sums > (std::int64_t{1} << 20) ? 1024 : 256; }
 
 struct Plan {
   ConvSizes s;
@@ -19,6 +20,7 @@ struct Plan {
   std::int64_t grid_h, grid_w, residues;  // of one picture
   std::int64_t copies;                    // of x's planes
   std::int64_t group;                     // pictures of a chunk; pointwise: pixels
+  std::int64_t rows, row_chunks;          // of the output that a chunk takes of each; large pictures are cut into several chunks
   std::int64_t chunks, range;             // places of the grid that are summed over, padded to whole steps
   std::int64_t plane;                     // places of a plane
   std::int64_t pixel_shares, channel_shares;
@@ -53,11 +55,12 @@ Plan make_plan(const KernelArgs& a) {
   const ConvSizes& s = p.s;
   p.pointwise = s.pointwise();
   p.parts = p.x.dtype == DType::bf16 ? 1 : parts_of(a.precision);
-  p.copies = 1;
-  const std::int64_t budget = std::int64_t{1} << 19;  // values of a chunk
+  p.copies = p.row_chunks = 1;
+  p.rows = s.oh;
+  const std::int64_t budget = std::int64_t{1} << 19, most = most_places(p.share_sums());  // values and places of a chunk
   if (p.pointwise) {
     p.residues = 1;
-    p.group = std::clamp(budget / (p.parts * (s.c + s.o)) / 128 * 128, std::int64_t{128}, most_places);
+    p.group = std::clamp(budget / (p.parts * (s.c + s.o)) / 128 * 128, std::int64_t{128}, most);
     p.group = std::min(p.group, round_up(s.pixels(), tile_depth));
     p.chunks = ceil_div(s.pixels(), p.group);
     p.range = p.plane = p.group;
@@ -67,7 +70,7 @@ Plan make_plan(const KernelArgs& a) {
     p.grid_w = s.ow + (s.kw - 1) * s.dw / s.sw;
     for (std::int64_t tap = 0; tap < s.taps(); ++tap) p.copies = p.tap_place(tap) % 2 == 1 ? 2 : p.copies;
     const auto range = [&](std::int64_t g) { return round_up((g - 1) * p.grid_h * p.grid_w + s.oh * p.grid_w, tile_depth); };
-    const auto fits = [&](std::int64_t g) { return g <= s.n && range(g) <= most_places && p.parts * (p.residues * p.copies * s.c + s.o) * range(g) <= budget; };
+    const auto fits = [&](std::int64_t g) { return g <= s.n && range(g) <= most && p.parts * (p.residues * p.copies * s.c + s.o) * range(g) <= budget; };
     double best = 0;
     for (std::int64_t g = 1; g == 1 || fits(g); ++g) {
       const double cost = (static_cast<double>(range(g)) + 128) / static_cast<double>(g);  // 128: for fetching and storing sums
@@ -75,8 +78,14 @@ Plan make_plan(const KernelArgs& a) {
       best = cost;
       p.group = g;
     }
-    p.chunks = ceil_div(s.n, p.group);
     p.range = range(p.group);
+    if (p.range > most) {
+      p.row_chunks = std::min(s.oh, ceil_div(p.range, most));
+      p.rows = ceil_div(s.oh, p.row_chunks);
+      p.row_chunks = ceil_div(s.oh, p.rows);
+      p.range = round_up(p.rows * p.grid_w, tile_depth);
+    }
+    p.chunks = ceil_div(s.n, p.group) * p.row_chunks;
     p.plane = p.range + round_up(p.tap_place(s.taps() - 1), tile_depth);  // a tap reads up to here
   }
   // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at x.
@@ -87,34 +96,81 @@ Plan make_plan(const KernelArgs& a) {
   return p;
 }
 
-// Pictures [first, last), pointwise: pixels.
+// Rows [row, row + rows) of the output in pictures [first, last); pointwise: pixels.
 struct Chunk {
-  std::int64_t first, last;
+  std::int64_t first, last, row = 0;
 };
+Chunk chunk_of(const Plan& p, std::int64_t number) {
+  const std::int64_t group = number / p.row_chunks, items = p.pointwise ? p.s.pixels() : p.s.n;
+  return {group * p.group, std::min(items, (group + 1) * p.group), number % p.row_chunks * p.rows};
+}
 
-// Where the pixels of the next `count` places of a chunk's grid lie, `zeros` for those outside: of `map` with pictures of h x w pixels; place (y, x) of the grid
-// is pixel (y * sy + y0, x * sx + x0). Divisions only at the start: they would cost more than the packing of a few channels.
+// How the places of a grid lie in a map: place (y, x) is pixel (y * sy + y0, x * sx + x0).
+struct Lattice {
+  const View& map;
+  std::int64_t sy, y0, sx, x0;
+};
+// Where the pixels of the next `count` places of a chunk's grid lie, `rows` of them in each picture; `zeros` for those outside. Divisions only at the start: they
+// would cost more than the packing of a few channels.
 template <class T>
-void find_pixels(const Plan& p, const Chunk& k, const View& map, std::int64_t sy, std::int64_t y0, std::int64_t sx, std::int64_t x0, std::int64_t count, const T* zeros,
-                 const T** pixels) {
-  const T* data = map.ptr<T>();
-  const std::int64_t h = map.size(2), w = map.size(3), c = map.size(1);
-  if (p.pointwise) {
-    for (std::int64_t i = 0; i < count; ++i) pixels[i] = k.first + i < k.last ? data + (k.first + i) * c : zeros;
-    return;
-  }
+void find_pixels(const Plan& p, const Chunk& k, const Lattice& l, std::int64_t rows, std::int64_t count, const T* zeros, const T** pixels) {
+  const T* data = l.map.ptr<T>();
+  const std::int64_t h = l.map.size(2), w = l.map.size(3), c = l.map.size(1);
   std::int64_t i = 0;
-  for (std::int64_t n = k.first; n < k.last && i < count; ++n)
-    for (std::int64_t gy = 0; gy < p.grid_h && i < count; ++gy) {
-      const std::int64_t y = gy * sy + y0;
-      const T* line = y >= 0 && y < h ? data + (n * h + y) * w * c : nullptr;
-      for (std::int64_t gx = 0; gx < p.grid_w && i < count; ++gx, ++i) {
-        const std::int64_t x = gx * sx + x0;
-        pixels[i] = line && x >= 0 && x < w ? line + x * c : zeros;
+  if (p.pointwise)
+    for (; i < std::min(count, k.last - k.first); ++i) pixels[i] = data + (k.first + i) * c;
+  else
+    for (std::int64_t n = k.first; n < k.last && i < count; ++n)
+      for (std::int64_t gy = k.row; gy < k.row + rows && i < count; ++gy) {
+        const std::int64_t y = gy * l.sy + l.y0;
+        const T* line = y >= 0 && y < h ? data + (n * h + y) * w * c : nullptr;
+        for (std::int64_t gx = 0; gx < p.grid_w && i < count; ++gx, ++i) {
+          const std::int64_t x = gx * l.sx + l.x0;
+          pixels[i] = line && x >= 0 && x < w ? line + x * c : zeros;
+        }
       }
-    }
   for (; i < count; ++i) pixels[i] = zeros;
 }
+
+// Calls up what a chunk reads, some lines of memory at a time, while the one before it is multiplied.
+class Ahead {
+ public:
+  // `times`: how often step() will be called.
+  Ahead(const Plan& p, const Chunk& k, std::int64_t times) {
+    const ConvSizes& s = p.s;
+    const auto stretch = [&](Stretch& t, const View& map, std::int64_t pixel, std::int64_t last) {
+      const std::int64_t bytes = item_size(map.dtype) * map.size(1), all = map.numel() / map.size(1);
+      pixel = std::clamp<std::int64_t>(pixel, 0, all);
+      t.at = static_cast<const char*>(map.data) + pixel * bytes;
+      t.lines = (std::clamp(last, pixel, all) - pixel) * bytes / 64;
+      t.at_once = ceil_div(t.lines, times);
+    };
+    if (p.pointwise) {
+      stretch(gy_, p.gy, k.first, k.last);
+      stretch(x_, p.x, k.first, k.last);
+    } else if (p.row_chunks == 1) {
+      stretch(gy_, p.gy, k.first * s.oh * s.ow, k.last * s.oh * s.ow);
+      stretch(x_, p.x, k.first * s.h * s.w, k.last * s.h * s.w);
+    } else {
+      stretch(gy_, p.gy, (k.first * s.oh + k.row) * s.ow, (k.first * s.oh + k.row + p.rows) * s.ow);
+      stretch(x_, p.x, (k.first * s.h + k.row * s.sh) * s.w, (k.first * s.h + (k.row + p.rows) * s.sh) * s.w);
+    }
+  }
+  void step() {
+    gy_.step();
+    x_.step();
+  }
+
+ private:
+  struct Stretch {
+    const char* at = nullptr;
+    std::int64_t lines = 0, at_once = 0;
+    void step() {
+      for (std::int64_t i = std::min(at_once, lines); i > 0; --i, --lines, at += 64) call_up(at);
+    }
+  };
+  Stretch gy_, x_;
+};
 
 // Scratch memory of one thread.
 template <class T>
@@ -129,12 +185,14 @@ struct Sides {
   const T** pixels;
 };
 
-// Adds a chunk to the sums of row tiles [tile, tile + tiles). gw: where the sums go instead, after the last chunk; null otherwise.
+// Adds a chunk to the sums of row tiles [tile, tile + tiles); `next` comes after it. gw: where the sums go instead, after the last chunk; null otherwise.
 template <class T>
-void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, bool first, float* gw, const Sides<T>& at, float* sums) {
+void add_chunk(const Plan& p, const Chunk& k, const Chunk& next, std::int64_t tile, std::int64_t tiles, bool first, float* gw, const Sides<T>& at, float* sums) {
   const ConvSizes& s = p.s;
   const std::int64_t steps = p.range / tile_depth;
-  find_pixels(p, k, p.gy, 1, 0, 1, 0, p.range + tile_depth, at.zeros, at.pixels);
+  const bool whole = p.row_chunks == 1;
+  const std::int64_t gy_rows = whole ? p.grid_h : std::min(p.rows, s.oh - k.row), x_rows = whole ? p.grid_h : p.rows + p.grid_h - s.oh;
+  find_pixels(p, k, {p.gy, 1, 0, 1, 0}, gy_rows, p.range + tile_depth, at.zeros, at.pixels);
   for (std::int64_t i = 0; i < p.range; i += tile_depth)
     for (std::int64_t t = 0; t < tiles; ++t) {
       if (t % 2 == 0)
@@ -142,11 +200,12 @@ void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
       pack_lines(at.pixels + i, (tile + t) * tile_size, s.o - (tile + t) * tile_size, Side::left, {at.left, p.left_part(), p.parts}, (t * steps + i / tile_depth) * tile_values);
     }
   for (std::int64_t residue = 0; residue < p.residues; ++residue) {
-    find_pixels(p, k, p.x, s.sh, residue / p.residues_wide() - s.ph, s.sw, residue % p.residues_wide() - s.pw, p.plane + 1 + tile_depth, at.zeros, at.pixels);
+    find_pixels(p, k, {p.x, s.sh, residue / p.residues_wide() - s.ph, s.sw, residue % p.residues_wide() - s.pw}, x_rows, p.plane + 1 + tile_depth, at.zeros, at.pixels);
     for (std::int64_t copy = 0; copy < p.copies; ++copy)
       for (std::int64_t i = 0; i < p.plane; i += tile_depth)
         pack_pairs(at.pixels + copy + i, s.c, {at.right + (residue * p.copies + copy) * p.copy_values(), p.right_part(), p.parts}, i * tile_size, p.panel());
   }
+  Ahead ahead(p, next, ceil_div(tiles, 2) * ceil_div(s.c, 2 * tile_size) * s.taps() * steps);
   for (std::int64_t t = 0; t < tiles; t += 2)
     for (std::int64_t c = 0; c < s.c; c += 2 * tile_size)
       for (std::int64_t tap = 0; tap < s.taps(); ++tap)
@@ -157,7 +216,7 @@ void add_chunk(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
           else load_blocks<R, C>(sum, p.sum_row());
           const std::int64_t place = p.pointwise ? 0 : p.tap_place(tap), planes = p.pointwise ? 0 : p.tap_residue(tap) * p.copies + place % 2;
           const Bf16* x = at.right + planes * p.copy_values() + c * p.plane + place / 2 * 2 * tile_size;
-          multiply_parts<R, C>(steps, {at.left + t * steps * tile_values, steps * tile_values}, p.left_part(), {x, p.panel()}, p.right_part(), p.parts);
+          multiply_parts<R, C>(steps, {at.left + t * steps * tile_values, steps * tile_values}, p.left_part(), {x, p.panel()}, p.right_part(), p.parts, [&] { ahead.step(); });
           if (gw) store_tiles<R, C>(gw + (tile + t) * tile_size * s.c + c, 4 * s.c);
           else store_blocks<R, C>(sum, p.sum_row());
         });
@@ -191,7 +250,6 @@ void run(const KernelArgs& a) {
   const Plan p = make_plan(a);
   auto* sums = static_cast<float*>(a.workspace);
   auto* scratch = reinterpret_cast<std::byte*>(sums + p.pixel_shares * p.share_sums());
-  const std::int64_t items = p.pointwise ? p.s.pixels() : p.s.n;
   // A thread packs x once for several shares of the channels, if there are shares enough for all threads. The sums are the same.
   std::int64_t at_once = p.channel_shares;
   while (at_once > 1 && (p.channel_shares % at_once > 0 || p.shares() / at_once < num_threads())) --at_once;
@@ -205,7 +263,7 @@ void run(const KernelArgs& a) {
     const std::int64_t begin = p.chunks * pixels / p.pixel_shares, end = p.chunks * (pixels + 1) / p.pixel_shares;
     if (tiles <= 0) return;
     for (std::int64_t chunk = begin; chunk < end; ++chunk)
-      add_chunk(p, {chunk * p.group, std::min(items, (chunk + 1) * p.group)}, tile, tiles, chunk == begin, p.direct && chunk + 1 == end ? a.out[0].ptr<float>() : nullptr, sides, sums + pixels * p.share_sums());
+      add_chunk(p, chunk_of(p, chunk), chunk_of(p, chunk + 1), tile, tiles, chunk == begin, p.direct && chunk + 1 == end ? a.out[0].ptr<float>() : nullptr, sides, sums + pixels * p.share_sums());
   });
   if (!p.direct) write(p, sums, a.out[0]);
 }

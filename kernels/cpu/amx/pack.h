@@ -151,9 +151,9 @@ inline void pack_tile(const float* x, std::int64_t i_step, std::int64_t k_step, 
   if (to.count > 1) store_lines(low, side == Side::right, to.data + to.part + at, tile_depth);
 }
 
-// C += A * B for every pair of parts that counts; the small terms first.
-template <int ROWS, int COLS>
-inline void multiply_parts(std::int64_t steps, Tiles a, std::int64_t a_part, Tiles b, std::int64_t b_part, int parts) {
+// C += A * B for every pair of parts that counts; the small terms first, between() after each step of the last.
+template <int ROWS, int COLS, class F = Nothing>
+inline void multiply_parts(std::int64_t steps, Tiles a, std::int64_t a_part, Tiles b, std::int64_t b_part, int parts, const F& between = {}) {
   if (parts > 1) {
     Tiles low = a;
     low.data += a_part;
@@ -162,7 +162,7 @@ inline void multiply_parts(std::int64_t steps, Tiles a, std::int64_t a_part, Til
     low.data += b_part;
     multiply_tiles<ROWS, COLS>(steps, a, low);
   }
-  multiply_tiles<ROWS, COLS>(steps, a, b);
+  multiply_tiles<ROWS, COLS>(steps, a, b, between);
 }
 
 }  // namespace mien::MIEN_LEVEL

@@ -87,9 +87,12 @@ inline void store_blocks(float* c, std::int64_t row) {
   if constexpr (ROWS > 1) MIEN_TILE_STORE(2, c + row, line);
   if constexpr (ROWS > 1 && COLS > 1) MIEN_TILE_STORE(3, c + row + block, line);
 }
-// C += A * B over `steps` steps of k, in order.
-template <int ROWS, int COLS>
-inline void multiply_tiles(std::int64_t steps, const Tiles& a, const Tiles& b) {
+struct Nothing {
+  void operator()() const {}
+};
+// C += A * B over `steps` steps of k, in order; between() after each of them.
+template <int ROWS, int COLS, class F = Nothing>
+inline void multiply_tiles(std::int64_t steps, const Tiles& a, const Tiles& b, const F& between = {}) {
   const Bf16 *a0 = a.data, *a1 = a.data + a.tile, *b0 = b.data, *b1 = b.data + b.tile;
   for (std::int64_t s = 0; s < steps; ++s, a0 += a.step, a1 += a.step, b0 += b.step, b1 += b.step) {
     MIEN_TILE_LOAD(6, b0, b.line);
@@ -104,6 +107,7 @@ inline void multiply_tiles(std::int64_t steps, const Tiles& a, const Tiles& b) {
       MIEN_TILE_MULTIPLY(2, 5, 6);
       if constexpr (COLS > 1) MIEN_TILE_MULTIPLY(3, 5, 7);
     }
+    between();
   }
 }
 
