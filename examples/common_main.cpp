@@ -1,5 +1,6 @@
 #include "common_main.h"
 
+#include "mien/kernels/kernel.h"
 #include "mien/kernels/parallel.h"
 
 namespace mien::example {
@@ -22,11 +23,14 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
   app.add_option("--progress", options.progress, "auto, on or off")->capture_default_str();
   app.add_option_function<std::string>("--device", [&](const std::string& name) { options.device = Device::parse(name); }, "auto, cpu or cuda[:n]")->default_str("auto")->run_callback_for_default();
   app.add_option_function<std::string>("--autocast", [&](const std::string& text) { options.autocast = text == "bf16" ? DType::bf16 : text == "f16" ? DType::f16 : DType::f32; },
-                                       "Convolutions and products of a training step on a GPU: f32, bf16, or f16 with a scaled loss (the weights stay f32)")
+                                       "Convolutions and products of a training step: f32; on a GPU bf16, or f16 with a scaled loss; on a CPU with AMX bf16 (the weights stay f32)")
       ->default_str("f32")->check(CLI::IsMember({"f32", "bf16", "f16"}));
   app.callback([&] {
-    if (options.autocast != DType::f32 && options.device.is_cpu())
-      throw ValueError("--autocast", std::string(name(options.autocast)) + " was asked for, but the training runs on the CPU, where steps are f32", "Use --autocast f32, or --device cuda.");
+    if (options.autocast == DType::f32 || !options.device.is_cpu()) return;
+    const std::string asked = std::string(name(options.autocast)) + " was asked for, but the training runs on the CPU, ";
+    if (options.autocast != DType::bf16) throw ValueError("--autocast", asked + "where steps are f32 or bf16", "Use --autocast f32 or bf16, or --device cuda.");
+    if (max_cpu_level() < Level::amx) throw ValueError("--autocast", asked + "and this one has no AMX tiles: steps are f32", "Use --autocast f32, or --device cuda.");
+    set_matmul_precision(Precision::bf16);
   });
   app.add_option_function<int>("--threads", [](int n) { set_num_threads(n); }, "Threads for the kernels (default: all CPUs)")->check(CLI::PositiveNumber);
 }

@@ -239,7 +239,9 @@ train_fails(2, ["--embedding", "16"], "--data", path("people"), "--init", MODEL,
 train_fails(76, ["not finite", "the last batch was", "people/p"], "--data", path("people"), *small[:-2], "--batch", "4", "--lr", "1e30", "--warm-up", "0", "--epochs", "60", "--out", path("r8"))
 if "GPU: cuda" not in mien("doctor").stdout:
     train_fails(69, ["cuda"], "--data", path("people"), *small, "--device", "cuda", "--out", path("r8"))
-train_fails(2, ["--autocast", "bf16", "CPU", "--device cuda"], "--data", path("people"), *small, "--device", "cpu", "--autocast", "bf16", "--out", path("r8"))
+train_fails(2, ["--autocast", "f16", "CPU", "--device cuda"], "--data", path("people"), *small, "--device", "cpu", "--autocast", "f16", "--out", path("r8"))
+if "amx" not in mien("doctor").stdout:
+    train_fails(2, ["--autocast", "AMX", "--device cuda"], "--data", path("people"), *small, "--device", "cpu", "--autocast", "bf16", "--out", path("r8"))
 train_fails(2, ["--autocast", "f64"], "--data", path("people"), *small, "--autocast", "f64", "--out", path("r8"))
 train_fails(2, ["device"], "--data", path("people"), *small, "--device", "gpu", "--out", path("r8"))
 r = train_facenet("--data", path("people"), *small, "--batch", "4", "--dry-run", "--out", path("r9"))
