@@ -366,14 +366,17 @@ void run(const KernelArgs& args) {
   auto* at = static_cast<std::byte*>(args.workspace);
   std::byte *vectors = at + layout.weights, *scratch = vectors + layout.vectors;
   pack_chain(args, chain, reinterpret_cast<Bf16*>(at), reinterpret_cast<float*>(vectors));
-  // Every thread has work; results do not depend on how many groups go together.
-  const std::int64_t n = args.in[0].size(0), groups_of_all = ceil_div(n, pictures);
-  const std::int64_t step = std::clamp(groups_of_all / num_threads(), std::int64_t{1}, groups_at_once) * pictures, blocks = ceil_div(n, step);
+  // As many groups for one thread as for the other, up to groups_at_once of them together; results do not depend on how many those are.
+  const std::int64_t n = args.in[0].size(0), groups = ceil_div(n, pictures), threads = std::min<std::int64_t>(num_threads(), max_shares);
+  const std::int64_t blocks = std::min(groups, threads * ceil_div(groups, threads * groups_at_once));
   const std::int64_t shares = num_threads() == 1 ? 1 : shares_of(blocks);
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
     configure_tiles();
-    Groups groups(args, chain, scratch + share * layout.share());
-    for (std::int64_t b = share; b < blocks; b += shares) groups.run(b * step, std::min(step, n - b * step));
+    Groups mine(args, chain, scratch + share * layout.share());
+    for (std::int64_t b = share; b < blocks; b += shares) {
+      const std::int64_t first = groups * b / blocks * pictures;
+      mine.run(first, std::min(groups * (b + 1) / blocks * pictures, n) - first);
+    }
   });
 }
 
