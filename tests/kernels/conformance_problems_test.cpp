@@ -43,7 +43,8 @@ ConvCase conv_case(const Kind& kind, Dice& dice) {
   std::int64_t h = kind.big ? 20 : dice.integer(1, 9), w = kind.big ? 24 + kind.width : kind.width;
   h = std::max(h, c.p.dilation[0] * (kernel[0] - 1) + 1 - c.p.padding[0] - c.p.padding[1]);
   w = std::max(w, c.p.dilation[1] * (kernel[1] - 1) + 1 - c.p.padding[2] - c.p.padding[3]);
-  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.one_of<std::int64_t>({2, 17}) : dice.integer(1, 3);
+  // Many pictures of small maps are worked on a picture a row.
+  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.one_of<std::int64_t>({2, 17}) : c.last && dice.chance(.3) ? dice.integer(4, 30) : dice.integer(1, 3);
   h = std::max<std::int64_t>(h, 1);
   w = std::max<std::int64_t>(w, 1);
   c.x = {n, channels, h, w};
