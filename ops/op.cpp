@@ -29,7 +29,7 @@ class OpNode final : public Node {
   }
   const char* name() const noexcept override { return display_name(op_, params_); }
 
-  std::vector<Tensor> backward(std::span<const Tensor> grads) override {
+  std::vector<Tensor> backward(std::span<const Tensor> grads, std::span<const Tensor> sums) override {
     if (released_)
       throw ValueError("backward", std::string("what ") + name() + " saved was already released", "Pass retain_graph = true to the first backward.");
     std::vector<Tensor> in(saved_inputs_.size()), out(saved_outputs_.size()), result(saved_inputs_.size());
@@ -39,7 +39,7 @@ class OpNode final : public Node {
       if (saved_outputs_[i].defined()) out[i] = saved_outputs_[i].unpack(name(), {shared_from_this(), static_cast<int>(i)});
     std::array<bool, max_inputs> needs{};
     for (std::size_t i = 0; i < inputs.size(); ++i) needs[i] = inputs[i].node != nullptr;
-    op_.vjp({name(), grads, in, out, specs_, std::span<const bool>(needs.data(), inputs.size()), params_.data(), result});
+    op_.vjp({name(), grads, in, out, specs_, std::span<const bool>(needs.data(), inputs.size()), params_.data(), result, sums});
     return result;
   }
 

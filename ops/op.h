@@ -51,6 +51,7 @@ struct Vjp {
   std::span<const bool> needs;             // which input gradients are wanted
   const void* params;
   std::span<Tensor> result;                // to be filled, one per input
+  std::span<const Tensor> sums = {};       // defined where result[i] may be added in place: then result[i] = sums[i], or a tensor of its own as ever
   template <class P>
   const P& get() const noexcept {
     return *static_cast<const P*>(params);

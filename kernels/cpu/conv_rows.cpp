@@ -151,6 +151,7 @@ struct Product {
   Plan plan;
   const float *x, *packed, *bias;  // bias padded to whole vectors, or null
   Target target;
+  Start start = Start::zero;  // without a bias; flat
 };
 constexpr std::int64_t most_runs = 64;  // taps of a window that are not one run; larger windows are gathered
 
@@ -166,7 +167,7 @@ void flat_band(const Product& q, const float* left, std::int64_t pixel, std::int
     const Right right{q.packed + v * depth * lanes, lanes, depth * lanes};
     for (std::int64_t t = 0; t < tiles; ++t) {
       const std::int64_t at = count * t / tiles, rows = count * (t + 1) / tiles - at;
-      Tile tile{q.target.y + (pixel + at) * p.s.o + v * lanes, p.s.o, rows, cols};
+      Tile tile{q.target.y + (pixel + at) * p.s.o + v * lanes, p.s.o, rows, cols, q.start};
       if (q.bias) tile.start = Start::column_bias, tile.bias = q.bias + v * lanes;
       row_tile<false>({1, depth, &zero, &zero}, {left + at * p.step(), p.step(), 1}, right, tile);
     }
@@ -268,7 +269,7 @@ std::int64_t product_floats(const ConvSizes& s, bool dense_output) {
   if (dense_output && by_winograd(s)) return round_up(s.o, panel_cols) + winograd_weight_floats(s) + winograd_floats(winograd_sizes(s));
   return packed_floats(s.depth(), s.o) + round_up(s.o, lanes) + max_shares * plan_of(s, dense_output).copy_floats();
 }
-void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace) {
+void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace, Start start = Start::zero) {
   if (dense_output && by_winograd(s)) {
     float *all_bias = workspace, *packed = all_bias + round_up(s.o, panel_cols);
     std::fill_n(all_bias, round_up(s.o, panel_cols), 0.f);
@@ -288,7 +289,7 @@ void product(const float* x, const ConvSizes& s, const Weights& w, const float* 
     std::fill_n(padded_bias, round_up(s.o, lanes), 0.f);
     std::copy_n(bias, s.o, padded_bias);
   }
-  run_product({plan_of(s, dense_output), x, workspace, bias ? padded_bias : nullptr, target}, copies);
+  run_product({plan_of(s, dense_output), x, workspace, bias ? padded_bias : nullptr, target, start}, copies);
 }
 Target dense_target(float* y, const ConvSizes& s) { return {y, s.o, s.ow * s.o, s.oh * s.ow * s.o}; }
 
@@ -375,9 +376,24 @@ const char* decline_grad_input(const KernelArgs& a) {
   return decline(a, a.in[0], a.out[0]);
 }
 
+// In place, or what it is added to is copied first: 1x1 convolutions only.
+void run_grad_input_add(const KernelArgs& a) {
+  const float* before = a.in[2].ptr<float>();
+  float* sum = a.out[0].ptr<float>();
+  if (before != sum) std::copy_n(before, a.out[0].numel(), sum);
+  const PhaseProduct f = phase_product(a, 0, 0);
+  product(a.in[0].ptr<float>(), f.s, f.w, nullptr, f.target, true, static_cast<float*>(a.workspace), Start::last);
+}
+const char* decline_grad_input_add(const KernelArgs& a) {
+  if (const char* reason = decline(a, a.in[0], a.out[0])) return reason;
+  if (!a.in[2].is_channels_last()) return "what it is added to is not channels_last";
+  return conv_sizes(a.out[0], a.in[1], a.in[0], a.get<ConvParams>()).pointwise() ? nullptr : "not 1x1";
+}
+
 }  // namespace
 
 extern const KernelEntry rows_forward{run_forward, decline_forward, forward_workspace};
 extern const KernelEntry rows_grad_input{run_grad_input, decline_grad_input, grad_input_workspace};
+extern const KernelEntry conv2d_grad_input_add_entry{run_grad_input_add, decline_grad_input_add, grad_input_workspace};
 
 }  // namespace mien::MIEN_LEVEL

@@ -76,6 +76,11 @@ template <int ROWS, int VECTORS, bool DENSE>
       if (VECTORS > 2) third += step;
     }
   }
+  if (t.start == Start::last)
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) acc[i][v] = Add(acc[i][v], Load(t.c + i * t.ldc + v * lanes));
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
@@ -104,7 +109,7 @@ inline void row_tile(const Runs& runs, const Left& a, const Right& b, const Tile
   Tile full = t;
   full.c = buffer;
   full.ldc = vectors * lanes;
-  if (t.start == Start::accumulate)
+  if (t.start == Start::accumulate || t.start == Start::last)
     for (std::int64_t i = 0; i < t.rows; ++i) std::copy_n(t.c + i * t.ldc, t.cols, buffer + i * full.ldc);
   kernel(runs, a, b, full);
   for (std::int64_t i = 0; i < t.rows; ++i) std::copy_n(buffer + i * full.ldc, t.cols, t.c + i * t.ldc);

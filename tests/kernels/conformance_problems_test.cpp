@@ -85,6 +85,23 @@ Problem make_conv2d_grad(Dice& dice, int number, Shape ConvCase::*other, Shape C
   return p;
 }
 Problem make_conv2d_grad_input(Dice& dice, int number) { return make_conv2d_grad(dice, number, &ConvCase::w, &ConvCase::x); }
+Problem make_conv2d_grad_input_add(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  ConvCase c = conv_case(kind, dice);
+  if (dice.chance(.7)) {  // 1x1, which has a kernel
+    c.last = true;
+    c.p = {};
+    c.w = {c.w[0], c.x[1], 1, 1};
+    c.y = {c.x[0], c.w[0], c.x[2], c.x[3]};
+  }
+  Problem p = conv_problem(c, kind, c.x, c.output(dice));
+  const auto value = values_of(kind, dice);
+  p.in.push_back(filled(c.y, DType::f32, c.picture(dice), dice, value));
+  p.in.push_back(filled(c.w, DType::f32, any_order(dice), dice, value));
+  p.in.push_back(filled(c.x, DType::f32, c.picture(dice), dice, value));
+  p.magnitudes = {true, true, true};
+  return p;
+}
 Problem make_conv2d_grad_weight(Dice& dice, int number) { return make_conv2d_grad(dice, number, &ConvCase::x, &ConvCase::w); }
 
 // --- products --------------------------------------------------------------------------------------------------------
