@@ -205,14 +205,6 @@ void direct_band(const Product& q, std::int64_t band, float* copy, std::int64_t 
   }
 }
 
-// Of the taps along one axis, those that see the picture from position `at` on: [first, last).
-struct Seen {
-  std::int64_t first, last;
-  Seen(std::int64_t at, std::int64_t size, std::int64_t taps, std::int64_t step)
-      : first(std::min(taps, at < 0 ? ceil_div(-at, step) : 0)), last(std::max(first, at < size ? std::min(taps, ceil_div(size - at, step)) : 0)) {}
-  std::int64_t count() const { return last - first; }
-};
-
 void images_band(const Product& q, std::int64_t band, std::int64_t first, std::int64_t last) {
   const Plan& p = q.plan;
   const ConvSizes& s = p.s;
