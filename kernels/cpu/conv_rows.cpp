@@ -46,6 +46,10 @@ void pack_weights(const Weights& w, std::int64_t kh, std::int64_t kw, std::int64
       for (std::int64_t tap = 0; tap < kh * kw; ++tap) {
         const float* from = first + c * w.c + tap / kw * w.i + tap % kw * w.j;
         float* row = to + (tap * channels + c) * lanes;
+        if (w.col == 1) {
+          Store(full == lanes ? Load(from) : LoadFirst(from, full), row);
+          continue;
+        }
         for (std::int64_t t = 0; t < full; ++t) row[t] = from[t * w.col];
         for (std::int64_t t = full; t < lanes; ++t) row[t] = 0;
       }

@@ -55,9 +55,10 @@ Plan plan_of(const ConvSizes& s) {
 }
 
 // Rows of `from`, `step` apart, ROWS values each, one after the other.
+static_assert(most_rows <= lanes);
 template <int ROWS>
 void pack_tile(const float* from, std::int64_t step, std::int64_t count, float* out) {
-  for (std::int64_t p = 0; p < count; ++p) std::copy_n(from + p * step, ROWS, out + p * ROWS);
+  for (std::int64_t p = 0; p < count; ++p) StoreFirst(LoadFirst(from + p * step, ROWS), out + p * ROWS, ROWS);  // copy_n would be a call of memmove
 }
 using PackTile = void (*)(const float*, std::int64_t, std::int64_t, float*);
 template <std::size_t... I>
