@@ -34,7 +34,8 @@ class Node : public std::enable_shared_from_this<Node> {
   Node& operator=(const Node&) = delete;
   virtual const char* name() const noexcept = 0;
   // grads[i] belongs to output i and may be undefined (= zero). Returns one tensor per input edge, undefined where none is needed.
-  virtual std::vector<Tensor> backward(std::span<const Tensor> grads) = 0;
+  // sums[i]: what others gave to input i so far, where this node may add to it in place; else undefined. A result that is sums[i] itself holds the whole sum.
+  virtual std::vector<Tensor> backward(std::span<const Tensor> grads, std::span<const Tensor> sums) = 0;
   // Drops what was saved for backward; a second backward then throws.
   virtual void release() noexcept = 0;
 

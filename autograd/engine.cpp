@@ -42,7 +42,7 @@ bool only_ours(const Tensor& g, std::int64_t handles) {
 struct AccumulateGrad final : Node {
   explicit AccumulateGrad(Tensor t) : leaf(std::move(t)) { sequence = 0; }
   const char* name() const noexcept override { return "accumulate_grad"; }
-  std::vector<Tensor> backward(std::span<const Tensor> grads) override {
+  std::vector<Tensor> backward(std::span<const Tensor> grads, std::span<const Tensor>) override {
     if (!grads[0].defined()) return {};
     Tensor g = grads[0];
     for (const auto& hook : meta_of(leaf).leaf_hooks)
@@ -67,12 +67,25 @@ struct Run {
   BackwardOptions options;
 };
 
+// Whether gradients may be added to this sum in place.
+bool open_to_more(const Run& run, const Tensor& slot) { return slot.defined() && !run.options.create_graph && only_ours(slot, 1); }
+
+std::vector<Tensor> open_sums(const Run& run, const Node& node) {
+  std::vector<Tensor> sums(node.inputs.size());
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const Edge& e = node.inputs[i];
+    if (const auto found = run.buffers.find(e.node.get()); e.node && found != run.buffers.end())
+      if (const Tensor& slot = found->second[static_cast<std::size_t>(e.index)]; open_to_more(run, slot)) sums[i] = slot;
+  }
+  return sums;
+}
+
 void add_to(Run& run, const Edge& edge, Tensor g) {
   auto& slots = run.buffers[edge.node.get()];
   if (slots.empty()) slots.resize(static_cast<std::size_t>(edge.node->outputs));
   Tensor& slot = slots[static_cast<std::size_t>(edge.index)];
   if (!slot.defined()) slot = std::move(g);
-  else if (!run.options.create_graph && only_ours(slot, 1) && slot.dtype() == g.dtype() && slot.shape() == g.shape()) engine_ops.add_into(slot, g);
+  else if (open_to_more(run, slot) && slot.dtype() == g.dtype() && slot.shape() == g.shape()) engine_ops.add_into(slot, g);
   else slot = engine_ops.add(slot, g);
 }
 
@@ -113,11 +126,14 @@ void run_node(Run& run, Node& node) {
   const bool leaf = node.sequence == 0;
   if (leaf && !run.accumulate_leaves) return;
   if (std::none_of(grads.begin(), grads.end(), [](const Tensor& g) { return g.defined(); })) return;
-  const std::vector<Tensor> results = node.backward(grads);
+  std::vector<Tensor> sums = open_sums(run, node);
+  const std::vector<Tensor> results = node.backward(grads, sums);
   if (!run.options.retain_graph && !run.options.create_graph) node.release();
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (!results[i].defined() || !node.inputs[i].node) continue;
     if (anomaly_on) check_finite(node, results[i]);
+    if (sums[i].defined() && results[i].is_same(sums[i])) continue;  // added already
+    sums[i] = {};
     add_to(run, node.inputs[i], results[i]);
   }
 }

@@ -1,6 +1,7 @@
 #include "mien/ops/conv.h"
 
 #include "mien/kernels/cpu/table.h"
+#include "mien/kernels/precision.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/autocast.h"
 #include "mien/ops/binary.h"
@@ -66,11 +67,26 @@ ConvGradParams with_spec(const ConvParams& p, const OutputSpec& of) {
   return g;
 }
 
+constinit const KernelList add_kernels{&ref::conv2d_grad_input_add_entry, &KernelTable::conv2d_grad_input_add};
+
+// Whether a kernel on this machine makes the gradient of a convolution's input and adds it in one go: a map that several branches read has one sum. In f32 1x1
+// convolutions, in bf16 on tiles all of stride 1.
+bool adds_in_place(const Tensor& sum, const Tensor& g, const Tensor& w, const ConvParams& p) {
+  if (!sum.defined() || !sum.device().is_cpu() || sum.dtype() != g.dtype() || w.dtype() != DType::f32) return false;
+  if (!sum.is_channels_last() || !g.is_channels_last() || p.groups != 1 || p.stride != Pair{1, 1}) return false;
+  if (sum.dtype() == DType::bf16) return max_cpu_level() == Level::amx;
+  return sum.dtype() == DType::f32 && matmul_precision() == Precision::f32 && w.size(2) == 1 && w.size(3) == 1 && p.padding == Padding4{0, 0, 0, 0} &&
+         max_cpu_level() > Level::ref;
+}
+
 void vjp(const Vjp& v) {
   const Tensor& g = v.grads[0];
   if (!g.defined()) return;
   const auto& p = v.get<ConvParams>();
-  if (v.needs[0]) v.result[0] = apply(op_conv2d_grad_input, {g, v.inputs[1]}, with_spec(p, v.input_specs[0]));
+  if (v.needs[0] && !v.sums.empty() && adds_in_place(v.sums[0], g, v.inputs[1], p)) {
+    apply_in_place("conv2d_grad_input_add", add_kernels, {g, v.inputs[1], v.sums[0]}, {v.sums[0]}, p);
+    v.result[0] = v.sums[0];
+  } else if (v.needs[0]) v.result[0] = apply(op_conv2d_grad_input, {g, v.inputs[1]}, with_spec(p, v.input_specs[0]));
   if (v.needs[1]) v.result[1] = apply(op_conv2d_grad_weight, {g, v.inputs[0]}, with_spec(p, v.input_specs[1]));
   if (v.needs.size() > 2 && v.needs[2]) v.result[2] = cast(sum(g, {0, 2, 3}), v.input_specs[2].dtype);
 }

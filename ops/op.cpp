@@ -29,7 +29,7 @@ class OpNode final : public Node {
   }
   const char* name() const noexcept override { return display_name(op_, params_); }
 
-  std::vector<Tensor> backward(std::span<const Tensor> grads) override {
+  std::vector<Tensor> backward(std::span<const Tensor> grads, std::span<const Tensor> sums) override {
     if (released_)
       throw ValueError("backward", std::string("what ") + name() + " saved was already released", "Pass retain_graph = true to the first backward.");
     std::vector<Tensor> in(saved_inputs_.size()), out(saved_outputs_.size()), result(saved_inputs_.size());
@@ -39,7 +39,7 @@ class OpNode final : public Node {
       if (saved_outputs_[i].defined()) out[i] = saved_outputs_[i].unpack(name(), {shared_from_this(), static_cast<int>(i)});
     std::array<bool, max_inputs> needs{};
     for (std::size_t i = 0; i < inputs.size(); ++i) needs[i] = inputs[i].node != nullptr;
-    op_.vjp({name(), grads, in, out, specs_, std::span<const bool>(needs.data(), inputs.size()), params_.data(), result});
+    op_.vjp({name(), grads, in, out, specs_, std::span<const bool>(needs.data(), inputs.size()), params_.data(), result, sums});
     return result;
   }
 
@@ -74,14 +74,11 @@ void check_devices(const char* op, Inputs in) {
 }
 
 // A view op changes strides and where the first element lies, never the storage.
-Tensor moved_to(const Tensor& x, const View& v) {
-  const std::int64_t moved = (static_cast<std::byte*>(v.data) - static_cast<std::byte*>(x.raw_data())) / item_size(x.dtype());
-  return x.as_strided(v.shape, v.strides, x.storage_offset() + moved);
-}
 Tensor view_of(const Op& op, const Tensor& x, const Params& params) {
   View v = x.view();
   internal_check(op.view(v, params.data()), "a view was asked for that strides can't say");
-  return moved_to(x, v);
+  const std::int64_t moved = (static_cast<std::byte*>(v.data) - static_cast<std::byte*>(x.raw_data())) / item_size(x.dtype());
+  return x.as_strided(v.shape, v.strides, x.storage_offset() + moved);
 }
 
 }  // namespace
@@ -107,8 +104,6 @@ std::vector<Tensor> apply_all(const Op& op, Inputs in, const Params& params) {
   std::vector<Tensor> out;
   if (op.view) {
     out.push_back(view_of(op, in[0], params));
-  } else if (op.part) {
-    for (View v = in[0].view(); op.part(v, params.data(), static_cast<int>(out.size())); v = in[0].view()) out.push_back(moved_to(in[0], v));
   } else {
     Outputs specs;
     op.infer(in, params.data(), specs);
@@ -175,10 +170,7 @@ void check_same_shape(const char* op, const Tensor& a, const Tensor& b) {
   if (!(a.shape() == b.shape())) throw ShapeError(op, "expects equal shapes, got " + describe(a) + " and " + describe(b));
 }
 
-Layout layout_like(const Tensor& t) {
-  if (t.rank() != 4 || t.is_contiguous()) return Layout::contiguous;
-  return t.is_channels_last() || (t.size(1) > 1 && t.strides()[1] == 1) ? Layout::channels_last : Layout::contiguous;  // the second: some of the channels
-}
+Layout layout_like(const Tensor& t) { return t.is_channels_last() && !t.is_contiguous() ? Layout::channels_last : Layout::contiguous; }
 OutputSpec spec_like(const Tensor& t) { return {t.shape(), t.dtype(), layout_like(t)}; }
 
 std::string describe_all(Inputs in) {

@@ -51,6 +51,7 @@ struct Vjp {
   std::span<const bool> needs;             // which input gradients are wanted
   const void* params;
   std::span<Tensor> result;                // to be filled, one per input
+  std::span<const Tensor> sums = {};       // defined where result[i] may be added in place: then result[i] = sums[i], or a tensor of its own as ever
   template <class P>
   const P& get() const noexcept {
     return *static_cast<const P*>(params);
@@ -78,8 +79,6 @@ struct Op {
   // Set for ops that only look at the same memory in another way; then there is no kernel. Turns the input's view into the output's; false when the
   // elements don't lie so that strides can say it (the public function copies first).
   bool (*view)(View& v, const void* params) = nullptr;
-  // The same for several outputs: turns the input's view into that of output k; false when there is none of that number.
-  bool (*part)(View& v, const void* params, int k) = nullptr;
   Broadcast broadcast = Broadcast::none;
   Fusion fusion = Fusion::none;
   // For families: the member's name from the parameters.

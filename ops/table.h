@@ -3,7 +3,7 @@
 
 #define MIEN_OPS(X)                                                                                                                     \
   /* unary.h binary.h */ X(unary) X(unary_backward) X(binary) X(where)                                                                  \
-  /* view.h */ X(reshape) X(permute) X(expand) X(slice) X(split)                                                                                 \
+  /* view.h */ X(reshape) X(permute) X(expand) X(slice)                                                                                 \
   /* copy.h */ X(copy) X(transfer)                                                                                                                  \
   /* factory.h */ X(random)                                                                                                             \
   /* shape.h */ X(concat) X(pad) X(slice_backward) X(index_select) X(index_add)                                                         \

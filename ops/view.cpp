@@ -1,17 +1,12 @@
 #include "mien/ops/view.h"
 
 #include <algorithm>
-#include <array>
-#include <numeric>
 #include <optional>
 
-#include "mien/autograd/autograd.h"
 #include "mien/kernels/ref/ref.h"
 #include "mien/ops/copy.h"
-#include "mien/ops/factory.h"
 #include "mien/ops/op.h"
 #include "mien/ops/reduce.h"
-#include "mien/ops/shape.h"
 #include "mien/ops/table.h"
 
 namespace mien {
@@ -169,41 +164,12 @@ void vjp_slice_backward(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = apply(op_slice, {v.grads[0]}, static_cast<const SliceViewParams&>(v.get<SliceBackwardParams>()));
 }
 
-struct SplitParams {
-  int dim = 0, count = 0;
-  std::array<std::int64_t, 8> sizes{};
-};
-bool part_split(View& v, const void* params, int k) {
-  const auto& p = *static_cast<const SplitParams*>(params);
-  if (k >= p.count) return false;
-  const auto number = static_cast<std::size_t>(k);
-  const std::int64_t start = std::accumulate(p.sizes.begin(), p.sizes.begin() + k, std::int64_t{0});
-  if (p.sizes[number] > 0) v.data = v.ptr<std::byte>() + start * v.strides[p.dim] * item_size(v.dtype);
-  v.shape[p.dim] = p.sizes[number];
-  return true;
-}
-void vjp_split(const Vjp& v) {
-  const auto& p = v.get<SplitParams>();
-  const OutputSpec& x = v.input_specs[0];
-  std::vector<Tensor> parts;
-  bool any = false;
-  for (int k = 0; k < p.count; ++k) {
-    const Tensor& g = v.grads[static_cast<std::size_t>(k)];
-    Shape shape = x.shape;
-    shape[p.dim] = p.sizes[static_cast<std::size_t>(k)];
-    any = any || g.defined();
-    parts.push_back(g.defined() ? g : zeros(shape, {.dtype = x.dtype, .layout = x.layout, .device = *x.device}));
-  }
-  if (any) v.result[0] = concat(parts, p.dim);
-}
-
 }  // namespace
 
 constinit const Op op_reshape{.name = "reshape", .infer = nullptr, .vjp = vjp_reshape, .view = view_reshape, .follow = follow_reshape};
 constinit const Op op_permute{.name = "permute", .infer = nullptr, .vjp = vjp_permute, .view = view_permute};
 constinit const Op op_expand{.name = "expand", .infer = nullptr, .vjp = vjp_expand, .view = view_expand, .follow = follow_expand};
 constinit const Op op_slice{.name = "slice", .infer = nullptr, .vjp = vjp_slice, .view = view_slice, .follow = follow_slice};
-constinit const Op op_split{.name = "split", .infer = nullptr, .vjp = vjp_split, .part = part_split};
 constinit const Op op_slice_backward{.name = "slice_backward", .infer = infer_slice_backward, .vjp = vjp_slice_backward, .kernels = {&ref::slice_backward_entry, &KernelTable::slice_backward}};
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
@@ -267,30 +233,6 @@ Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::optiona
   p.step = step;
   p.length = end > begin ? (end - begin + step - 1) / step : 0;
   return apply(op_slice, {x}, p);
-}
-
-std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& sizes, std::int64_t dim) {
-  SplitParams p;
-  p.dim = normalize_dim(dim, x.rank(), "split");
-  p.count = static_cast<int>(sizes.size());
-  if (sizes.empty() || sizes.size() > p.sizes.size()) throw ValueError("split", "expects 1 to " + std::to_string(p.sizes.size()) + " sizes, got " + std::to_string(sizes.size()));
-  std::int64_t whole = 0;
-  for (const std::int64_t n : sizes) {
-    if (n < 0) throw ValueError("split", "sizes must not be negative, got " + std::to_string(n));
-    whole += n;
-  }
-  if (whole != x.shape()[p.dim])
-    throw ShapeError("split", "the sizes add up to " + std::to_string(whole) + ", dimension " + std::to_string(p.dim) + " has " + std::to_string(x.shape()[p.dim]) + " (" + describe(x) + ")");
-  if (grad_enabled() && requires_grad(x)) {
-    std::copy(sizes.begin(), sizes.end(), p.sizes.begin());
-    return apply_all(op_split, {x}, p);
-  }
-  std::vector<Tensor> parts;  // as slices, which plans know
-  for (std::int64_t at = 0; const std::int64_t n : sizes) {
-    parts.push_back(slice(x, p.dim, at, at + n));
-    at += n;
-  }
-  return parts;
 }
 
 Tensor squeeze(const Tensor& x, std::int64_t dim) {

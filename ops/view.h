@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <vector>
 
 #include "mien/tensor/tensor.h"
 
@@ -23,8 +22,6 @@ Tensor transpose(const Tensor& x, std::int64_t a, std::int64_t b);
 Tensor expand(const Tensor& x, const Shape& shape);
 // Elements start, start+step, ... below stop; negative start and stop count from the end; step >= 1.
 Tensor slice(const Tensor& x, std::int64_t dim, std::int64_t start, std::optional<std::int64_t> stop = {}, std::int64_t step = 1);
-// Neighbouring pieces of these sizes, which add up to x's (ShapeError); at most 8 (ValueError). The pieces' gradients are put together in one pass.
-std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& sizes, std::int64_t dim);
 Tensor squeeze(const Tensor& x, std::int64_t dim);    // ShapeError unless its size is 1
 Tensor unsqueeze(const Tensor& x, std::int64_t dim);
 

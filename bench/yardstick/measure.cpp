@@ -41,7 +41,7 @@ std::int64_t macs_of(const char* op, std::span<const View> in, std::span<const V
   const auto is = [&](const char* name) { return std::strcmp(op, name) == 0; };
   std::int64_t n = 0;
   if (is("conv2d")) n = out[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));
-  else if (is("conv2d_grad_input")) n = in[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));
+  else if (is("conv2d_grad_input") || is("conv2d_grad_input_add")) n = in[0].numel() * (in[1].numel() / std::max<std::int64_t>(in[1].shape[0], 1));
   else if (is("conv2d_grad_weight")) n = in[0].numel() * (out[0].numel() / std::max<std::int64_t>(out[0].shape[0], 1));
   else if (is("matmul") || is("linear")) n = out[0].numel() * in[0].shape[in[0].rank() - 1];
   // Convolution, activation and pooling in one: the convolution has stride 1 and no padding. The backward op's first output is empty when nobody wants it.

@@ -32,6 +32,14 @@ inline ConvSizes conv_sizes(const View& x, const View& weight, const View& y, co
   return {x.size(0), x.size(2), x.size(3), x.size(1), y.size(2), y.size(3), y.size(1), weight.size(2), weight.size(3),
           p.stride[0], p.stride[1], p.padding[0], p.padding[2], p.dilation[0], p.dilation[1]};
 }
+// Of `count` positions at, at + step, ... along one axis, those inside the picture: [first, last).
+struct Seen {
+  std::int64_t first, last;
+  Seen(std::int64_t at, std::int64_t size, std::int64_t all, std::int64_t step)
+      : first(std::min(all, at < 0 ? ceil_div(-at, step) : 0)), last(std::max(first, at < size ? std::min(all, ceil_div(size - at, step)) : 0)) {}
+  std::int64_t count() const { return last - first; }
+};
+
 // The output cut into blocks of about `wanted` rows: all rows of some pictures, or some rows of one.
 struct RowBlocks {
   std::int64_t images, rows, count;

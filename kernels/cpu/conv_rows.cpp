@@ -2,7 +2,9 @@
 //   flat:      a 1x1 convolution; X is the picture itself
 //   direct:    pixels of one output row at a time. The window's rows are runs of kw * C values that lie one after the other in the picture, so nothing is
 //              gathered; a padded picture is first copied, band by band, with its zeros around it
-//   gathered:  output rows too short for a tile: X is written out
+//   images:    small maps of many pictures: the same pixel of some pictures at a time. What the window sees of the zeros around the picture is left out, which
+//              is a fifth of the sum of a 7x1 on 8x8; nothing is copied
+//   gathered:  output rows too short for a tile, few pictures: X is written out
 // 3x3 convolutions of many channels with stride 1 go by Winograd's F(4x4, 3x3) instead (winograd.h).
 // grad_input is the same product on gy with turned weights. A stride makes it one such product for each phase of the picture (rows and columns modulo the
 // stride): a phase sees every stride-th tap only.
@@ -44,6 +46,10 @@ void pack_weights(const Weights& w, std::int64_t kh, std::int64_t kw, std::int64
       for (std::int64_t tap = 0; tap < kh * kw; ++tap) {
         const float* from = first + c * w.c + tap / kw * w.i + tap % kw * w.j;
         float* row = to + (tap * channels + c) * lanes;
+        if (w.col == 1) {
+          Store(full == lanes ? Load(from) : LoadFirst(from, full), row);
+          continue;
+        }
         for (std::int64_t t = 0; t < full; ++t) row[t] = from[t * w.col];
         for (std::int64_t t = full; t < lanes; ++t) row[t] = 0;
       }
@@ -73,13 +79,13 @@ struct Target {
 };
 
 // How one product is cut up: bands of output pixels whose inputs stay in the second cache, tiles of pixels whose sums stay in registers. Sizes alone decide.
-enum class Way { flat, direct, gathered };
+enum class Way { flat, direct, images, gathered };
 struct Plan {
   ConvSizes s;
   Way way = Way::direct;
   bool padded = false;
   std::int64_t pixels = 0;                // of a band, flat and gathered
-  std::int64_t images = 1, rows = 1;      // output rows of a band, direct: all of some pictures, or some of one
+  std::int64_t images = 1, rows = 1;      // output rows of a band, direct: all of some pictures, or some of one; images: pictures of a band
   std::int64_t in_rows = 0, in_cols = 0;  // what they read of each picture
   std::int64_t bands = 1, columns = 1;    // a share of the work is a band and a part of the columns
   std::int64_t tile_rows = 1, vectors = 1;
@@ -96,12 +102,19 @@ constexpr std::int64_t most_pixels = 512;
 // channels outweigh that by far.
 bool wastes_rows(std::int64_t ow) { return 4 * ow < 3 * ceil_div(ow, most_rows) * most_rows; }
 
+// Whether the map is small enough, and the pictures are enough, for tiles of one pixel of each.
+bool by_images(const ConvSizes& s) { return s.oh * s.ow <= 100 && !wastes_rows(s.n); }
+
 Plan plan_of(const ConvSizes& s, bool dense_output) {
   Plan p;
   p.s = s;
   if (s.pointwise() && dense_output) p.way = Way::flat;
+  else if (by_images(s)) p.way = Way::images;
   else if (dense_output && (s.ow < few_rows || (wastes_rows(s.ow) && s.o >= 256))) p.way = Way::gathered;
-  if (p.way != Way::direct) {
+  if (p.way == Way::images) {
+    p.bands = ceil_div(s.n, most_rows);
+    p.images = p.tile_rows = ceil_div(s.n, p.bands);
+  } else if (p.way != Way::direct) {
     const std::int64_t at_once = std::clamp<std::int64_t>(cache_floats / p.step(), 8 * most_rows, most_pixels);
     p.pixels = round_up(ceil_div(s.pixels(), ceil_div(s.pixels(), at_once)), most_rows);
     p.bands = ceil_div(s.pixels(), p.pixels);
@@ -142,6 +155,7 @@ struct Product {
   Plan plan;
   const float *x, *packed, *bias;  // bias padded to whole vectors, or null
   Target target;
+  Start start = Start::zero;  // without a bias; flat
 };
 constexpr std::int64_t most_runs = 64;  // taps of a window that are not one run; larger windows are gathered
 
@@ -157,7 +171,7 @@ void flat_band(const Product& q, const float* left, std::int64_t pixel, std::int
     const Right right{q.packed + v * depth * lanes, lanes, depth * lanes};
     for (std::int64_t t = 0; t < tiles; ++t) {
       const std::int64_t at = count * t / tiles, rows = count * (t + 1) / tiles - at;
-      Tile tile{q.target.y + (pixel + at) * p.s.o + v * lanes, p.s.o, rows, cols};
+      Tile tile{q.target.y + (pixel + at) * p.s.o + v * lanes, p.s.o, rows, cols, q.start};
       if (q.bias) tile.start = Start::column_bias, tile.bias = q.bias + v * lanes;
       row_tile<false>({1, depth, &zero, &zero}, {left + at * p.step(), p.step(), 1}, right, tile);
     }
@@ -195,6 +209,32 @@ void direct_band(const Product& q, std::int64_t band, float* copy, std::int64_t 
   }
 }
 
+void images_band(const Product& q, std::int64_t band, std::int64_t first, std::int64_t last) {
+  const Plan& p = q.plan;
+  const ConvSizes& s = p.s;
+  const std::int64_t image = s.n * band / p.bands, images = s.n * (band + 1) / p.bands - image, picture = s.h * s.w * s.c;
+  std::int64_t left[most_runs], right[most_runs];
+  for (std::int64_t v = first; v < last; v += p.vectors) {
+    const std::int64_t cols = std::min(s.o, std::min(v + p.vectors, last) * lanes) - v * lanes;
+    const Right b{q.packed + v * s.depth() * lanes, lanes, s.depth() * lanes};
+    for (std::int64_t oy = 0; oy < s.oh; ++oy)
+      for (std::int64_t ox = 0; ox < s.ow; ++ox) {
+        const std::int64_t y = oy * s.sh - s.ph, x = ox * s.sw - s.pw;
+        const Seen i(y, s.h, s.kh, s.dh), j(x, s.w, s.kw, s.dw);
+        const std::int64_t at_once = s.dw == 1 ? std::max<std::int64_t>(1, j.count()) : 1;  // taps of a row that lie side by side
+        std::int64_t runs = 0;
+        for (std::int64_t r = i.first; r < i.last; ++r)
+          for (std::int64_t t = j.first; t < j.last; t += at_once, ++runs) {
+            left[runs] = ((y + r * s.dh) * s.w + x + t * s.dw) * s.c;
+            right[runs] = (r * s.kw + t) * s.c * lanes;
+          }
+        Tile tile{q.target.y + image * q.target.image + oy * q.target.row + ox * q.target.pixel + v * lanes, q.target.image, images, cols};
+        if (q.bias) tile.start = Start::column_bias, tile.bias = q.bias + v * lanes;
+        row_tile<false>({runs, at_once * s.c, left, right}, {q.x + image * picture, picture, 1}, b, tile);
+      }
+  }
+}
+
 void run_product(const Product& q, float* copies) {
   const Plan& p = q.plan;
   const std::int64_t panels = ceil_div(p.s.o, lanes);
@@ -205,6 +245,10 @@ void run_product(const Product& q, float* copies) {
       const std::int64_t first = groups * part / p.columns * p.vectors, last = std::min(panels, groups * (part + 1) / p.columns * p.vectors);
       if (p.way == Way::direct) {
         direct_band(q, band, copy, first, last);
+        continue;
+      }
+      if (p.way == Way::images) {
+        images_band(q, band, first, last);
         continue;
       }
       const std::int64_t pixel = band * p.pixels, count = std::min(p.pixels, p.s.pixels() - pixel);
@@ -221,7 +265,7 @@ std::int64_t product_floats(const ConvSizes& s, bool dense_output) {
   if (dense_output && by_winograd(s)) return round_up(s.o, panel_cols) + winograd_weight_floats(s) + winograd_floats(winograd_sizes(s));
   return packed_floats(s.depth(), s.o) + round_up(s.o, lanes) + max_shares * plan_of(s, dense_output).copy_floats();
 }
-void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace) {
+void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace, Start start = Start::zero) {
   if (dense_output && by_winograd(s)) {
     float *all_bias = workspace, *packed = all_bias + round_up(s.o, panel_cols);
     std::fill_n(all_bias, round_up(s.o, panel_cols), 0.f);
@@ -241,7 +285,7 @@ void product(const float* x, const ConvSizes& s, const Weights& w, const float* 
     std::fill_n(padded_bias, round_up(s.o, lanes), 0.f);
     std::copy_n(bias, s.o, padded_bias);
   }
-  run_product({plan_of(s, dense_output), x, workspace, bias ? padded_bias : nullptr, target}, copies);
+  run_product({plan_of(s, dense_output), x, workspace, bias ? padded_bias : nullptr, target, start}, copies);
 }
 Target dense_target(float* y, const ConvSizes& s) { return {y, s.o, s.ow * s.o, s.oh * s.ow * s.o}; }
 
@@ -328,9 +372,24 @@ const char* decline_grad_input(const KernelArgs& a) {
   return decline(a, a.in[0], a.out[0]);
 }
 
+// In place, or what it is added to is copied first: 1x1 convolutions only.
+void run_grad_input_add(const KernelArgs& a) {
+  const float* before = a.in[2].ptr<float>();
+  float* sum = a.out[0].ptr<float>();
+  if (before != sum) std::copy_n(before, a.out[0].numel(), sum);
+  const PhaseProduct f = phase_product(a, 0, 0);
+  product(a.in[0].ptr<float>(), f.s, f.w, nullptr, f.target, true, static_cast<float*>(a.workspace), Start::last);
+}
+const char* decline_grad_input_add(const KernelArgs& a) {
+  if (const char* reason = decline(a, a.in[0], a.out[0])) return reason;
+  if (!a.in[2].is_channels_last()) return "what it is added to is not channels_last";
+  return conv_sizes(a.out[0], a.in[1], a.in[0], a.get<ConvParams>()).pointwise() ? nullptr : "not 1x1";
+}
+
 }  // namespace
 
 extern const KernelEntry rows_forward{run_forward, decline_forward, forward_workspace};
 extern const KernelEntry rows_grad_input{run_grad_input, decline_grad_input, grad_input_workspace};
+extern const KernelEntry conv2d_grad_input_add_entry{run_grad_input_add, decline_grad_input_add, grad_input_workspace};
 
 }  // namespace mien::MIEN_LEVEL

@@ -1,5 +1,6 @@
 // Gradient of the weights in channels_last: gW[O, K] += gY^T[O, pixels] * X[pixels, K], K = (i, j, c). Pixels are summed over, chunk by chunk; the sums of a tile
 // stay in registers for a whole chunk.
+//   A tap leaves out the pixels for which it sees the zeros around the picture.
 //   gY is packed in tiles of output channels, [pixel][channel], so that one pointer serves a tile.
 //   X is packed in panels of `lanes` channels, [pixel][channel], with the zeros of the padding: every tap reads the same panel from another place. Few
 //   channels or short rows are gathered (windows written out as rows of K values).
@@ -54,9 +55,10 @@ Plan plan_of(const ConvSizes& s) {
 }
 
 // Rows of `from`, `step` apart, ROWS values each, one after the other.
+static_assert(most_rows <= lanes);
 template <int ROWS>
 void pack_tile(const float* from, std::int64_t step, std::int64_t count, float* out) {
-  for (std::int64_t p = 0; p < count; ++p) std::copy_n(from + p * step, ROWS, out + p * ROWS);
+  for (std::int64_t p = 0; p < count; ++p) StoreFirst(LoadFirst(from + p * step, ROWS), out + p * ROWS, ROWS);  // copy_n would be a call of memmove
 }
 using PackTile = void (*)(const float*, std::int64_t, std::int64_t, float*);
 template <std::size_t... I>
@@ -97,7 +99,10 @@ void for_few_pixels(std::int64_t pixels, const F& f) {
 }
 
 ConvSizes sizes(const KernelArgs& a) { return conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>()); }
-std::int64_t run_floats(const Plan& p) { return round_up(2 * p.images * p.rows, lanes); }  // an i64 each
+// The runs of each tap, where direct, or one for all: what they are, then where each begins, of an i64 each.
+std::int64_t lists(const Plan& p) { return p.way == Way::direct ? p.s.taps() : 1; }
+std::int64_t run_floats(const Plan& p) { return round_up(2 * lists(p) * (4 + 2 * p.images * p.rows), lanes); }
+static_assert(sizeof(Runs) == 4 * sizeof(std::int64_t));
 // gW itself holds the sums where it is [O, C] in memory.
 bool in_place(const Plan& p, const View& gw) { return p.way == Way::flat && p.s.c % lanes == 0 && gw.is_contiguous(); }
 std::int64_t workspace(const KernelArgs& a) {
@@ -109,7 +114,7 @@ std::int64_t workspace(const KernelArgs& a) {
 struct Chunk {
   const float *gy, *x;
   std::int64_t pixels;
-  Runs runs;
+  const Runs* runs;
   bool first;
 };
 void add_chunk(const Plan& p, const Chunk& k, float* sums) {
@@ -122,7 +127,7 @@ void add_chunk(const Plan& p, const Chunk& k, float* sums) {
   const auto multiply = [&](std::int64_t pair, std::int64_t t) {
     const std::int64_t q = 2 * pair, vectors = std::min<std::int64_t>(2, p.panels - q), o = p.tile_begin(t), rows = p.tile_begin(t + 1) - o;
     const Tile tile{sums + o * wide + q * lanes, wide, rows, vectors * lanes, k.first ? Start::zero : Start::accumulate};
-    row_tile<true>(k.runs, {k.gy + o * k.pixels, 1, rows}, {panel(q), p.step(), vectors == 2 ? panel(q + 1) - panel(q) : 0}, tile);
+    row_tile<true>(k.runs[p.way == Way::direct ? q / p.channel_panels() : 0], {k.gy + o * k.pixels, 1, rows}, {panel(q), p.step(), vectors == 2 ? panel(q + 1) - panel(q) : 0}, tile);
   };
   // The smaller operand is the one that is gone through again and again.
   if (p.way == Way::flat && p.s.o > p.s.c) {
@@ -156,15 +161,17 @@ void run(const KernelArgs& a) {
   const Plan p = plan_of(sizes(a));
   const ConvSizes& s = p.s;
   auto* packed_gy = static_cast<float*>(a.workspace);
-  float *packed_x = packed_gy + p.gy_floats(), *lists = packed_x + p.x_floats();
-  float* sums = in_place(p, gw) ? gw.ptr<float>() : lists + run_floats(p);
-  auto* right = reinterpret_cast<std::int64_t*>(lists);
+  float *packed_x = packed_gy + p.gy_floats(), *run_lists = packed_x + p.x_floats();
+  float* sums = in_place(p, gw) ? gw.ptr<float>() : run_lists + run_floats(p);
+  auto* runs = reinterpret_cast<Runs*>(run_lists);
+  auto* places = reinterpret_cast<std::int64_t*>(runs + lists(p));
   for (std::int64_t k = 0; k < p.chunks; ++k) {
-    Chunk chunk{packed_gy, packed_x, 0, {1, 0, nullptr, right}, k == 0};
+    Chunk chunk{packed_gy, packed_x, 0, runs, k == 0};
     std::int64_t pixel = k * p.pixels;
-    right[0] = 0;
     if (p.way != Way::direct) {
-      chunk.pixels = chunk.runs.length = std::min(p.pixels, s.pixels() - pixel);
+      chunk.pixels = std::min(p.pixels, s.pixels() - pixel);
+      places[0] = 0;
+      runs[0] = {1, chunk.pixels, nullptr, places};
       if (p.way == Way::flat) {
         ConvSizes line = s;
         line.h = 1, line.w = s.pixels();
@@ -179,8 +186,18 @@ void run(const KernelArgs& a) {
                          oy = k % per_image * p.rows, rows = std::min(p.rows, s.oh - oy), in_rows = (rows - 1) * s.sh + (s.kh - 1) * s.dh + 1, picture = p.in_rows * p.in_cols * lanes;
       pixel = (image * s.oh + oy) * s.ow;
       chunk.pixels = images * rows * s.ow;
-      for (std::int64_t r = 0; r < images * rows; ++r) right[r] = r / rows * picture + r % rows * s.sh * p.in_cols * lanes;
-      chunk.runs = {images * rows, s.ow, nullptr, right};
+      const bool pairs_share_taps = p.channel_panels() % 2 == 0;
+      for (std::int64_t tap = 0; tap < s.taps(); ++tap) {
+        const Seen down = pairs_share_taps ? Seen(oy * s.sh - s.ph + tap / s.kw * s.dh, s.h, rows, s.sh) : Seen(0, rows, rows, 1);
+        const Seen across = pairs_share_taps ? Seen(tap % s.kw * s.dw - s.pw, s.w, s.ow, s.sw) : Seen(0, s.ow, s.ow, 1);
+        std::int64_t *left = places + 2 * tap * p.images * p.rows, *right = left + p.images * p.rows, count = 0;
+        for (std::int64_t n = 0; n < images; ++n)
+          for (std::int64_t r = down.first; r < down.last; ++r, ++count) {
+            left[count] = (n * rows + r) * s.ow + across.first;
+            right[count] = n * picture + (r * s.sh * p.in_cols + across.first * s.sw) * lanes;
+          }
+        runs[tap] = {count, across.count(), left, right};
+      }
       parallel_for(p.channel_panels() * images, 1, [&](std::int64_t item, std::int64_t) {
         const std::int64_t panel = item / images, n = item % images;
         pack_panel(x + (image + n) * s.h * s.w * s.c, s, panel * lanes, oy * s.sh - s.ph, -s.pw, in_rows, p.in_cols, packed_x + panel * p.panel_floats() + n * picture);

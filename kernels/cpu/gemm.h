@@ -10,8 +10,9 @@
 
 namespace mien::MIEN_LEVEL {
 
-// How a tile begins: zero, a value per row, values per column, or what C holds.
-enum class Start { zero, row_bias, column_bias, accumulate };
+// How a tile begins: zero, a value per row, values per column, or what C holds; `last` begins with zero and adds what C holds in the end, which gives the bits of
+// a product that is added to C (row_kernel only).
+enum class Start { zero, row_bias, column_bias, accumulate, last };
 
 struct Tile {
   float* c;            // first element

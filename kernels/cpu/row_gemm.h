@@ -38,7 +38,7 @@ inline constexpr int rows_for(int vectors) { return vectors <= 2 ? 4 : vectors =
 inline constexpr int most_vectors = 4;
 
 // ROWS x VECTORS accumulators stay in registers. Three rows share a pointer: x86 addresses them as p, p + s and p + 2 s. DENSE: A is packed
-// as [k][row], all runs one after the other: one pointer is enough.
+// as [k][row]: one pointer is enough. There a run's left side begins at that many k, or all runs lie one after the other (no list).
 template <int ROWS, int VECTORS, bool DENSE>
 [[gnu::noinline]] void row_kernel(const Runs& runs, const Left& a, const Right& b, const Tile& t) {
   constexpr int groups = DENSE ? 1 : (ROWS + 2) / 3;
@@ -48,34 +48,52 @@ template <int ROWS, int VECTORS, bool DENSE>
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v)
       acc[i][v] = t.start == Start::accumulate ? Load(t.c + i * t.ldc + v * lanes) : t.start == Start::column_bias ? Load(t.bias + v * lanes) : Set(0);
-#pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i)  // where the tile goes: on its way while the sums are made
+  // Where the tile goes is on its way while the sums are made: a row now and then, as all at once would keep what comes from the second cache waiting. Short sums,
+  // and packed ones, whose C is in the cache, have no time for that.
+  const bool at_once = DENSE || runs.count * runs.length < 8 * ROWS;
+  const std::int64_t pace = at_once ? runs.length : runs.count * runs.length / (t.start == Start::last ? 2 * ROWS : ROWS);  // what is added last has to be there
+  const float *ahead = t.c, *const past = t.c + ROWS * t.ldc;
+  const auto call_row_up = [&] {
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(t.c + i * t.ldc + v * lanes, 1);
+    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(ahead + v * lanes, 1);
+    ahead += t.ldc;
+  };
+  if (at_once)
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) call_row_up();
   const std::int64_t row_step = DENSE ? 1 : a.row_step, k_step = DENSE ? ROWS : a.k_step, step = b.step, panel_step = b.panel_step, length = runs.length;
   const float* base[groups] = {a.data};
   for (std::int64_t r = 0; r < runs.count; ++r) {
     if (!DENSE)
 #pragma GCC unroll 8
       for (int q = 0; q < groups; ++q) base[q] = a.data + runs.left[r] + 3 * q * row_step;
+    else if (runs.left) base[0] = a.data + runs.left[r] * ROWS;
     const float* right = b.data + runs.right[r];
     const float* third = right + 2 * panel_step;
-    for (std::int64_t k = 0; k < length; ++k) {
-      Vec y[VECTORS];
+    for (std::int64_t k = 0, stop = DENSE ? length : std::min(pace, length); k < length; stop = std::min(stop + pace, length)) {
+      if (!DENSE && ahead < past) call_row_up();
+      for (; k < stop; ++k) {
+        Vec y[VECTORS];
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) y[v] = v < 2 ? Load(right + v * panel_step) : Load(third + (v - 2) * panel_step);
+        for (int v = 0; v < VECTORS; ++v) y[v] = v < 2 ? Load(right + v * panel_step) : Load(third + (v - 2) * panel_step);
 #pragma GCC unroll 16
-      for (int i = 0; i < ROWS; ++i) {
-        const Vec x = Set(DENSE ? base[0][i] : base[DENSE ? 0 : i / 3][i % 3 * row_step]);
+        for (int i = 0; i < ROWS; ++i) {
+          const Vec x = Set(DENSE ? base[0][i] : base[DENSE ? 0 : i / 3][i % 3 * row_step]);
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) acc[i][v] = MulAdd(x, y[v], acc[i][v]);
-      }
+          for (int v = 0; v < VECTORS; ++v) acc[i][v] = MulAdd(x, y[v], acc[i][v]);
+        }
 #pragma GCC unroll 8
-      for (int q = 0; q < groups; ++q) base[q] += k_step;
-      right += step;
-      if (VECTORS > 2) third += step;
+        for (int q = 0; q < groups; ++q) base[q] += k_step;
+        right += step;
+        if (VECTORS > 2) third += step;
+      }
     }
   }
+  if (t.start == Start::last)
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) acc[i][v] = Add(acc[i][v], Load(t.c + i * t.ldc + v * lanes));
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
@@ -104,7 +122,7 @@ inline void row_tile(const Runs& runs, const Left& a, const Right& b, const Tile
   Tile full = t;
   full.c = buffer;
   full.ldc = vectors * lanes;
-  if (t.start == Start::accumulate)
+  if (t.start == Start::accumulate || t.start == Start::last)
     for (std::int64_t i = 0; i < t.rows; ++i) std::copy_n(t.c + i * t.ldc, t.cols, buffer + i * full.ldc);
   kernel(runs, a, b, full);
   for (std::int64_t i = 0; i < t.rows; ++i) std::copy_n(buffer + i * full.ldc, t.cols, t.c + i * t.ldc);

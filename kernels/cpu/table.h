@@ -13,6 +13,7 @@
 #define MIEN_CPU_KERNELS(X)  \
   X(conv2d)                  \
   X(conv2d_grad_input)       \
+  X(conv2d_grad_input_add)   \
   X(conv2d_grad_weight)      \
   X(packed_conv2d)           \
   X(conv_block)              \

@@ -26,10 +26,7 @@ void conv2d(const KernelArgs& args) {
 }
 
 template <class T>
-void conv2d_grad_input(const KernelArgs& args) {
-  const auto& p = args.get<ConvParams>();
-  const Image<T> gy(args.in[0]), w(args.in[1]), gx(args.out[0]);
-  double* sums = scatter_sums(args);
+void sum_grad_input(const ConvParams& p, const Image<T>& gy, const Image<T>& w, const Image<T>& gx, double* sums) {
   const std::int64_t outputs = std::max<std::int64_t>(gy.c / p.groups, 1);
   for (std::int64_t n = 0; n < gy.n; ++n)
     for (std::int64_t o = 0; o < gy.c; ++o)
@@ -43,6 +40,11 @@ void conv2d_grad_input(const KernelArgs& args) {
                      [&](auto kh, auto kw, auto ih, auto iw) { plane[ih * gx.w + iw] += g * static_cast<double>(w(o, c, kh, kw)); });
           }
         }
+}
+template <class T>
+void conv2d_grad_input(const KernelArgs& args) {
+  double* sums = scatter_sums(args);
+  sum_grad_input(args.get<ConvParams>(), Image<T>(args.in[0]), Image<T>(args.in[1]), Image<T>(args.out[0]), sums);
   store_sums<T>(args.out[0], sums);
 }
 
@@ -73,6 +75,21 @@ void run_conv2d(const KernelArgs& args) {
 void run_conv2d_grad_input(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "conv2d_grad_input", [&](auto t) { conv2d_grad_input<decltype(t)>(args); });
 }
+// in gy, w, a map like gx; out that map plus the gradient, in the same memory or not.
+template <class T>
+void add_grad_input(const KernelArgs& args) {
+  const auto& p = args.get<ConvParams>();
+  const Image<T> gy(args.in[0]), w(args.in[1]), before(args.in[2]), sum(args.out[0]);
+  double* sums = scatter_sums(args);
+  sum_grad_input(p, gy, w, sum, sums);
+  for (std::int64_t n = 0, i = 0; n < sum.n; ++n)
+    for (std::int64_t c = 0; c < sum.c; ++c)
+      for (std::int64_t h = 0; h < sum.h; ++h)
+        for (std::int64_t x = 0; x < sum.w; ++x, ++i) sum(n, c, h, x) = static_cast<T>(static_cast<double>(before(n, c, h, x)) + sums[i]);
+}
+void run_conv2d_grad_input_add(const KernelArgs& args) {
+  dispatch_float(args.out[0].dtype, "conv2d_grad_input_add", [&](auto t) { add_grad_input<decltype(t)>(args); });
+}
 void run_conv2d_grad_weight(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "conv2d_grad_weight", [&](auto t) { conv2d_grad_weight<decltype(t)>(args); });
 }
@@ -81,6 +98,7 @@ void run_conv2d_grad_weight(const KernelArgs& args) {
 
 const KernelEntry conv2d_entry = {run_conv2d};
 const KernelEntry conv2d_grad_input_entry = {run_conv2d_grad_input, nullptr, scatter_bytes};
+const KernelEntry conv2d_grad_input_add_entry = {run_conv2d_grad_input_add, nullptr, scatter_bytes};
 const KernelEntry conv2d_grad_weight_entry = {run_conv2d_grad_weight, nullptr, scatter_bytes};
 
 }  // namespace mien::ref

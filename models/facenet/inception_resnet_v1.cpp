@@ -1,6 +1,5 @@
 #include "mien/models/facenet/inception_resnet_v1.h"
 
-#include "mien/ops/conv.h"
 #include "mien/ops/copy.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/residual.h"
@@ -34,13 +33,12 @@ Branch::Branch(std::int64_t in, const std::vector<ConvSpec>& specs) : out(in) {
     out = spec.out;
   }
 }
-Tensor Branch::operator()(const Tensor& x) { return convs.empty() ? max_pool2d(x, pool) : from(0, x); }
-Tensor Branch::from(std::size_t first, const Tensor& x) {
+Tensor Branch::operator()(const Tensor& x) {
+  if (convs.empty()) return max_pool2d(x, pool);
   Tensor h = x;
-  for (std::size_t i = first; i < convs.size(); ++i) h = convs[i](h);
+  for (auto& conv : convs) h = conv(h);
   return h;
 }
-bool Branch::begins_pointwise() const { return !convs.empty() && convs[0].conv.options.kernel == Pair{1, 1} && convs[0].conv.options.stride == Pair{1, 1}; }
 void Branch::visit(Visitor& v) {
   if (convs.size() == 1) return convs[0].visit(v);  // facenet-pytorch numbers the convolutions only where there are several
   for (std::size_t i = 0; i < convs.size(); ++i) v(std::to_string(i), convs[i]);
@@ -50,19 +48,8 @@ Mixed::Mixed(std::int64_t in, const std::vector<std::vector<ConvSpec>>& specs) {
   for (const auto& spec : specs) out += branches.emplace_back(in, spec).out;
 }
 Tensor Mixed::operator()(const Tensor& x) {
-  // In bf16 on the CPU a training step waits for memory: 1x1 convolutions of x become one, so that x is read and its gradient written once (3 % of a step; in f32 nothing).
-  std::vector<Tensor> weights;
-  std::vector<std::int64_t> channels;
-  for (const auto& branch : branches)
-    if (training() && x.device().is_cpu() && x.dtype() == DType::bf16 && branch.begins_pointwise()) {
-      weights.push_back(branch.convs[0].conv.weight);
-      channels.push_back(weights.back().size(0));
-    }
-  std::vector<Tensor> first;
-  if (weights.size() > 1) first = split(conv2d(x, concat(weights, 0)), channels, 1);
   std::vector<Tensor> parts;
-  for (std::size_t next = 0; auto& branch : branches)
-    parts.push_back(next < first.size() && branch.begins_pointwise() ? branch.from(1, branch.convs[0].bn.with_relu(first[next++])) : branch(x));
+  for (auto& branch : branches) parts.push_back(branch(x));
   return concat(parts, 1);
 }
 void Mixed::visit(Visitor& v) {

@@ -40,8 +40,6 @@ class Branch : public Module {
  public:
   Branch(std::int64_t in, const std::vector<ConvSpec>& specs);
   Tensor operator()(const Tensor& x);
-  Tensor from(std::size_t first, const Tensor& x);  // what convolutions `first`, first + 1, ... make of x
-  bool begins_pointwise() const;                    // with a 1x1 convolution of stride 1
   void visit(Visitor& v) override;
   std::int64_t out = 0;  // channels
   std::deque<ConvNormRelu> convs;

@@ -24,7 +24,7 @@ class SquareNode final : public Node {
  public:
   SquareNode(const Tensor& x, bool forgets) : x_(x), forgets_(forgets) { inputs = {edge_of(x)}; }
   const char* name() const noexcept override { return "hand_made_square"; }
-  std::vector<Tensor> backward(std::span<const Tensor> grads) override {
+  std::vector<Tensor> backward(std::span<const Tensor> grads, std::span<const Tensor>) override {
     return {grads[0] * 2.0 * (forgets_ ? x_.detach() : x_)};
   }
   void release() noexcept override {}

@@ -43,7 +43,8 @@ ConvCase conv_case(const Kind& kind, Dice& dice) {
   std::int64_t h = kind.big ? 20 : dice.integer(1, 9), w = kind.big ? 24 + kind.width : kind.width;
   h = std::max(h, c.p.dilation[0] * (kernel[0] - 1) + 1 - c.p.padding[0] - c.p.padding[1]);
   w = std::max(w, c.p.dilation[1] * (kernel[1] - 1) + 1 - c.p.padding[2] - c.p.padding[3]);
-  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.one_of<std::int64_t>({2, 17}) : dice.integer(1, 3);
+  // Many pictures of small maps are worked on a picture a row.
+  const std::int64_t n = kind.empty ? 0 : kind.big ? dice.one_of<std::int64_t>({2, 17}) : c.last && dice.chance(.3) ? dice.integer(4, 30) : dice.integer(1, 3);
   h = std::max<std::int64_t>(h, 1);
   w = std::max<std::int64_t>(w, 1);
   c.x = {n, channels, h, w};
@@ -84,6 +85,23 @@ Problem make_conv2d_grad(Dice& dice, int number, Shape ConvCase::*other, Shape C
   return p;
 }
 Problem make_conv2d_grad_input(Dice& dice, int number) { return make_conv2d_grad(dice, number, &ConvCase::w, &ConvCase::x); }
+Problem make_conv2d_grad_input_add(Dice& dice, int number) {
+  const Kind kind(number, dice);
+  ConvCase c = conv_case(kind, dice);
+  if (dice.chance(.7)) {  // 1x1, which has a kernel
+    c.last = true;
+    c.p = {};
+    c.w = {c.w[0], c.x[1], 1, 1};
+    c.y = {c.x[0], c.w[0], c.x[2], c.x[3]};
+  }
+  Problem p = conv_problem(c, kind, c.x, c.output(dice));
+  const auto value = values_of(kind, dice);
+  p.in.push_back(filled(c.y, DType::f32, c.picture(dice), dice, value));
+  p.in.push_back(filled(c.w, DType::f32, any_order(dice), dice, value));
+  p.in.push_back(filled(c.x, DType::f32, c.picture(dice), dice, value));
+  p.magnitudes = {true, true, true};
+  return p;
+}
 Problem make_conv2d_grad_weight(Dice& dice, int number) { return make_conv2d_grad(dice, number, &ConvCase::x, &ConvCase::w); }
 
 // --- products --------------------------------------------------------------------------------------------------------

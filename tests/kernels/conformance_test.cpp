@@ -272,6 +272,7 @@ bool keeps_parameters(const Row& row) {
 bool keeps_weights(const Row& row, std::size_t operand, bool output) {
   const std::string name = row.name;
   if (name == "conv2d" || name == "conv2d_grad_input") return !output && operand > 0;
+  if (name == "conv2d_grad_input_add") return !output && operand == 1;
   return name == "conv2d_grad_weight" && output;
 }
 
@@ -530,8 +531,9 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
                 << tally.worst;
       for (const auto& [reason, count] : tally.reasons) std::cout << "; " << count << "x " << reason;
       std::cout << "\n";
-      // The tiles' planned convolution takes bf16 only, which these problems have not: amx_test.cpp compares it.
-      if (wanted.empty() && !(level == Level::amx && row.list.fast == &KernelTable::packed_conv2d)) {
+      // Two kernels on tiles take bf16 only, which these problems have not: amx_test.cpp and the test below compare them.
+      const bool other_dtype = level == Level::amx && (row.list.fast == &KernelTable::packed_conv2d || row.list.fast == &KernelTable::conv2d_grad_input_add);
+      if (wanted.empty() && !other_dtype) {
         INFO(row.name << " at " << name(level) << " declined every problem: it was never compared");
         CHECK(tally.compared > 0);
       }
@@ -582,7 +584,7 @@ TEST_CASE("fast kernels of bf16 maps do what ref does", "[conformance]") {
     CHECK(compared[name] > 0);
   }
   if (machine_cpu_level() < Level::amx) return;
-  for (const char* name : {"conv2d on tiles", "conv2d_grad_input on tiles", "conv2d_grad_weight on tiles"}) {
+  for (const char* name : {"conv2d on tiles", "conv2d_grad_input on tiles", "conv2d_grad_input_add on tiles", "conv2d_grad_weight on tiles"}) {
     INFO(name);
     CHECK(compared[name] > 0);
   }

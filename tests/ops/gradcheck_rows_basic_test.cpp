@@ -159,15 +159,6 @@ void add_views(Adder& a) {
   a.row("slice", "nothing", squared(cut(0, 2, 2, 3)), {a.in({3, 2})}, second);
   a.row("slice", "transposed", squared(cut(0, 1, {}, 2)), {transpose(a.in({2, 5}), 0, 1)});
   a.row("slice", "channels_last", squared(cut(1, 1, {}, 1)), {channels_last(a.in({2, 3, 2, 2}))});
-  const auto pieces = [](std::int64_t dim, std::vector<std::int64_t> sizes) {
-    return F([=](In in) {
-      const auto parts = split(in[0], sizes, dim);
-      return add(square(parts.front()), mul(parts.front(), parts.back()));  // of three pieces the second has no gradient
-    });
-  };
-  a.row("split", "rows", pieces(0, {2, 2}), {a.in({4, 3})}, second);
-  a.row("split", "one of three unused", pieces(1, {2, 1, 2}), {a.in({2, 5})}, second);
-  a.row("split", "channels_last", pieces(1, {2, 0, 2}), {channels_last(a.in({2, 4, 2, 2}))});
   a.row("slice_backward", "rows", pulled_back({4, 3}, cut(0, 1, 3, 1)), {a.in({2, 3})}, second);
   a.row("slice_backward", "step 2", pulled_back({2, 6}, cut(1, 1, {}, 2)), {a.in({2, 3})}, second);
   a.row("slice_backward", "nothing", pulled_back({3, 2}, cut(0, 0, 0, 2)), {a.in({0, 2})}, second);

@@ -14,7 +14,7 @@ TEST_CASE("the op table is complete", "[ops][table]") {
   for (const Op* op : all_ops()) {
     INFO("op " << op->name);
     CHECK(names.insert(op->name).second);
-    if (op->view || op->part) {
+    if (op->view) {
       CHECK(op->kernels.ref == nullptr);
     } else {
       CHECK(op->infer != nullptr);
@@ -44,7 +44,7 @@ TEST_CASE("every level that this machine has holds an entry for every op with a 
 TEST_CASE("every op has a CUDA kernel", "[ops][table][cuda]") {
   if (!built_with_cuda()) MIEN_SKIP("built without CUDA");
   for (const Op* op : all_ops()) {
-    if (op->view || op->part) continue;
+    if (op->view) continue;
     INFO("op " << op->name);
     REQUIRE(op->kernels.at(Level::cuda) != nullptr);
     CHECK(op->kernels.at(Level::cuda)->run != nullptr);

@@ -245,7 +245,7 @@ const char* decline(const KernelArgs& a, const View& x, const View& y) {
 // --- as a packed convolution -----------------------------------------------------------------------------------------
 struct Packed {
   PackedConvParams params;
-  View in[3], out[1];  // x, weights (for their size), bias; y
+  View in[4], out[1];  // x, weights (for their size), bias, what is added; y
   const View* w;
   int o_dim, c_dim;    // of the weights: columns, and what is summed over
   bool turned;         // the taps from the last to the first
@@ -306,7 +306,7 @@ struct Packed {
 // x is the first input of the call. A gradient of the input is the convolution of gy with the turned kernel where the stride is 1.
 Packed packed(const KernelArgs& a, bool gradient) {
   const View& w = a.in[1];
-  Packed p{{}, {a.in[0], w, View{}}, {a.out[0]}, &w, gradient ? 1 : 0, gradient ? 0 : 1, gradient};
+  Packed p{{}, {a.in[0], w, View{}, View{}}, {a.out[0]}, &w, gradient ? 1 : 0, gradient ? 0 : 1, gradient};
   static_cast<ConvParams&>(p.params) = a.get<ConvParams>();
   p.params.kernel = {w.size(2), w.size(3)};
   p.params.channels[0] = a.out[0].size(1);
@@ -387,8 +387,25 @@ std::int64_t grad_input_workspace(const KernelArgs& a) {
 }
 const char* decline_grad_input(const KernelArgs& a) { return decline(a, a.in[0], a.out[0]); }
 
+// --- the same, added to a map -----------------------------------------------------------------------------------------
+Packed packed_add(const KernelArgs& a) {
+  Packed p = packed(a, true);
+  p.params.residual = true;
+  p.in[3] = a.in[2];
+  return p;
+}
+void run_grad_input_add(const KernelArgs& a) { packed_add(a).run(a.workspace); }
+std::int64_t grad_input_add_workspace(const KernelArgs& a) { return packed_add(a).bytes(); }
+const char* decline_grad_input_add(const KernelArgs& a) {
+  if (!half_maps(a) || a.in[2].dtype != DType::bf16) return "bf16 maps only";
+  if (a.get<ConvParams>().stride != Pair{1, 1}) return "a stride";
+  if (!a.in[2].is_channels_last()) return "not channels_last";
+  return decline({a.in.first(2), a.out, a.params, a.workspace, a.precision}, a.in[0], a.out[0]);
+}
+
 }  // namespace
 
+extern const KernelEntry conv2d_grad_input_add_entry{run_grad_input_add, decline_grad_input_add, grad_input_add_workspace};
 extern const KernelEntry conv2d_entry{run_forward, decline_forward, forward_workspace};
 extern const KernelEntry conv2d_grad_input_entry{run_grad_input, decline_grad_input, grad_input_workspace};
 

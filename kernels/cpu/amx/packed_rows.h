@@ -255,6 +255,7 @@ class PackedRows {
         }
     }
     if (out == to) return;
+    std::fill(values + s_.depth(), values + room, Bf16{0});  // the last copy clears one vector only
     for (std::int64_t k = 0; k < p_.tap_steps; ++k) _mm512_store_si512(to + k * tile_values, _mm512_load_si512(values + k * tile_depth));
   }
   // n values (null: zeros), then zeros as far as a vector reaches and `room` allows.
