@@ -193,17 +193,28 @@ struct Share {
   Share(float* at, const Layout& l) : map{at, at + l.maps[0]}, ring(at + l.maps[0] + l.maps[1]), tiles(ring + l.ring) {}
 };
 
-// Lane k of the first map is picture k of the group; lanes without one repeat the last. A few pixels at a time: what they become stays in the first cache until
-// all lanes are there.
+// Lane k of the first map is picture k of the group; lanes without one repeat the last. `lanes` pixels of one channel of all pictures change places at a time.
 void load_group(const View& x, std::int64_t first, std::int64_t count, const MapSize& size, Range part, float* map) {
-  constexpr std::int64_t at_once = 32;
   const std::int64_t pixels = size.h * size.w;
-  for (std::int64_t begin = part.begin; begin < part.end; begin += at_once)
-    for (std::int64_t k = 0; k < lanes; ++k) {
-      const float* from = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
-      for (std::int64_t c = 0; c < size.c; ++c)
-        for (std::int64_t i = begin; i < std::min(begin + at_once, part.end); ++i) map[(i * size.c + c) * lanes + k] = from[c * pixels + i];
+  const float* from[lanes];
+  for (std::int64_t k = 0; k < lanes; ++k) from[k] = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
+  std::int64_t i = part.begin;
+  for (; i + lanes <= part.end; i += lanes)
+    for (std::int64_t c = 0; c < size.c; ++c) {
+      Vec v[lanes];
+#pragma GCC unroll 16
+      for (int k = 0; k < lanes; ++k) {
+        const float* p = from[k] + c * pixels + i;
+        __builtin_prefetch(p + 64);  // 3 x lanes streams are more than the cache follows by itself
+        v[k] = Load(p);
+      }
+      Transpose(v);
+#pragma GCC unroll 16
+      for (int k = 0; k < lanes; ++k) Store(v[k], map + ((i + k) * size.c + c) * lanes);
     }
+  for (; i < part.end; ++i)
+    for (std::int64_t c = 0; c < size.c; ++c)
+      for (std::int64_t k = 0; k < lanes; ++k) map[(i * size.c + c) * lanes + k] = from[k][c * pixels + i];
 }
 void store_group(const MapSize& size, const float* map, const View& y, std::int64_t first, std::int64_t count) {
   for (std::int64_t k = 0; k < count; ++k)

@@ -27,13 +27,13 @@ struct Block {
 enum class Walk : std::uint8_t {
   even,    // all pixels lie the same step apart
   rows,    // tiles of neighbours within one output row
-  threes,  // rows of 3 or 6 pixels: tiles of groups of three
+  groups,  // tiles of groups of group_rows neighbours, from any rows
 };
 
 struct Plan {
   PackedSizes s;
   bool planes;            // x is contiguous NCHW
-  bool copied;            // with zeros around
+  bool copied;            // with zeros around, channels side by side
   Walk walk;
   std::int64_t even_step;
   std::int64_t rows_a_block, images_a_block, blocks_an_image, blocks;
@@ -49,16 +49,16 @@ Plan plan_of(const KernelArgs& a) {
   const View& x = a.in[0];
   const std::int64_t ld = pixel_step(x);
   p.planes = ld == 0;
-  p.copied = s.leaves();
+  p.copied = s.leaves() || p.planes;
   for (const View& y : a.out) p.panels += ceil_div(y.size(1), panel_cols);
 
   // Rows of a block: its input and, where taps overlap, the copy fit in block_bytes.
   const std::int64_t image_pixels = s.oh * s.ow;
-  const bool pointwise = !p.copied && !p.planes && s.taps() == 1 && s.sh == 1 && s.sw == 1;
-  const std::int64_t pixel = p.copied ? s.c : p.planes ? 1 : ld;
+  const bool pointwise = !p.copied && s.taps() == 1 && s.sh == 1 && s.sw == 1;
+  const std::int64_t pixel = p.copied ? s.c : ld;
   if (pointwise) p.walk = Walk::even, p.even_step = ld;
-  else if (image_pixels == 1) p.walk = Walk::even, p.even_step = p.copied ? (s.reach_h() + 1) * (s.reach_w() + 1) * s.c : s.h * s.w * (p.planes ? s.c : ld);
-  else if (s.ow % 3 == 0 && s.ow <= tile_rows / 2) p.walk = Walk::threes;
+  else if (image_pixels == 1) p.walk = Walk::even, p.even_step = p.copied ? (s.reach_h() + 1) * (s.reach_w() + 1) * s.c : s.h * s.w * ld;
+  else if (group_rows == 1 || (s.ow % group_rows == 0 && s.ow <= tile_rows / 2)) p.walk = Walk::groups;
   else p.walk = Walk::rows;
 
   const std::int64_t row_bytes = 4 * s.c * (p.copied ? (s.ow - 1) * s.sw + s.reach_w() + 1 : s.w) * s.sh;
@@ -76,8 +76,8 @@ Plan plan_of(const KernelArgs& a) {
   p.copy_cols = (s.ow - 1) * s.sw + s.reach_w() + 1;
 
   // Taps side by side are one segment.
-  const bool joined = pixel == s.c && s.dw == 1 && !p.planes;
-  p.segments = p.planes ? s.depth() : joined ? s.kh : s.taps();
+  const bool joined = pixel == s.c && s.dw == 1;
+  p.segments = joined ? s.kh : s.taps();
   p.segment_length = s.depth() / p.segments;
   // Too few blocks for the threads: the panels are dealt out as well.
   p.shares_of_panels = p.blocks >= 8 ? 1 : std::min(ceil_div(p.panels, tile_panels), ceil_div(8, p.blocks));
@@ -101,38 +101,50 @@ Source source_of_picture(const KernelArgs& a, const Plan& p) {
   return {x, s.h * s.w * ld, s.w * ld, ld, 1};
 }
 Source source_of_copy(const float* copy, const Plan& p) {
-  const std::int64_t area = p.copy_rows * p.copy_cols;
-  if (p.planes) return {copy, area * p.s.c, p.copy_cols, 1, area};
-  return {copy, area * p.s.c, p.copy_cols * p.s.c, p.s.c, 1};
+  return {copy, p.copy_rows * p.copy_cols * p.s.c, p.copy_cols * p.s.c, p.s.c, 1};
 }
 
 void fill_offsets(const Plan& p, const Source& from, std::int64_t* offset) {
   const PackedSizes& s = p.s;
-  const bool by_tap = p.segments > s.kh || s.kw == 1, by_channel = p.planes;
+  const bool by_tap = p.segments > s.kh || s.kw == 1;
   for (std::int64_t i = 0; i < s.kh; ++i)
-    for (std::int64_t j = 0; j < (by_tap ? s.kw : 1); ++j)
-      for (std::int64_t c = 0; c < (by_channel ? s.c : 1); ++c) *offset++ = i * s.dh * from.row + j * s.dw * from.pixel + c * from.channel;
+    for (std::int64_t j = 0; j < (by_tap ? s.kw : 1); ++j) *offset++ = i * s.dh * from.row + j * s.dw * from.pixel;
 }
 
-// One run of values along a copied row: zeros, the part on the picture, zeros.
-void copy_row(const float* from, std::int64_t step, std::int64_t channels, std::int64_t width, std::int64_t left, float* to, std::int64_t cols) {
+// One copied row: zeros, the part on the picture, zeros.
+void copy_row(const Source& from, const float* row, std::int64_t channels, std::int64_t width, std::int64_t left, float* to, std::int64_t cols) {
   const std::int64_t begin = std::clamp<std::int64_t>(left, 0, cols), end = std::clamp<std::int64_t>(left + width, begin, cols);
   std::fill_n(to, begin * channels, 0.f);
-  if (step == channels) std::copy_n(from + (begin - left) * step, (end - begin) * channels, to + begin * channels);
+  const float* first = row + (begin - left) * from.pixel;
+  if (from.pixel == channels && from.channel == 1) std::copy_n(first, (end - begin) * channels, to + begin * channels);
+  else if (from.channel == 1)
+    for (std::int64_t x = begin; x < end; ++x, first += from.pixel) std::copy_n(first, channels, to + x * channels);
   else
-    for (std::int64_t x = begin; x < end; ++x) std::copy_n(from + (x - left) * step, channels, to + x * channels);
+    for (std::int64_t c = 0; c < channels; ++c)
+      for (std::int64_t x = begin; x < end; ++x) to[x * channels + c] = first[c * from.channel + (x - begin) * from.pixel];
   std::fill_n(to + end * channels, (cols - end) * channels, 0.f);
 }
 void copy_block(const Plan& p, const Block& b, const Source& from, float* to) {
   const PackedSizes& s = p.s;
-  const std::int64_t planes = p.planes ? s.c : 1, channels = p.planes ? 1 : s.c, row_floats = p.copy_cols * channels;
+  const std::int64_t row_floats = p.copy_cols * s.c;
   for (std::int64_t n = 0; n < b.images; ++n)
-    for (std::int64_t c = 0; c < planes; ++c)
-      for (std::int64_t r = 0; r < p.copy_rows; ++r, to += row_floats) {
-        const std::int64_t y = b.row * s.sh - s.top + r;
-        if (y < 0 || y >= s.h) std::fill_n(to, row_floats, 0.f);
-        else copy_row(from.data + (b.image + n) * from.image + c * from.channel + y * from.row, from.pixel, channels, s.w, s.left, to, p.copy_cols);
-      }
+    for (std::int64_t r = 0; r < p.copy_rows; ++r, to += row_floats) {
+      const std::int64_t y = b.row * s.sh - s.top + r;
+      if (y < 0 || y >= s.h) std::fill_n(to, row_floats, 0.f);
+      else copy_row(from, from.data + (b.image + n) * from.image + y * from.row, s.c, s.w, s.left, to, p.copy_cols);
+    }
+}
+
+// f(first, count) for `count` things cut into parts of at most `most` that differ by one at most.
+template <class F>
+void for_parts(std::int64_t count, std::int64_t most, const F& f) {
+  const std::int64_t parts = ceil_div(count, most), least = count / parts, larger = count % parts;
+  std::int64_t first = 0;
+  for (std::int64_t t = 0; t < parts; ++t) {
+    const std::int64_t mine = least + (t < larger);
+    f(first, mine);
+    first += mine;
+  }
 }
 
 // f(left rows, first output pixel of the block, number of rows) for every tile. `data` is tap 0 of the block's first pixel.
@@ -141,46 +153,59 @@ void for_tiles(const Plan& p, const Block& b, const Source& from, const float* d
   const PackedSizes& s = p.s;
   const std::int64_t step = s.sw * from.pixel;
   if (p.walk == Walk::even) {
-    const std::int64_t pixels = b.images * b.rows * s.ow, tiles = ceil_div(pixels, tile_rows);
-    for (std::int64_t t = 0; t < tiles; ++t) {
-      const std::int64_t begin = pixels * t / tiles, end = pixels * (t + 1) / tiles;
-      f(left_rows(data + begin * p.even_step, p.even_step), begin, end - begin);
-    }
+    for_parts(b.images * b.rows * s.ow, tile_rows, [&](std::int64_t first, std::int64_t rows) { f(left_rows(data + first * p.even_step, p.even_step), first, rows); });
   } else if (p.walk == Walk::rows) {
-    const std::int64_t tiles = ceil_div(s.ow, tile_rows);
     for (std::int64_t n = 0; n < b.images; ++n)
       for (std::int64_t r = 0; r < b.rows; ++r) {
         const float* row = data + n * from.image + r * s.sh * from.row;
-        for (std::int64_t t = 0; t < tiles; ++t) {
-          const std::int64_t begin = s.ow * t / tiles, end = s.ow * (t + 1) / tiles;
-          f(left_rows(row + begin * step, step), (n * b.rows + r) * s.ow + begin, end - begin);
-        }
+        for_parts(s.ow, tile_rows, [&](std::int64_t first, std::int64_t rows) { f(left_rows(row + first * step, step), (n * b.rows + r) * s.ow + first, rows); });
       }
   } else {
-    constexpr std::int64_t most = tile_rows / 3;
-    const std::int64_t a_row = s.ow / 3, groups = b.images * b.rows * a_row, tiles = ceil_div(groups, most);
     LeftRows left{};
     left.step = step;
-    for (std::int64_t t = 0; t < tiles; ++t) {
-      const std::int64_t begin = groups * t / tiles, end = groups * (t + 1) / tiles;
-      for (std::int64_t g = begin; g < end; ++g) {
-        const std::int64_t row = g / a_row;
-        left.group[g - begin] = data + row / b.rows * from.image + row % b.rows * s.sh * from.row + g % a_row * 3 * step;
+    std::int64_t image = 0, row = 0, column = 0;  // of the next group
+    for_parts(b.images * b.rows * s.ow / group_rows, tile_rows / group_rows, [&](std::int64_t first, std::int64_t groups) {
+      for (std::int64_t g = 0; g < groups; ++g) {
+        left.group[g] = data + image * from.image + row * s.sh * from.row + column * step;
+        if ((column += group_rows) < s.ow) continue;
+        column = 0;
+        if (++row < b.rows) continue;
+        row = 0;
+        ++image;
       }
-      f(left, 3 * begin, 3 * (end - begin));
-    }
+      f(left, group_rows * first, group_rows * groups);
+    });
   }
 }
+std::int64_t tiles_of(const Plan& p, const Block& b) {
+  return p.walk == Walk::rows ? b.images * b.rows * ceil_div(p.s.ow, tile_rows) : ceil_div(b.images * b.rows * p.s.ow, p.walk == Walk::even ? tile_rows : tile_rows / group_rows * group_rows);
+}
 
-// Memory that will be wanted soon, fetched little by little while tiles are at work.
+// Memory that will be wanted soon.
 struct Stream {
   const char* data;
   std::int64_t bytes;
-  // The part [begin, end) of `whole`, one prefetch for each of `steps`.
-  Ahead part(std::int64_t begin, std::int64_t end, std::int64_t whole, std::int64_t steps) const {
-    const std::int64_t step = ceil_div(bytes * (end - begin) / whole, steps);
-    return {data + bytes * begin / whole, step, step > 64 ? step / 2 : 0};
+};
+// A stream that is fetched little by little, in `turns` tiles of `steps` prefetches. Afterwards `near`, which is in the cache, again and again: a prefetch of an
+// address without memory would look for its page each time.
+class Turns {
+ public:
+  Turns(const Stream& stream, std::int64_t turns, std::int64_t steps, const float* near)
+      : data_(stream.data), left_(stream.bytes), near_(reinterpret_cast<const char*>(near)), step_(ceil_div(ceil_div(left_, std::max<std::int64_t>(1, turns)), steps)), chunk_(step_ * steps) {}
+  bool done() const { return left_ <= 0; }
+  Ahead take() {
+    if (done()) return {near_, 0, 0};
+    const Ahead a{data_, step_, step_ > 64 ? step_ / 2 : 0};
+    data_ += chunk_;
+    left_ -= chunk_;
+    return a;
   }
+
+ private:
+  const char* data_;
+  std::int64_t left_;
+  const char* near_;
+  std::int64_t step_, chunk_;
 };
 
 // The memory that a block reads of the picture, from its first row to its last.
@@ -196,29 +221,25 @@ Stream input_of(const Plan& p, const Block& b, const Source& picture) {
 // `input`: what the next block will read, spread over the panels of this one.
 void run_block(const KernelArgs& a, const Plan& p, const Block& b, const Source& from, const Segments& segments, std::int64_t first_panel,
                std::int64_t end_panel, const Stream& input, bool weights_far) {
-  const std::int64_t panel_floats = p.s.depth() * panel_cols, pixels = b.images * b.rows * p.s.ow, all = (end_panel - first_panel) * pixels;
+  const std::int64_t panel_floats = p.s.depth() * panel_cols, tiles = tiles_of(p, b), steps = ceil_div(p.s.depth(), fetch_every);
   const std::int64_t first_pixel = (b.image * p.s.oh + b.row) * p.s.ow;
   const float* data = from.data + (p.copied ? 0 : b.image * from.image + b.row * p.s.sh * from.row);
   const float* weights = a.in[1].ptr<float>();
+  const bool fetch = weights_far && tiles > few_tiles, both = fetch && input.bytes;
+  Turns next_input(input, ceil_div(end_panel - first_panel, tile_panels) * (both ? tiles / 2 : tiles), steps, weights);
   for (std::int64_t panel = first_panel; panel < end_panel; panel += tile_panels) {
-    const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel), done = (panel - first_panel) * pixels;
+    const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel);
     PanelOut out[2];
     for (std::int64_t i = 0; i < panels; ++i) out[i] = panel_out(a, panel + i, first_pixel);
     const float* mine = weights + panel * panel_floats;
-    // With few tiles a pair the arithmetic hides nothing of the next one: there the pair at hand is fetched, some lines before it is read.
-    const bool fetch = weights_far && pixels >= 3 * tile_rows;
-    const Ahead own{reinterpret_cast<const char*>(mine) + 4096, weights_far && !fetch ? 64 : 0, (panels - 1) * 4 * panel_floats};
-    const Stream next{reinterpret_cast<const char*>(mine + panels * panel_floats),
-                      fetch ? 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels) : 0};
+    const std::int64_t next_bytes = fetch ? 4 * panel_floats * std::clamp<std::int64_t>(end_panel - panel - panels, 0, tile_panels) : 0;
+    Turns next_panels({reinterpret_cast<const char*>(mine + panels * panel_floats), next_bytes}, both ? ceil_div(tiles, 2) : tiles, steps, mine);
     bool turn = false;  // tiles fetch panels and input by turns
     for_tiles(p, b, from, data, [&](const LeftRows& left, std::int64_t pixel, std::int64_t rows) {
       PanelOut here[2];
       for (std::int64_t i = 0; i < panels; ++i) here[i] = moved(out[i], pixel);
-      const bool both = next.bytes && input.bytes;
-      const std::int64_t end = std::min(pixels, pixel + (both ? 2 : 1) * rows);
-      turn = both ? !turn : next.bytes != 0;
-      const Ahead ahead = own.step && pixel == 0 ? own : turn ? next.part(pixel, end, pixels, p.s.depth()) : input.part(done + panels * pixel, done + panels * end, all, p.s.depth());
-      tile_kernel_of(rows, panels)(left, segments, mine, panel_floats, here, ahead);
+      turn = !next_panels.done() && (next_input.done() || !turn);
+      tile_kernel_of(rows, panels, weights_far && !fetch && pixel == 0)(left, segments, mine, panel_floats, here, turn ? next_panels.take() : next_input.take());
     });
   }
 }

@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::int64_t most_taps = 64;
 constexpr int most_pixels = 8;
+constexpr std::int64_t slide_pixels = 16;  // of a run of 3 columns: its inputs stay in the first cache from one vector of channels to the next
 
 struct Tap {
   const float *x, *w;
@@ -80,6 +81,63 @@ void run_pixels(const Run& r, std::int64_t count, std::int64_t channels) {
   }
 }
 
+// A kernel of ROWS x 3 taps with stride 1: every input is loaded once and takes part in three neighbouring sums. One vector of channels.
+template <int ROWS, bool PART>
+inline void slide_vector(const Run& r, std::int64_t count, std::int64_t c, std::int64_t width) {
+  const auto load = [=](const float* p) { return PART ? LoadFirst(p, width) : Load(p); };
+  const float* x[ROWS];
+  Vec w[ROWS][3];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i) {
+    x[i] = r.taps[3 * i].x + c;
+#pragma GCC unroll 4
+    for (int j = 0; j < 3; ++j) w[i][j] = load(r.taps[3 * i + j].w + c);
+  }
+  const Vec bias = load(r.bias + c), slope = r.slope ? load(r.slope + c) : Set(0);
+  const std::int64_t step = r.step, y_step = r.y_step;
+  float* y = r.y + c;
+  // The next column is the last of one sum, in the middle of another and the first of a third.
+  const auto column = [&](Vec& last, Vec& middle, Vec& first) __attribute__((always_inline)) {
+    first = bias;
+#pragma GCC unroll 4
+    for (int i = 0; i < ROWS; ++i) {
+      const Vec in = load(x[i]);
+      last = MulAdd(in, w[i][2], last);
+      middle = MulAdd(in, w[i][1], middle);
+      first = MulAdd(in, w[i][0], first);
+      x[i] += step;
+    }
+  };
+  const auto put = [&](Vec s) __attribute__((always_inline)) {
+    if (r.slope) s = MulAdd(slope, Min(Set(0), s), Max(Set(0), s));
+    else if (r.relu) s = Max(Set(0), s);
+    if constexpr (PART) StoreFirst(s, y, width);
+    else Store(s, y);
+    y += y_step;
+  };
+  Vec a = bias, b = bias, d = bias;  // the sums of three neighbours, by turns
+  column(d, a, b);
+  column(a, b, d);
+  for (std::int64_t p = 0;;) {
+    column(b, d, a);
+    put(b);
+    if (++p == count) return;
+    column(d, a, b);
+    put(d);
+    if (++p == count) return;
+    column(a, b, d);
+    put(a);
+    if (++p == count) return;
+  }
+}
+template <int ROWS>
+void slide(const Run& r, std::int64_t count, std::int64_t channels) {
+  std::int64_t c = 0;
+  for (; c + lanes <= channels; c += lanes) slide_vector<ROWS, false>(r, count, c, lanes);
+  if (c < channels) slide_vector<ROWS, true>(r, count, c, channels - c);
+}
+bool slides(const PackedSizes& s, const Run& r) { return s.kw == 3 && s.sw == 1 && s.dw == 1 && (r.count == 6 || r.count == 9) && !r.residual; }
+
 // One output row. Columns [first, last) have all their taps on the picture.
 struct Row {
   const float* x;  // first pixel of the image
@@ -103,10 +161,14 @@ void run_row(const PackedSizes& s, const Row& row, const float* weights, Run r) 
         if (x >= 0 && x < s.w) taps[r.count++] = {row.x + (y * s.w + x) * row.ld, weights + (i * s.kw + j) * s.c};
       }
     }
-    const std::int64_t run = ox >= row.first && ox < row.last ? row.last - ox : 1, parts = (run + most_pixels - 1) / most_pixels;
+    const std::int64_t run = ox >= row.first && ox < row.last ? row.last - ox : 1;
+    const bool sliding = run > 2 && slides(s, r);
+    const std::int64_t parts = ceil_div(run, sliding ? slide_pixels : most_pixels);
     for (std::int64_t k = 0; k < parts; ++k) {
       const std::int64_t count = run * (k + 1) / parts - run * k / parts;
-      run_pixels(r, count, s.c);
+      if (!sliding) run_pixels(r, count, s.c);
+      else if (r.count == 9) slide<3>(r, count, s.c);
+      else slide<2>(r, count, s.c);
       move(count);
       for (std::int64_t t = 0; t < r.count; ++t) taps[t].x += count * r.step;
     }

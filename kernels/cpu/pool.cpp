@@ -172,7 +172,7 @@ inline Ints load_numbers(const std::int64_t* p, std::int64_t n) {
   const auto some = static_cast<unsigned>(first_lanes(n));
   const auto low = static_cast<__mmask8>(some), high = static_cast<__mmask8>(some >> 8);
   const __m256i a = _mm512_maskz_cvtepi64_epi32(low, _mm512_maskz_loadu_epi64(low, p)), b = _mm512_maskz_cvtepi64_epi32(high, _mm512_maskz_loadu_epi64(high, p + 8));
-  return reinterpret_cast<Ints>(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
+  return reinterpret_cast<Ints>(_mm512_maskz_inserti64x4(static_cast<__mmask8>(-1), _mm512_castsi256_si512(a), b, 1));
 #else
   std::int32_t numbers[lanes] = {};
   if (n == lanes)

@@ -29,6 +29,32 @@ inline Vec Min(Vec a, Vec b) { return _mm512_maskz_min_ps(static_cast<__mmask16>
 inline __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 inline Vec LoadFirst(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
 inline void StoreFirst(Vec v, float* p, std::int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+// Lane j of v[i] and lane i of v[j] change places.
+inline void Transpose(Vec (&v)[16]) {
+  constexpr __mmask16 all = static_cast<__mmask16>(-1);  // as for Max
+  constexpr __mmask8 half = static_cast<__mmask8>(-1);
+  const auto pairs = [](Vec a, Vec b, bool high) {
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return _mm512_castpd_ps(high ? _mm512_maskz_unpackhi_pd(half, x, y) : _mm512_maskz_unpacklo_pd(half, x, y));
+  };
+  Vec t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) t[i] = _mm512_maskz_unpacklo_ps(all, v[i], v[i + 1]), t[i + 1] = _mm512_maskz_unpackhi_ps(all, v[i], v[i + 1]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) v[i + 2 * h] = pairs(t[i + h], t[i + h + 2], false), v[i + 2 * h + 1] = pairs(t[i + h], t[i + h + 2], true);
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {  // quarters: lanes 4 q + k of rows 4 i ..
+    t[k] = _mm512_maskz_shuffle_f32x4(all, v[k], v[4 + k], 0x88), t[4 + k] = _mm512_maskz_shuffle_f32x4(all, v[8 + k], v[12 + k], 0x88);
+    t[8 + k] = _mm512_maskz_shuffle_f32x4(all, v[k], v[4 + k], 0xdd), t[12 + k] = _mm512_maskz_shuffle_f32x4(all, v[8 + k], v[12 + k], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    v[k] = _mm512_maskz_shuffle_f32x4(all, t[k], t[4 + k], 0x88), v[8 + k] = _mm512_maskz_shuffle_f32x4(all, t[k], t[4 + k], 0xdd);
+    v[4 + k] = _mm512_maskz_shuffle_f32x4(all, t[8 + k], t[12 + k], 0x88), v[12 + k] = _mm512_maskz_shuffle_f32x4(all, t[8 + k], t[12 + k], 0xdd);
+  }
+}
 #elif MIEN_LEVEL_IS_avx2
 using Vec = __m256;
 inline constexpr int lanes = 8;
@@ -47,6 +73,19 @@ inline __m256i first_lanes(std::int64_t n) {
 }
 inline Vec LoadFirst(const float* p, std::int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
 inline void StoreFirst(Vec v, float* p, std::int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
+inline void Transpose(Vec (&v)[8]) {
+  Vec t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]), t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) v[i + 2 * h] = _mm256_shuffle_ps(t[i + h], t[i + h + 2], 0x44), v[i + 2 * h + 1] = _mm256_shuffle_ps(t[i + h], t[i + h + 2], 0xee);
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) t[k] = _mm256_permute2f128_ps(v[k], v[4 + k], 0x20), t[4 + k] = _mm256_permute2f128_ps(v[k], v[4 + k], 0x31);
+#pragma GCC unroll 8
+  for (int k = 0; k < 8; ++k) v[k] = t[k];
+}
 #else
 using Vec = float __attribute__((vector_size(16)));
 inline constexpr int lanes = 4;
@@ -73,6 +112,10 @@ inline Vec LoadFirst(const float* p, std::int64_t n) {
 inline void StoreFirst(Vec v, float* p, std::int64_t n) {
   for (int i = 0; i < lanes; ++i)
     if (i < n) p[i] = v[i];
+}
+inline void Transpose(Vec (&v)[4]) {
+  const Vec t[4] = {v[0], v[1], v[2], v[3]};
+  for (int i = 0; i < 4; ++i) v[i] = Vec{t[0][i], t[1][i], t[2][i], t[3][i]};
 }
 #endif
 inline constexpr int gemm_cols = 2 * lanes;

@@ -25,6 +25,7 @@ namespace winograd_detail {
 
 inline constexpr std::int64_t tile_cols = tile_panels * panel_cols;
 inline constexpr std::int64_t block_floats = 256 * 1024;  // of a block's transformed input and products
+inline constexpr std::int64_t least_tiles = 2, most_tiles = 4;  // of a product
 
 // How the patches are cut. Sizes alone decide.
 struct Cut {
@@ -35,7 +36,7 @@ struct Cut {
 };
 inline Cut cut_of(const WinogradSizes& s) {
   Cut cut{};
-  const std::int64_t room = block_floats / (winograd::products * (s.c + tile_cols)), tiles = std::clamp<std::int64_t>(room / tile_rows, 2, 4);
+  const std::int64_t room = block_floats / (winograd::products * (s.c + tile_cols)), tiles = std::clamp<std::int64_t>(room / tile_rows, least_tiles, most_tiles);
   cut.blocks = ceil_div(s.patches(), tiles * tile_rows);
   cut.block = std::min(s.patches(), round_up(ceil_div(s.patches(), cut.blocks), tile_rows));
   cut.blocks = ceil_div(s.patches(), cut.block);
@@ -198,12 +199,20 @@ void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, co
       if (part == 0 || item == begin)
         for (std::int64_t t = 0; t < count; ++t) transform_input(s, x, pixel, patch_at(s, first + t), zeros, input + t * s.c, cut.input_step);
       const std::int64_t end_panel = std::min(s.panels, pairs * (part + 1) / cut.shares_of_panels * tile_panels), tiles = ceil_div(count, tile_rows);
+      std::int64_t begin_of[most_tiles + 1];
+      for (std::int64_t t = 0; t <= tiles; ++t) begin_of[t] = count * t / tiles;
       for (std::int64_t panel = pairs * part / cut.shares_of_panels * tile_panels; panel < end_panel; panel += tile_panels) {
         const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel);
         const float* right = weights + panel * panel_floats;
+        // The tiles of a product fetch the panels of the next one.
+        Ahead next[most_tiles];
+        for (std::int64_t t = 0; t < tiles; ++t) {
+          const std::int64_t mine = t % panels, parts = ceil_div(tiles - mine, panels), bytes = ceil_div(4 * product_floats, parts), step = ceil_div(bytes * fetch_every, s.c);
+          next[t] = {reinterpret_cast<const char*>(right + product_floats + mine * panel_floats) + t / panels * bytes, step, step > 64 ? step / 2 : 0};
+        }
         for (std::int64_t k = 0; k < winograd::products; ++k, right += product_floats)
           for (std::int64_t t = 0; t < tiles; ++t) {
-            const std::int64_t at = count * t / tiles, rows = count * (t + 1) / tiles - at;
+            const std::int64_t at = begin_of[t], rows = begin_of[t + 1] - at;
             PanelOut out[2];
             for (std::int64_t i = 0; i < panels; ++i) {
               out[i] = {};
@@ -212,9 +221,8 @@ void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, co
               out[i].cols = panel_cols;
               out[i].bias = no_bias;
             }
-            // Each tile fetches one panel of the next product.
-            const Ahead ahead{reinterpret_cast<const char*>(right + product_floats + std::min(t, panels - 1) * panel_floats), t < panels ? 64 : 0, 0};
-            tile_kernel_of(rows, panels)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, ahead);
+            tile_kernel_of(rows, panels, tiles == 1)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, next[t]);
+            next[t].data += 4 * product_floats;
           }
         for (std::int64_t i = 0; i < panels; ++i) {
           const PanelOut whole = out_of(panel + i);
