@@ -130,17 +130,26 @@ void winograd_rows(const Layer& l, const float* x, std::int64_t begin, std::int6
   }
 }
 
+// The best of ROWS x COLUMNS values `column` floats apart, for all channels and lanes of a pixel.
+template <int ROWS, int COLUMNS>
+void pool_pixel(const float* const* y, std::int64_t at, std::int64_t column, float* z) {
+  for (std::int64_t k = 0; k < column; k += lanes) {
+    Vec best = Load(y[0] + at + k);
+#pragma GCC unroll 3
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 3
+      for (int j = i == 0; j < COLUMNS; ++j) best = Max(best, Load(y[i] + at + k + j * column));
+    Store(best, z + k);
+  }
+}
 // One row of z out of `rows` (1 to 3) rows of y.
 void pool_row(const Layer& l, const float* const* y, std::int64_t rows, float* z) {
+  using Pixel = void (*)(const float* const*, std::int64_t, std::int64_t, float*);
+  static constexpr Pixel pixel[3][3] = {{pool_pixel<1, 1>, pool_pixel<1, 2>, pool_pixel<1, 3>}, {pool_pixel<2, 1>, pool_pixel<2, 2>, pool_pixel<2, 3>}, {pool_pixel<3, 1>, pool_pixel<3, 2>, pool_pixel<3, 3>}};
+  const std::int64_t values = l.y.c * lanes;
   for (std::int64_t ox = 0; ox < l.z.w; ++ox) {
-    const std::int64_t columns = std::min(l.pool, l.y.w - 2 * ox), values = l.y.c * lanes;
-    for (std::int64_t k = 0; k < values; k += lanes, z += lanes) {
-      const std::int64_t at = 2 * ox * values + k;
-      Vec best = Load(y[0] + at);
-      for (std::int64_t i = 0; i < rows; ++i)
-        for (std::int64_t j = 0; j < columns; ++j) best = Max(best, Load(y[i] + at + j * values));
-      Store(best, z);
-    }
+    const std::int64_t columns = std::min(l.pool, l.y.w - 2 * ox);
+    pixel[rows - 1][columns - 1](y, 2 * ox * values, values, z + ox * values);
   }
 }
 
