@@ -21,14 +21,13 @@ namespace mien::MIEN_LEVEL {
 
 inline constexpr int panel_cols = 16;
 inline constexpr int panel_vecs = panel_cols / lanes;
+// tile_unroll: values of k a turn; fetch_every: so many of them share a prefetch. Blocks of no more than few_tiles tiles have no time to fetch the next panel.
 #if MIEN_LEVEL_IS_avx512
-// Blocks of no more than few_tiles tiles have no time to fetch the next panel.
 inline constexpr int tile_rows = 14, tile_panels = 2, group_rows = 3;  // 28 accumulators, 2 of B, 1 broadcast: 31 of 32 registers
 inline constexpr int tile_unroll = 1, fetch_every = 1, few_tiles = 2;
 #elif MIEN_LEVEL_IS_avx2
 inline constexpr int tile_rows = 6, tile_panels = 1, group_rows = 1;   // 12 accumulators, 2 of B, 1 broadcast: 15 of 16 registers
-// Values of k at once, and for how many there is a prefetch: 12 multiplications a step leave little room for other instructions, least of all where two
-// threads share a core.
+// 12 multiplications a value leave little room for other instructions, least of all where two threads share a core.
 inline constexpr int tile_unroll = 8, fetch_every = 4, few_tiles = 1;
 #else
 inline constexpr int tile_rows = 3, tile_panels = 1, group_rows = 1;   // 12 accumulators, 1 of B, 3 broadcasts
