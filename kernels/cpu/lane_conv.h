@@ -41,8 +41,6 @@ template <int O, int R>
     for (int r = 0; r < R; ++r) acc[o][r] = Set(bias[o]);
 }
 
-inline Vec prelu_of(Vec x, Vec slope) { return MulAdd(slope, Min(Set(0.f), x), Max(Set(0.f), x)); }  // NaN stays NaN
-
 // What a tile reads: `runs` runs of `count` taps, `stride` floats from tap to tap; the weights of a tap are `step` floats after those of the tap before.
 struct LaneTaps {
   std::int64_t runs, count, stride, step;

@@ -23,6 +23,11 @@ struct Run {
   bool relu;
 };
 
+inline Vec activated(const Run& r, Vec s, Vec slope) {
+  if (r.slope) return prelu_of(s, slope);
+  return r.relu ? Max(Set(0), s) : s;
+}
+
 // VECS vectors of channels from c on, of PIXELS pixels. `part`: only the first `width` lanes.
 template <int PIXELS, int VECS, bool PART>
 inline void vectors(const Run& r, std::int64_t c, std::int64_t width) {
@@ -53,8 +58,7 @@ inline void vectors(const Run& r, std::int64_t c, std::int64_t width) {
     for (int p = 0; p < PIXELS; ++p) {
       Vec s = acc[p][v];
       if (r.residual) s = Add(s, load(r.residual + p * r.residual_step + at));
-      if (r.slope) s = MulAdd(slope, Min(Set(0), s), Max(Set(0), s));
-      else if (r.relu) s = Max(Set(0), s);
+      s = activated(r, s, slope);
       if constexpr (PART) StoreFirst(s, r.y + p * r.y_step + at, width);
       else Store(s, r.y + p * r.y_step + at);
     }
@@ -109,8 +113,7 @@ inline void slide_vector(const Run& r, std::int64_t count, std::int64_t c, std::
     }
   };
   const auto put = [&](Vec s) __attribute__((always_inline)) {
-    if (r.slope) s = MulAdd(slope, Min(Set(0), s), Max(Set(0), s));
-    else if (r.relu) s = Max(Set(0), s);
+    s = activated(r, s, slope);
     if constexpr (PART) StoreFirst(s, y, width);
     else Store(s, y);
     y += y_step;

@@ -79,29 +79,24 @@ struct Ahead {
 namespace panel_tile_detail {
 
 inline Vec activated(Vec v, const PanelOut& o, Vec slope) {
-  if (o.slope) return MulAdd(slope, Min(Set(0), v), Max(Set(0), v));
+  if (o.slope) return prelu_of(v, slope);
   return o.relu ? Max(Set(0), v) : v;
 }
 
-// One vector of columns of all rows. `part`: only the first `width` lanes.
+// One vector of columns of all rows, step by step: with all steps row by row, nets take 2 % longer. PART: only the first `width` lanes.
 template <bool PART, int ROWS, int VECS>
 [[gnu::always_inline]] inline void finish_vector(const Vec (&acc)[ROWS][VECS], int v, const PanelOut& o, std::int64_t at, std::int64_t width) {
   const auto load = [=](const float* p) __attribute__((always_inline)) { return PART ? LoadFirst(p, width) : Load(p); };
-  const Vec bias = load(o.bias + at);
+  const Vec bias = load(o.bias + at), slope = o.slope ? load(o.slope + at) : Set(0);
   Vec x[ROWS];
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) x[r] = Add(acc[r][v], bias);
   if (o.residual)
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) x[r] = Add(x[r], load(o.residual + r * o.residual_step + at));
-  if (o.slope) {
-    const Vec slope = load(o.slope + at);
+  if (o.slope || o.relu)
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) x[r] = MulAdd(slope, Min(Set(0), x[r]), Max(Set(0), x[r]));
-  } else if (o.relu) {
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) x[r] = Max(Set(0), x[r]);
-  }
+    for (int r = 0; r < ROWS; ++r) x[r] = activated(x[r], o, slope);
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
     if constexpr (PART) StoreFirst(x[r], o.y + r * o.step + at, width);

@@ -45,7 +45,7 @@ inline void Transpose(Vec (&v)[16]) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) v[i + 2 * h] = pairs(t[i + h], t[i + h + 2], false), v[i + 2 * h + 1] = pairs(t[i + h], t[i + h + 2], true);
 #pragma GCC unroll 4
-  for (int k = 0; k < 4; ++k) {  // quarters: lanes 4 q + k of rows 4 i ..
+  for (int k = 0; k < 4; ++k) {
     t[k] = _mm512_maskz_shuffle_f32x4(all, v[k], v[4 + k], 0x88), t[4 + k] = _mm512_maskz_shuffle_f32x4(all, v[8 + k], v[12 + k], 0x88);
     t[8 + k] = _mm512_maskz_shuffle_f32x4(all, v[k], v[4 + k], 0xdd), t[12 + k] = _mm512_maskz_shuffle_f32x4(all, v[8 + k], v[12 + k], 0xdd);
   }
@@ -119,5 +119,7 @@ inline void Transpose(Vec (&v)[4]) {
 }
 #endif
 inline constexpr int gemm_cols = 2 * lanes;
+
+inline Vec prelu_of(Vec x, Vec slope) { return MulAdd(slope, Min(Set(0.f), x), Max(Set(0.f), x)); }  // NaN stays NaN
 
 }  // namespace mien::MIEN_LEVEL

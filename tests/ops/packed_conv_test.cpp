@@ -55,6 +55,24 @@ TEST_CASE("a packed convolution is a convolution, its bias, residual and activat
     }
 }
 
+TEST_CASE("a packed depthwise convolution of 3x3 is a convolution at every width", "[ops][packed_conv]") {
+  manual_seed(7);
+  for (const std::int64_t channels : {17, 40})
+    for (const std::int64_t width : {3, 4, 5, 8, 16, 37})
+      for (const std::int64_t height : {1, 2, 5})
+        for (const Activation a : {Activation::none, Activation::relu, Activation::prelu}) {
+          const Tensor x = channels_last(random_values({2, channels, height, width}, DType::f32)), w = random_values({channels, 1, 3, 3}, DType::f32);
+          const Tensor bias = random_values({channels}, DType::f32), slope = random_values({channels}, DType::f32);
+          PackedConvParams p;
+          static_cast<ConvParams&>(p) = {.padding = {1, 1, 1, 1}, .groups = channels};
+          p.kernel = {3, 3};
+          p.channels[0] = channels;
+          p.activation = a;
+          const Tensor plain = conv2d(x, w, bias, p), wanted = a == Activation::none ? plain : a == Activation::relu ? relu(plain) : prelu(plain, slope);
+          CHECK(largest_difference(packed_conv2d({x, pack_conv_weights(w, channels), bias, a == Activation::prelu ? slope : Tensor{}, {}}, p)[0], wanted) < 2e-6);
+        }
+}
+
 TEST_CASE("siblings share one packed convolution", "[ops][packed_conv]") {
   manual_seed(6);
   const Tensor x = channels_last(random_values({2, 24, 5, 5}, DType::f32));

@@ -1,7 +1,10 @@
 // Times every convolution of a net with the packed kernels, layer after layer as inference runs them (weights of all layers distinct, each layer reads
 // what the one before wrote). One level a binary:
-//   g++ -std=c++20 -O3 LEVEL_FLAGS -DMIEN_LEVEL=avx512 -DMIEN_LEVEL_IS_avx512=1 layers.cpp kernels/cpu/packed_*.cpp kernels/parallel.cpp -fopenmp
-//   ./layers irv1|mfn BATCH [check]
+//   g++ -std=c++20 -O3 LEVEL_FLAGS -DMIEN_LEVEL=avx512 -DMIEN_LEVEL_IS_avx512=1 layers.cpp kernels/cpu/packed_*.cpp kernels/parallel.cpp tensor/error.cpp tensor/shape.cpp
+//   OMP_NUM_THREADS=1 ./layers irv1|mfn BATCH [check]
+// Or several builds of the kernels by turns, a pass each, on a machine whose speed changes:
+//   g++ ... -DLAB_SHARED -fPIC -shared -Wl,-Bsymbolic layers.cpp kernels/cpu/packed_*.cpp kernels/parallel.cpp tensor/error.cpp tensor/shape.cpp -o new.so
+//   OMP_NUM_THREADS=1 ./layers irv1|mfn BATCH PASSES old.so new.so
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,6 +12,7 @@
 #include <cstring>
 #include <ctime>
 
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include "layers.h"
@@ -18,6 +22,9 @@
 namespace mien::MIEN_LEVEL {
 extern const KernelEntry packed_conv2d_entry;
 }
+#ifdef LAB_SHARED
+extern "C" const mien::KernelEntry* lab_entry() { return &mien::MIEN_LEVEL::packed_conv2d_entry; }
+#else
 using namespace mien;
 using namespace mien::MIEN_LEVEL;
 
@@ -121,10 +128,57 @@ double checked(const Call& c) {
   return worst;
 }
 
+// Passes of all builds by turns; ratios of neighbours, per layer and in all.
+int alternate(const std::vector<Call>& calls, const std::vector<const KernelEntry*>& builds, char** names, int passes) {
+  using Times = std::vector<double>;
+  std::vector<std::vector<Times>> times(builds.size(), std::vector<Times>(calls.size()));  // the last: of the whole pass
+  for (auto& t : times) t.emplace_back();
+  for (int pass = 0; pass < passes; ++pass)
+    for (std::size_t turn = 0; turn < builds.size(); ++turn) {
+      const std::size_t b = (turn + static_cast<std::size_t>(pass)) % builds.size();
+      const double begin = now();
+      for (std::size_t i = 0; i < calls.size(); ++i) {
+        const double t = now();
+        builds[b]->run(calls[i].args());
+        times[b][i].push_back(now() - t);
+      }
+      times[b].back().push_back(now() - begin);
+    }
+  const auto print = [&](const char* what, std::size_t begin, std::size_t end) {
+    std::vector<Times> sum(builds.size(), Times(static_cast<std::size_t>(passes)));
+    for (std::size_t b = 0; b < builds.size(); ++b)
+      for (std::size_t i = begin; i < end; ++i)
+        for (std::size_t k = 0; k < sum[b].size(); ++k) sum[b][k] += times[b][i][k];
+    std::printf("%-24s %8.3f ms", what, 1e3 * median(sum[0]));
+    for (std::size_t b = 1; b < builds.size(); ++b) {
+      Times ratios;
+      for (std::size_t k = 0; k < sum[b].size(); ++k) ratios.push_back(sum[0][k] / sum[b][k]);
+      std::printf("  %.3f", median(ratios));
+    }
+    std::puts("");
+  };
+  std::printf("time with %s, and that as a multiple of:", names[0]);
+  for (std::size_t b = 1; b < builds.size(); ++b) std::printf(" %s", names[b]);
+  std::puts("");
+  for (std::size_t i = 0, j = 0; i < calls.size(); i = j) {
+    while (j < calls.size() && calls[j].layer.name == calls[i].layer.name) ++j;
+    print(calls[i].layer.name.c_str(), i, j);
+  }
+  print("all", calls.size(), calls.size() + 1);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool mobile = argc > 1 && !std::strcmp(argv[1], "mfn"), check = argc > 3;
+  const bool mobile = argc > 1 && !std::strcmp(argv[1], "mfn"), check = argc == 4;
+  std::vector<const KernelEntry*> builds;
+  for (int i = 4; i < argc; ++i) {
+    void* build = dlopen(argv[i], RTLD_NOW | RTLD_LOCAL);
+    if (!build) return std::puts(dlerror()), 1;
+    builds.push_back(reinterpret_cast<const KernelEntry* (*)()>(dlsym(build, "lab_entry"))());
+  }
+  if (builds.empty()) builds.push_back(&packed_conv2d_entry);
   const std::int64_t batch = argc > 2 ? std::atoi(argv[2]) : 1;
   std::vector<Call> calls;
   auto layers = mobile ? lab::mobilefacenet() : lab::inception_resnet_v1();
@@ -158,7 +212,8 @@ int main(int argc, char** argv) {
       if (s.activation == Activation::prelu) c.in.push_back(view(floats(s.o()), {s.o()}));
       if (s.residual) c.in.push_back(view(maps[(turn + 2) % 3], {batch, s.o(), s.oh(), s.ow()}));
       turn = (turn + 1) % 3;
-      const std::int64_t bytes = packed_conv2d_entry.workspace ? packed_conv2d_entry.workspace(c.args()) : 0;
+      std::int64_t bytes = 0;
+      for (const auto* b : builds) bytes = std::max(bytes, b->workspace(c.args()));
       c.workspace = floats(bytes / 4 + 64);
       if (const char* why = packed_conv2d_entry.decline(c.args())) {
         std::printf("%s declined: %s\n", s.name.c_str(), why);
@@ -166,6 +221,7 @@ int main(int argc, char** argv) {
       }
       calls.push_back(std::move(c));
     }
+  if (argc > 4) return alternate(calls, builds, argv + 4, std::atoi(argv[3]));
   for (auto& c : calls) {
     if (!check) break;
     packed_conv2d_entry.run(c.args());
@@ -200,3 +256,4 @@ int main(int argc, char** argv) {
   const double t = median(whole), rate = 2e-9 * macs / t;
   std::printf("batch %ld: %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f %% of %.0f\n", batch, t * 1e3, static_cast<double>(batch) / t, rate, 100 * rate / top, top);
 }
+#endif
