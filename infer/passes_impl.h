@@ -19,6 +19,9 @@ void fuse_epilogue(Graph& g);
 void merge_siblings(Graph& g);
 void narrow(Graph& g);
 void concat_in_place(Graph& g);
+void spread_pixels(Graph& g);
+
+bool takes_slices(const Node& n);  // reads and writes some channels of a wider channels_last map
 
 struct Pass {
   const char* name;

@@ -44,6 +44,10 @@ constexpr Pass passes[] = {
      [](Graph& g, const Options& o) {
        if (o.layout) concat_in_place(g);
      }},
+    {"spread_pixels",
+     [](Graph& g, const Options& o) {
+       if (o.layout && o.device.is_cpu()) spread_pixels(g);
+     }},
 };
 
 }  // namespace

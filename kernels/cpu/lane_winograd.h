@@ -32,10 +32,13 @@ struct WinogradInput {
   std::int64_t column[4], channel, vector, channels;
 };
 
+// Floats of a product's inputs. A line more than they need: steps of a power of two would lay all products into the same sets of the cache.
+constexpr std::int64_t product_step(std::int64_t channels, int vectors) { return channels * vectors * lanes + 16; }
+
 // v[product][channel][vector][lane] = B^T d B of the 4x4 inputs of each tile.
 template <int R>
 [[gnu::noinline]] void winograd_input(const WinogradInput& x, float* v) {
-  const std::int64_t vectors = x.channels * R, product = vectors * lanes;
+  const std::int64_t vectors = x.channels * R, product = product_step(x.channels, R);
   for (std::int64_t k = 0; k < vectors; ++k) {
     const std::int64_t offset = k / R * x.channel + k % R * x.vector;
     Vec d[4][4], t[4][4];
@@ -66,7 +69,7 @@ template <int R>
 [[gnu::noinline]] void winograd_multiply(const float* v, std::int64_t channels, const float* w, const float* bias, float* m) {
   constexpr int outputs = winograd_outputs;
   static constexpr float none[outputs] = {};
-  for (int k = 0; k < winograd_products; ++k, v += channels * R * lanes, w += channels * outputs, m += outputs * R * lanes) {
+  for (int k = 0; k < winograd_products; ++k, v += product_step(channels, R), w += channels * outputs, m += outputs * R * lanes) {
     Vec acc[outputs][R];
     const float* at[R];
     for (int r = 0; r < R; ++r) at[r] = v + r * lanes;
@@ -102,13 +105,15 @@ template <int R>
 }
 
 // Floats that a convolution of C channels needs beside its operands.
-constexpr std::int64_t winograd_scratch(std::int64_t c) { return winograd_products * (c + winograd_outputs) * winograd_vectors * lanes; }
+constexpr std::int64_t winograd_scratch(std::int64_t c) {
+  return winograd_products * (product_step(c, winograd_vectors) + winograd_outputs * winograd_vectors * lanes);
+}
 
 // All outputs (a multiple of winograd_outputs) at R vectors of tiles; slope null: none. w: [outputs / winograd_outputs][product][channel][winograd_outputs].
 template <int R>
 void winograd_tiles(const WinogradInput& x, const float* w, const float* bias, const float* slope, std::int64_t outputs, float* const (&to)[R][4], std::int64_t step,
                     float* scratch) {
-  float *v = scratch, *m = scratch + winograd_products * x.channels * R * lanes;
+  float *v = scratch, *m = scratch + winograd_products * product_step(x.channels, R);
   winograd_input<R>(x, v);
   for (std::int64_t o = 0; o < outputs; o += winograd_outputs) {
     winograd_multiply<R>(v, x.channels, w + winograd_products * x.channels * o, bias + o, m);

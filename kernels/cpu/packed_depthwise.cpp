@@ -8,7 +8,6 @@ namespace {
 
 constexpr std::int64_t most_taps = 64;
 constexpr int most_pixels = 8;
-constexpr std::int64_t slide_pixels = 16;  // of a run of 3 columns: its inputs stay in the first cache from one vector of channels to the next
 
 struct Tap {
   const float *x, *w;
@@ -85,61 +84,100 @@ void run_pixels(const Run& r, std::int64_t count, std::int64_t channels) {
   }
 }
 
-// A kernel of ROWS x 3 taps with stride 1: every input is loaded once and takes part in three neighbouring sums. One vector of channels.
-template <int ROWS, bool PART>
-inline void slide_vector(const Run& r, std::int64_t count, std::int64_t c, std::int64_t width) {
+// A kernel of 3x3 with stride 1 over OUTS neighbouring output rows: an input is loaded once and takes part in every sum that it belongs to.
+struct Slide {
+  const float *x, *weights, *bias, *slope;  // x: the first tap of the first output, also where that is off the picture
+  float* y;
+  std::int64_t step, row, y_step, y_row;  // from pixel to pixel and from row to row
+  std::int64_t channels;
+  bool relu, left, right;  // the first output has no input to its left, the last none to its right
+};
+inline constexpr std::int64_t slide_pixels = 64;  // its inputs stay in the first cache from one vector of channels to the next
+inline constexpr int slide_rows = 2;
+
+// One vector of channels of `count` outputs a row. Input rows [FIRST, END) of the OUTS + 2 are on the picture.
+template <int FIRST, int END, int OUTS, bool PART>
+inline void slide_vector(const Slide& r, std::int64_t count, std::int64_t c, std::int64_t width) {
   const auto load = [=](const float* p) { return PART ? LoadFirst(p, width) : Load(p); };
-  const float* x[ROWS];
-  Vec w[ROWS][3];
-#pragma GCC unroll 4
-  for (int i = 0; i < ROWS; ++i) {
-    x[i] = r.taps[3 * i].x + c;
-#pragma GCC unroll 4
-    for (int j = 0; j < 3; ++j) w[i][j] = load(r.taps[3 * i + j].w + c);
-  }
+  Vec w[9];
+#pragma GCC unroll 9
+  for (int t = 0; t < 9; ++t) w[t] = load(r.weights + t * r.channels + c);
   const Vec bias = load(r.bias + c), slope = r.slope ? load(r.slope + c) : Set(0);
-  const std::int64_t step = r.step, y_step = r.y_step;
+  const float* x = r.x + c + (r.left ? r.step : 0);
   float* y = r.y + c;
-  // The next column is the last of one sum, in the middle of another and the first of a third.
-  const auto column = [&](Vec& last, Vec& middle, Vec& first) __attribute__((always_inline)) {
-    first = bias;
+  Vec sum[OUTS][3];  // of three neighbours, by turns
+#pragma GCC unroll 2
+  for (int o = 0; o < OUTS; ++o) sum[o][0] = sum[o][1] = sum[o][2] = bias;
+  // The next column of inputs is the last of one sum, in the middle of another and the first of a third.
+  const auto column = [&](int last, int middle, int first) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int o = 0; o < OUTS; ++o) sum[o][first] = bias;
 #pragma GCC unroll 4
-    for (int i = 0; i < ROWS; ++i) {
-      const Vec in = load(x[i]);
-      last = MulAdd(in, w[i][2], last);
-      middle = MulAdd(in, w[i][1], middle);
-      first = MulAdd(in, w[i][0], first);
-      x[i] += step;
+    for (int i = FIRST; i < END; ++i) {
+      const Vec in = load(x + i * r.row);
+#pragma GCC unroll 2
+      for (int o = 0; o < OUTS; ++o) {
+        if (i < o || i - o > 2) continue;
+        const Vec* tap = w + 3 * (i - o);
+        sum[o][last] = MulAdd(in, tap[2], sum[o][last]);
+        sum[o][middle] = MulAdd(in, tap[1], sum[o][middle]);
+        sum[o][first] = MulAdd(in, tap[0], sum[o][first]);
+      }
     }
+    x += r.step;
   };
-  const auto put = [&](Vec s) __attribute__((always_inline)) {
-    s = activated(r, s, slope);
-    if constexpr (PART) StoreFirst(s, y, width);
-    else Store(s, y);
-    y += y_step;
+  const auto put = [&](int which) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int o = 0; o < OUTS; ++o) {
+      Vec s = sum[o][which];
+      if (r.slope) s = prelu_of(s, slope);
+      else if (r.relu) s = Max(Set(0), s);
+      if constexpr (PART) StoreFirst(s, y + o * r.y_row, width);
+      else Store(s, y + o * r.y_row);
+    }
+    y += r.y_step;
   };
-  Vec a = bias, b = bias, d = bias;  // the sums of three neighbours, by turns
-  column(d, a, b);
-  column(a, b, d);
-  for (std::int64_t p = 0;;) {
-    column(b, d, a);
-    put(b);
-    if (++p == count) return;
-    column(d, a, b);
-    put(d);
-    if (++p == count) return;
-    column(a, b, d);
-    put(a);
-    if (++p == count) return;
+  if (!r.left) column(1, 2, 0);
+  column(2, 0, 1);
+  for (std::int64_t more = count - r.right;;) {  // outputs that have a column to their right
+    if (more-- == 0) return r.right ? put(0) : void();
+    column(0, 1, 2);
+    put(0);
+    if (more-- == 0) return r.right ? put(1) : void();
+    column(1, 2, 0);
+    put(1);
+    if (more-- == 0) return r.right ? put(2) : void();
+    column(2, 0, 1);
+    put(2);
   }
 }
-template <int ROWS>
-void slide(const Run& r, std::int64_t count, std::int64_t channels) {
+template <int FIRST, int END, int OUTS>
+void slide(const Slide& r, std::int64_t count) {
   std::int64_t c = 0;
-  for (; c + lanes <= channels; c += lanes) slide_vector<ROWS, false>(r, count, c, lanes);
-  if (c < channels) slide_vector<ROWS, true>(r, count, c, channels - c);
+  for (; c + lanes <= r.channels; c += lanes) slide_vector<FIRST, END, OUTS, false>(r, count, c, lanes);
+  if (c < r.channels) slide_vector<FIRST, END, OUTS, true>(r, count, c, r.channels - c);
 }
-bool slides(const PackedSizes& s, const Run& r) { return s.kw == 3 && s.sw == 1 && s.dw == 1 && (r.count == 6 || r.count == 9) && !r.residual; }
+bool slides(const PackedSizes& s, const PackedExtras& extras) {
+  return s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dh == 1 && s.dw == 1 && s.top <= 1 && s.left <= 1 && s.oh <= s.h - 1 + s.top &&
+         s.ow <= s.w - 1 + s.left && !extras.residual;
+}
+// `outs` output rows from `row` on.
+void slide_strip(const PackedSizes& s, Slide r, std::int64_t row, std::int64_t outs) {
+  using Way = void (*)(const Slide&, std::int64_t);
+  static constexpr Way ways[2][2][2]{{{slide<0, 3, 1>, slide<0, 2, 1>}, {slide<1, 3, 1>, slide<1, 2, 1>}},
+                                     {{slide<0, 4, 2>, slide<0, 3, 2>}, {slide<1, 4, 2>, slide<1, 3, 2>}}};
+  const std::int64_t y = row - s.top, parts = ceil_div(s.ow, slide_pixels);
+  const Way way = ways[outs - 1][y < 0][y + outs + 2 > s.h];
+  const Slide whole = r;
+  for (std::int64_t k = 0; k < parts; ++k) {
+    const std::int64_t begin = s.ow * k / parts, end = s.ow * (k + 1) / parts;
+    r.x = whole.x + y * r.row + (begin - s.left) * r.step;
+    r.y = whole.y + row * r.y_row + begin * r.y_step;
+    r.left = begin < s.left;
+    r.right = end + 2 - s.left > s.w;
+    way(r, end - begin);
+  }
+}
 
 // One output row. Columns [first, last) have all their taps on the picture.
 struct Row {
@@ -165,13 +203,10 @@ void run_row(const PackedSizes& s, const Row& row, const float* weights, Run r) 
       }
     }
     const std::int64_t run = ox >= row.first && ox < row.last ? row.last - ox : 1;
-    const bool sliding = run > 2 && slides(s, r);
-    const std::int64_t parts = ceil_div(run, sliding ? slide_pixels : most_pixels);
+    const std::int64_t parts = ceil_div(run, most_pixels);
     for (std::int64_t k = 0; k < parts; ++k) {
       const std::int64_t count = run * (k + 1) / parts - run * k / parts;
-      if (!sliding) run_pixels(r, count, s.c);
-      else if (r.count == 9) slide<3>(r, count, s.c);
-      else slide<2>(r, count, s.c);
+      run_pixels(r, count, s.c);
       move(count);
       for (std::int64_t t = 0; t < r.count; ++t) taps[t].x += count * r.step;
     }
@@ -215,7 +250,21 @@ void run(const KernelArgs& a) {
     });
     return;
   }
-  const std::int64_t work = std::max<std::int64_t>(1, s.ow * s.c * s.taps());
+  const std::int64_t work = std::max<std::int64_t>(1, s.ow * s.c * s.taps());  // of a row
+  if (slides(s, extras)) {
+    const Slide all{x, weights, extras.bias, extras.slope, whole.y, ld, s.w * ld, whole.y_step, s.ow * whole.y_step, s.c, whole.relu, false, false};
+    const std::int64_t strips = ceil_div(s.oh, slide_rows);
+    parallel_for(s.n * strips, std::max<std::int64_t>(1, (1 << 19) / (slide_rows * work)), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t strip = begin; strip < end; ++strip) {
+        Slide image = all;
+        image.x += strip / strips * s.h * all.row;
+        image.y += strip / strips * s.oh * all.y_row;
+        const std::int64_t row = strip % strips * slide_rows;
+        slide_strip(s, image, row, std::min<std::int64_t>(slide_rows, s.oh - row));
+      }
+    });
+    return;
+  }
   parallel_for(s.n * s.oh, std::max<std::int64_t>(1, (1 << 19) / work), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)
       run_row(s, {x + row / s.oh * s.h * s.w * ld, row % s.oh * s.sh - s.top, first, last, ld}, weights, moved(row * s.ow));

@@ -55,22 +55,29 @@ TEST_CASE("a packed convolution is a convolution, its bias, residual and activat
     }
 }
 
-TEST_CASE("a packed depthwise convolution of 3x3 is a convolution at every width", "[ops][packed_conv]") {
+TEST_CASE("a packed depthwise convolution of 3x3 is a convolution at every size, padding and pixel step", "[ops][packed_conv]") {
   manual_seed(7);
-  for (const std::int64_t channels : {17, 40})
-    for (const std::int64_t width : {3, 4, 5, 8, 16, 37})
-      for (const std::int64_t height : {1, 2, 5})
+  const std::int64_t channels = 43;  // whole vectors and a part of one at every level
+  const Tensor w = random_values({channels, 1, 3, 3}, DType::f32), packed = pack_conv_weights(w, channels), bias = random_values({channels}, DType::f32), slope = random_values({channels}, DType::f32);
+  const std::array<std::int64_t, 4> paddings[] = {{1, 1, 1, 1}, {0, 0, 0, 0}, {1, 0, 0, 1}, {0, 1, 1, 0}, {2, 1, 1, 2}};
+  for (const std::int64_t width : {1, 2, 3, 4, 5, 8, 66, 131})
+    for (const std::int64_t height : {1, 2, 3, 4, 5, 8})
+      for (const auto& padding : paddings) {
+        if (height + padding[0] + padding[1] < 3 || width + padding[2] + padding[3] < 3) continue;
+        const Tensor wide = channels_last(random_values({2, channels + 16, height, width}, DType::f32)), x = slice(wide, 1, 5, 5 + channels);
+        PackedConvParams p;
+        static_cast<ConvParams&>(p) = {.padding = padding, .groups = channels};
+        p.kernel = {3, 3};
+        p.channels[0] = channels;
+        const Tensor plain = conv2d(contiguous(x), w, bias, p);
         for (const Activation a : {Activation::none, Activation::relu, Activation::prelu}) {
-          const Tensor x = channels_last(random_values({2, channels, height, width}, DType::f32)), w = random_values({channels, 1, 3, 3}, DType::f32);
-          const Tensor bias = random_values({channels}, DType::f32), slope = random_values({channels}, DType::f32);
-          PackedConvParams p;
-          static_cast<ConvParams&>(p) = {.padding = {1, 1, 1, 1}, .groups = channels};
-          p.kernel = {3, 3};
-          p.channels[0] = channels;
           p.activation = a;
-          const Tensor plain = conv2d(x, w, bias, p), wanted = a == Activation::none ? plain : a == Activation::relu ? relu(plain) : prelu(plain, slope);
-          CHECK(largest_difference(packed_conv2d({x, pack_conv_weights(w, channels), bias, a == Activation::prelu ? slope : Tensor{}, {}}, p)[0], wanted) < 2e-6);
+          const Tensor wanted = a == Activation::none ? plain : a == Activation::relu ? relu(plain) : prelu(plain, slope), given = a == Activation::prelu ? slope : Tensor{};
+          INFO(width << " x " << height << ", padding " << padding[0] << padding[1] << padding[2] << padding[3]);
+          CHECK(largest_difference(packed_conv2d({channels_last(x), packed, bias, given, {}}, p)[0], wanted) < 2e-6);
+          CHECK(largest_difference(packed_conv2d({x, packed, bias, given, {}}, p)[0], wanted) < 2e-6);
         }
+      }
 }
 
 TEST_CASE("siblings share one packed convolution", "[ops][packed_conv]") {

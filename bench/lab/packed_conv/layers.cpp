@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <string>
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -83,6 +84,13 @@ float* floats(std::int64_t n) {
   return f;
 }
 View view(float* data, Shape shape) { return {data, DType::f32, shape, shape.rank() == 4 ? channels_last_strides(shape) : contiguous_strides(shape)}; }
+// So many floats between the pixels of maps for depthwise layers, where their channels are a multiple of 128.
+std::int64_t gap = 0;
+View map_of(float* data, Shape shape, bool for_depthwise) {
+  Shape wide = shape;
+  if (gap && for_depthwise && shape[1] % 128 == 0 && shape[2] > 1) wide[1] += gap;
+  return {data, DType::f32, shape, channels_last_strides(wide)};
+}
 
 struct Call {
   lab::Layer layer;
@@ -129,7 +137,8 @@ double checked(const Call& c) {
 }
 
 // Passes of all builds by turns; ratios of neighbours, per layer and in all.
-int alternate(const std::vector<Call>& calls, const std::vector<const KernelEntry*>& builds, char** names, int passes) {
+int alternate(const std::vector<std::vector<Call>>& ways, const std::vector<const KernelEntry*>& builds, const std::vector<std::string>& names, int passes) {
+  const auto& calls = ways[0];
   using Times = std::vector<double>;
   std::vector<std::vector<Times>> times(builds.size(), std::vector<Times>(calls.size()));  // the last: of the whole pass
   for (auto& t : times) t.emplace_back();
@@ -139,7 +148,7 @@ int alternate(const std::vector<Call>& calls, const std::vector<const KernelEntr
       const double begin = now();
       for (std::size_t i = 0; i < calls.size(); ++i) {
         const double t = now();
-        builds[b]->run(calls[i].args());
+        builds[b]->run(ways[b][i].args());
         times[b][i].push_back(now() - t);
       }
       times[b].back().push_back(now() - begin);
@@ -157,8 +166,8 @@ int alternate(const std::vector<Call>& calls, const std::vector<const KernelEntr
     }
     std::puts("");
   };
-  std::printf("time with %s, and that as a multiple of:", names[0]);
-  for (std::size_t b = 1; b < builds.size(); ++b) std::printf(" %s", names[b]);
+  std::printf("time with %s, and that as a multiple of:", names[0].c_str());
+  for (std::size_t b = 1; b < builds.size(); ++b) std::printf(" %s", names[b].c_str());
   std::puts("");
   for (std::size_t i = 0, j = 0; i < calls.size(); i = j) {
     while (j < calls.size() && calls[j].layer.name == calls[i].layer.name) ++j;
@@ -168,23 +177,10 @@ int alternate(const std::vector<Call>& calls, const std::vector<const KernelEntr
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const bool mobile = argc > 1 && !std::strcmp(argv[1], "mfn"), check = argc == 4;
-  std::vector<const KernelEntry*> builds;
-  for (int i = 4; i < argc; ++i) {
-    void* build = dlopen(argv[i], RTLD_NOW | RTLD_LOCAL);
-    if (!build) return std::puts(dlerror()), 1;
-    builds.push_back(reinterpret_cast<const KernelEntry* (*)()>(dlsym(build, "lab_entry"))());
-  }
-  if (builds.empty()) builds.push_back(&packed_conv2d_entry);
-  const std::int64_t batch = argc > 2 ? std::atoi(argv[2]) : 1;
+std::vector<Call> calls_of(const std::vector<lab::Layer>& layers, bool mobile, std::int64_t batch, bool check, const std::vector<const KernelEntry*>& builds) {
   std::vector<Call> calls;
-  auto layers = mobile ? lab::mobilefacenet() : lab::inception_resnet_v1();
-  if (const char* only = std::getenv("LAB_ONLY")) std::erase_if(layers, [&](const lab::Layer& s) { return s.name.find(only) == std::string::npos; });
   std::int64_t largest = 0;
-  for (const auto& s : layers) largest = std::max({largest, s.c * s.h * s.w, s.o() * s.oh() * s.ow()});
+  for (const auto& s : layers) largest = std::max({largest, (s.c + gap) * s.h * s.w, (s.o() + gap) * s.oh() * s.ow()});
   float* maps[3] = {floats(largest * batch), floats(largest * batch), floats(largest * batch)};
   int turn = 0;
   for (const auto& s : layers)
@@ -202,15 +198,15 @@ int main(int argc, char** argv) {
       for (std::size_t i = 0; i < s.outputs.size(); ++i) {
         c.params.channels[i] = s.outputs[i];
         panels += (s.outputs[i] + 15) / 16;
-        c.out.push_back(view(to + at, {batch, s.outputs[i], s.oh(), s.ow()}));
+        c.out.push_back(map_of(to + at, {batch, s.outputs[i], s.oh(), s.ow()}, mobile && s.o() > s.c));
         at += batch * s.outputs[i] * s.oh() * s.ow();
       }
       const std::int64_t depth = s.kh * s.kw * s.c;
-      c.in.push_back(view(maps[turn], {batch, s.c, s.h, s.w}));
+      c.in.push_back(map_of(maps[turn], {batch, s.c, s.h, s.w}, s.depthwise));
       c.in.push_back(s.depthwise ? view(floats(depth), {s.kh * s.kw, s.c}) : view(floats(panels * depth * 16), {panels, depth, 16}));
       c.in.push_back(view(floats(s.o()), {s.o()}));
       if (s.activation == Activation::prelu) c.in.push_back(view(floats(s.o()), {s.o()}));
-      if (s.residual) c.in.push_back(view(maps[(turn + 2) % 3], {batch, s.o(), s.oh(), s.ow()}));
+      if (s.residual) c.in.push_back(map_of(maps[(turn + 2) % 3], {batch, s.o(), s.oh(), s.ow()}, false));
       turn = (turn + 1) % 3;
       std::int64_t bytes = 0;
       for (const auto* b : builds) bytes = std::max(bytes, b->workspace(c.args()));
@@ -221,7 +217,41 @@ int main(int argc, char** argv) {
       }
       calls.push_back(std::move(c));
     }
-  if (argc > 4) return alternate(calls, builds, argv + 4, std::atoi(argv[3]));
+  return calls;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool mobile = argc > 1 && !std::strcmp(argv[1], "mfn"), check = argc == 4;
+  std::vector<const KernelEntry*> builds;
+  for (int i = 4; i < argc; ++i) {
+    void* build = dlopen(argv[i], RTLD_NOW | RTLD_LOCAL);
+    if (!build) return std::puts(dlerror()), 1;
+    builds.push_back(reinterpret_cast<const KernelEntry* (*)()>(dlsym(build, "lab_entry"))());
+  }
+  if (builds.empty()) builds.push_back(&packed_conv2d_entry);
+  const std::int64_t batch = argc > 2 ? std::atoi(argv[2]) : 1;
+  auto layers = mobile ? lab::mobilefacenet() : lab::inception_resnet_v1();
+  if (const char* only = std::getenv("LAB_ONLY")) std::erase_if(layers, [&](const lab::Layer& s) { return s.name.find(only) == std::string::npos; });
+  if (argc > 4) {
+    // LAB_GAP=16: every build also with gaps.
+    const char* gaps = std::getenv("LAB_GAP");
+    std::vector<std::vector<Call>> ways;
+    std::vector<std::string> names;
+    std::vector<const KernelEntry*> each;
+    for (const int with : {0, gaps ? std::atoi(gaps) : 0}) {
+      if (with == 0 && !ways.empty()) break;
+      gap = with;
+      for (std::size_t b = 0; b < builds.size(); ++b) {
+        ways.push_back(calls_of(layers, mobile, batch, check, builds));
+        names.push_back(argv[4 + b] + std::string(with ? " with gaps" : ""));
+        each.push_back(builds[b]);
+      }
+    }
+    return alternate(ways, each, names, std::atoi(argv[3]));
+  }
+  std::vector<Call> calls = calls_of(layers, mobile, batch, check, builds);
   for (auto& c : calls) {
     if (!check) break;
     packed_conv2d_entry.run(c.args());
