@@ -120,6 +120,15 @@ inline void Transpose(Vec (&v)[4]) {
 #endif
 inline constexpr int gemm_cols = 2 * lanes;
 
-inline Vec prelu_of(Vec x, Vec slope) { return MulAdd(slope, Min(Set(0.f), x), Max(Set(0.f), x)); }  // NaN stays NaN
+// x, or slope * x where x is negative; NaN stays NaN.
+inline Vec prelu_of(Vec x, Vec slope) {
+#if MIEN_LEVEL_IS_avx512
+  return _mm512_mask_mul_ps(x, _mm512_movepi32_mask(_mm512_castps_si512(x)), x, slope);
+#elif MIEN_LEVEL_IS_avx2
+  return _mm256_blendv_ps(x, _mm256_mul_ps(x, slope), x);
+#else
+  return x < 0 ? x * slope : x;
+#endif
+}
 
 }  // namespace mien::MIEN_LEVEL
