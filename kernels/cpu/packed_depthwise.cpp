@@ -92,8 +92,8 @@ struct Slide {
   std::int64_t channels;
   bool relu, left, right;  // the first output has no input to its left, the last none to its right
 };
-inline constexpr std::int64_t slide_pixels = 64;  // its inputs stay in the first cache from one vector of channels to the next
-inline constexpr int slide_rows = 2;
+constexpr std::int64_t slide_pixels = 64;  // its inputs stay in the first cache from one vector of channels to the next
+constexpr int slide_rows = 2;
 
 // One vector of channels of `count` outputs a row. Input rows [FIRST, END) of the OUTS + 2 are on the picture.
 template <int FIRST, int END, int OUTS, bool PART>

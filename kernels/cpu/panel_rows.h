@@ -46,6 +46,7 @@ struct PanelProduct {
   std::int64_t ldc;
   bool accumulate;
 };
+inline constexpr int steps_a_turn = lanes == 16 ? 1 : 4;  // where 12 multiplications a step leave little room for other instructions
 template <int ROWS, int ROW_STEP, int K_STEP>
 [[gnu::noinline]] void panel_kernel(const PanelProduct& q, CallUps::Walk ahead) {
   Vec acc[ROWS][2];
@@ -57,17 +58,31 @@ template <int ROWS, int ROW_STEP, int K_STEP>
   const std::int64_t length = q.length;
   for (std::int64_t r = 0; r < q.panels; ++r, panel += q.panel_step) {
     const float* a = panel;
-    for (const float* stop = b + length * gemm_cols; b != stop; b += gemm_cols, a += K_STEP) {
-      __builtin_prefetch(ahead.data, 0, 1);
-      ahead.data += ahead.step;
-      const Vec y0 = Load(b), y1 = Load(b + lanes);
+    const auto add = [&](int u) __attribute__((always_inline)) {  // step u from here
+      const Vec y0 = Load(b + u * gemm_cols), y1 = Load(b + u * gemm_cols + lanes);
 #pragma GCC unroll 16
       for (int i = 0; i < ROWS; ++i) {
-        const Vec x = Set(a[i * ROW_STEP]);
-        acc[i][0] = MulAdd(x, y0, acc[i][0]);
-        acc[i][1] = MulAdd(x, y1, acc[i][1]);
+        const Vec x = Set(a[i * ROW_STEP + u * K_STEP]);
+        AddProduct(acc[i][0], x, y0);
+        AddProduct(acc[i][1], x, y1);
       }
+    };
+    const auto call_up = [&](int steps) __attribute__((always_inline)) {
+      __builtin_prefetch(ahead.data, 0, 1);
+      if (steps > 2) __builtin_prefetch(ahead.data + 2 * ahead.step, 0, 1);  // a line for two of them
+      ahead.data += steps * ahead.step;
+    };
+    const float* const stop = b + length * gemm_cols;
+    for (const float* const most = b + length / steps_a_turn * steps_a_turn * gemm_cols; b != most; b += steps_a_turn * gemm_cols, a += steps_a_turn * K_STEP) {
+      call_up(steps_a_turn);
+#pragma GCC unroll 4
+      for (int u = 0; u < steps_a_turn; ++u) add(u);
     }
+    if constexpr (steps_a_turn > 1)
+      for (; b != stop; b += gemm_cols, a += K_STEP) {
+        call_up(1);
+        add(0);
+      }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i)

@@ -116,15 +116,6 @@ template <int ROWS, int PANELS>
     }
 }
 
-// sum += a * b, in the register of the sum: g++ 12 takes other forms of the instruction where it can, and then moves registers about (a tenth of the loop on avx2).
-inline void accumulate(Vec& sum, Vec a, Vec b) {
-#if MIEN_LEVEL_IS_avx2
-  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
-#else
-  sum = MulAdd(a, b, sum);
-#endif
-}
-
 // b_step: distance of two panels. STREAM: B itself is fetched, some lines before it is read, and nothing else.
 template <int ROWS, int PANELS, bool STREAM>
 [[gnu::noinline]] inline void tile(const LeftRows& left, const Segments& segments, const float* b, [[maybe_unused]] std::int64_t b_step, const PanelOut* out,
@@ -159,7 +150,7 @@ template <int ROWS, int PANELS, bool STREAM>
       for (int r = 0; r < ROWS; ++r) {
         const Vec x = Set(a[r / group_rows][r % group_rows * step + u]);
 #pragma GCC unroll 4
-        for (int v = 0; v < vecs; ++v) accumulate(acc[r][v], x, y[v]);
+        for (int v = 0; v < vecs; ++v) AddProduct(acc[r][v], x, y[v]);
       }
 #else
       Vec x[ROWS];
