@@ -83,7 +83,8 @@ inline Vec activated(Vec v, const PanelOut& o, Vec slope) {
   return o.relu ? Max(Set(0), v) : v;
 }
 
-// One vector of columns of all rows, step by step: with all steps row by row, nets take 2 % longer. PART: only the first `width` lanes.
+// One vector of columns of all rows, step by step: with all steps row by row, nets take 2 % longer. `o` comes by value: stores of vectors may change anything that
+// has an address. PART: only the first `width` lanes.
 template <bool PART, int ROWS, int VECS>
 [[gnu::always_inline]] inline void finish_vector(const Vec (&acc)[ROWS][VECS], int v, const PanelOut o, std::int64_t at, std::int64_t width) {
   const auto load = [=](const float* p) __attribute__((always_inline)) { return PART ? LoadFirst(p, width) : Load(p); };
