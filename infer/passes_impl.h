@@ -21,8 +21,6 @@ void narrow(Graph& g);
 void concat_in_place(Graph& g);
 void spread_pixels(Graph& g);
 
-bool takes_slices(const Node& n);  // reads and writes some channels of a wider channels_last map
-
 struct Pass {
   const char* name;
   void (*run)(Graph& g, const Options& options);

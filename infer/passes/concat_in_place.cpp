@@ -7,10 +7,9 @@
 #include "mien/ops/table.h"
 
 namespace mien::infer {
+namespace {
 
 bool takes_slices(const Node& n) { return n.op == &op_packed_conv2d || (n.op == &op_max_pool2d && n.out.size() == 1); }
-
-namespace {
 
 // Only such calls make and read it, so that it may be a slice.
 bool may_be_slice(const Graph& g, int v, int concat) {

@@ -22,7 +22,8 @@ struct Run {
   bool relu;
 };
 
-inline Vec activated(const Run& r, Vec s, Vec slope) {
+template <class R>  // Run or Slide
+inline Vec activated(const R& r, Vec s, Vec slope) {
   if (r.slope) return prelu_of(s, slope);
   return r.relu ? Max(Set(0), s) : s;
 }
@@ -129,9 +130,7 @@ inline void slide_vector(const Slide& r, std::int64_t count, std::int64_t c, std
   const auto put = [&](int which) __attribute__((always_inline)) {
 #pragma GCC unroll 2
     for (int o = 0; o < OUTS; ++o) {
-      Vec s = sum[o][which];
-      if (r.slope) s = prelu_of(s, slope);
-      else if (r.relu) s = Max(Set(0), s);
+      const Vec s = activated(r, sum[o][which], slope);
       if constexpr (PART) StoreFirst(s, y + o * r.y_row, width);
       else Store(s, y + o * r.y_row);
     }
