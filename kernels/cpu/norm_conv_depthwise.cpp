@@ -11,7 +11,9 @@ constexpr std::int64_t kernel = 3, taps = kernel * kernel;
 
 struct Sizes {
   std::int64_t n, h, w, c, oh, ow, stride;
-  std::int64_t row() const { return (w + 2) * c; }    // floats of a padded row
+  // Kept rows have a line of memory more between their pixels: a power of two apart, they would all meet in a few sets of the first cache.
+  std::int64_t pixel() const { return c + 16; }
+  std::int64_t row() const { return (w + 2) * pixel(); }  // floats of a padded row
   std::int64_t kept() const { return 3 * row(); }
   // Rows of the output whose moments are joined at a time.
   std::int64_t joined() const { return std::min(oh, ceil_div(64, ow)); }
@@ -36,12 +38,12 @@ class KeptRows {
 template <Activation A>
 void keep_row(NormTable norm, Sizes s, const float* x, float* to) {
   for (std::int64_t i = 0; i < s.w; ++i)
-    for (std::int64_t c = 0; c < s.c; c += lanes) Store(Normal<A>(norm, c)(x + i * s.c + c), to + (i + 1) * s.c + c);
+    for (std::int64_t c = 0; c < s.c; c += lanes) Store(Normal<A>(norm, c)(x + i * s.c + c), to + (i + 1) * s.pixel() + c);
 }
 // Row of the whole gradient with zeros between its pixels where the stride is 2: the gradient of the input is then one with stride 1.
 void keep_gradient(WholeGradient whole, Sizes s, const float* gy, const float* y, float* to) {
   for (std::int64_t i = 0; i < s.ow; ++i)
-    for (std::int64_t c = 0; c < s.c; c += lanes) Store(WholeVector(whole, c)(gy + i * s.c + c, y + i * s.c + c), to + (i * s.stride + 1) * s.c + c);
+    for (std::int64_t c = 0; c < s.c; c += lanes) Store(WholeVector(whole, c)(gy + i * s.c + c, y + i * s.c + c), to + (i * s.stride + 1) * s.pixel() + c);
 }
 // w[c, 0, i, j] as [i][j][c].
 void lay_out(const float* w, std::int64_t channels, float* out) {
@@ -51,7 +53,7 @@ void lay_out(const float* w, std::int64_t channels, float* out) {
 
 // `ahead`: the rows of x that the next row of y needs and this one does not.
 void row_forward(Sizes s, const float* const* rows, const float* weights, const float* ahead, float* y) {
-  const std::int64_t step = s.stride * s.c, fresh = s.stride * s.stride;
+  const std::int64_t pixel = s.pixel(), step = s.stride * pixel, fresh = s.stride * s.stride;
   Cursor next{ahead}, next_y{y + s.ow * s.c};
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec w[taps];
@@ -63,13 +65,13 @@ void row_forward(Sizes s, const float* const* rows, const float* weights, const 
       for (std::int64_t k = 0; k < fresh; ++k) next.call();
       next_y.call();
       Vec a = Mul(Load(top), w[0]), b = Mul(Load(middle), w[3]);
-      a = MulAdd(Load(top + s.c), w[1], a);
-      b = MulAdd(Load(middle + s.c), w[4], b);
-      a = MulAdd(Load(top + 2 * s.c), w[2], a);
-      b = MulAdd(Load(middle + 2 * s.c), w[5], b);
+      a = MulAdd(Load(top + pixel), w[1], a);
+      b = MulAdd(Load(middle + pixel), w[4], b);
+      a = MulAdd(Load(top + 2 * pixel), w[2], a);
+      b = MulAdd(Load(middle + 2 * pixel), w[5], b);
       a = MulAdd(Load(bottom), w[6], a);
-      b = MulAdd(Load(bottom + s.c), w[7], b);
-      a = MulAdd(Load(bottom + 2 * s.c), w[8], a);
+      b = MulAdd(Load(bottom + pixel), w[7], b);
+      a = MulAdd(Load(bottom + 2 * pixel), w[8], a);
       Store(Add(a, b), to);
       top += step, middle += step, bottom += step, to += s.c;
     }
@@ -78,22 +80,22 @@ void row_forward(Sizes s, const float* const* rows, const float* weights, const 
 
 // Sums of the weights' gradient over one row of the output. gy, y: the row after it.
 void row_weights(Sizes s, const float* const* rows, const float* g, const float* gy, const float* y, float* sums) {
-  const std::int64_t step = s.stride * s.c;
+  const std::int64_t pixel = s.pixel(), step = s.stride * pixel;
   Cursor next_gy{gy}, next_y{y};
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec acc[taps];
 #pragma GCC unroll 9
     for (int t = 0; t < taps; ++t) acc[t] = Load(sums + t * s.c + c);
-    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c, *gradient = g + s.c + c;
+    const float *top = rows[0] + c, *middle = rows[1] + c, *bottom = rows[2] + c, *gradient = g + pixel + c;
     for (std::int64_t i = 0; i < s.ow; ++i) {
       next_gy.call();
       next_y.call();
       const Vec own = Load(gradient);
 #pragma GCC unroll 3
       for (int j = 0; j < kernel; ++j) {
-        acc[j] = MulAdd(own, Load(top + j * s.c), acc[j]);
-        acc[3 + j] = MulAdd(own, Load(middle + j * s.c), acc[3 + j]);
-        acc[6 + j] = MulAdd(own, Load(bottom + j * s.c), acc[6 + j]);
+        acc[j] = MulAdd(own, Load(top + j * pixel), acc[j]);
+        acc[3 + j] = MulAdd(own, Load(middle + j * pixel), acc[3 + j]);
+        acc[6 + j] = MulAdd(own, Load(bottom + j * pixel), acc[6 + j]);
       }
       top += step, middle += step, bottom += step, gradient += step;
     }
@@ -108,7 +110,7 @@ struct Reaching {
 };
 template <Activation A, int ROWS>
 void row_input(Sizes s, const NormTable& norm, const Reaching* rows, const float* x, float* gx, double* sums) {
-  const std::int64_t row = s.w * s.c;
+  const std::int64_t row = s.w * s.c, pixel = s.pixel();
   Cursor next_x{x + 3 * row}, next_gx{gx + row};  // of x: the next row that will be kept
   for (std::int64_t c = 0; c < s.c; c += lanes) {
     Vec w[ROWS * kernel + 1];
@@ -120,14 +122,14 @@ void row_input(Sizes s, const NormTable& norm, const Reaching* rows, const float
       for (int j = 0; j < kernel; ++j) w[r * kernel + j] = Load(rows[r].weights + j * s.c + c);
     }
     NormBack back(norm, c);
-    for (std::int64_t i = 0, at = 0; i < s.w; ++i, at += s.c) {
+    for (std::int64_t i = 0, at = 0, kept = 0; i < s.w; ++i, at += s.c, kept += pixel) {
       next_x.call();
       next_gx.call();
       Vec sum = Set(0);
 #pragma GCC unroll 3
       for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
-        for (int j = 0; j < kernel; ++j) sum = MulAdd(Load(from[r] + at + (2 - j) * s.c), w[r * kernel + j], sum);
+        for (int j = 0; j < kernel; ++j) sum = MulAdd(Load(from[r] + kept + (2 - j) * pixel), w[r * kernel + j], sum);
       Store(back.template through<A>(sum, Load(x + at + c)), gx + at + c);
     }
     back.add_to(sums + c, s.c);
