@@ -3,6 +3,7 @@
 #include "mien/kernels/cpu/channels.h"
 #include "mien/kernels/cpu/direct_maps.h"
 #include "mien/kernels/cpu/pool_window.h"
+#include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -105,33 +106,35 @@ void lay_out(const View& v, const Sizes& s, float* out) {
   for (std::int64_t c = 0; c < s.padded; ++c) out[c] = c < s.o ? v.ptr<float>()[v.size(0) == 1 ? 0 : c * v.stride(0)] : 0;
 }
 
-// Workspace: weights, bias, slopes; for each share a copy of the pictures and their maps.
+// Workspace: weights, bias, slopes; for each share that runs a copy of the pictures and their maps.
 struct ForwardPlan {
   Sizes s;
-  std::int64_t pictures, share;
+  std::int64_t pictures, room;
 };
 Convolution forward_convolution(const Sizes& s, std::int64_t images) { return {images, s.oh, s.ow, s.padded, s.kh, s.kw, s.c, s.h, s.w, 0, 0}; }
 ForwardPlan forward_plan(const KernelArgs& a) {
   ForwardPlan p{sizes_of(a.in[0], a.in[1], a.out[0]), 0, 0};
   if (!a.in[0].is_channels_last()) p.pictures = round_up(p.s.images() * p.s.picture(), 16);
-  p.share = p.pictures + p.s.images() * p.s.map() + gathered_floats(forward_convolution(p.s, 1));
+  p.room = p.pictures + p.s.images() * p.s.map() + gathered_floats(forward_convolution(p.s, 1));
   return p;
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
   const ForwardPlan p = forward_plan(a);
-  return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.share);
+  return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.room);
 }
 void run_forward(const KernelArgs& a) {
   const View &x = a.in[0], &w = a.in[1];
   const ForwardPlan plan = forward_plan(a);
   const Sizes& s = plan.s;
   auto* packed = static_cast<float*>(a.workspace);
-  float *bias = packed + s.weights(), *slopes = bias + s.padded, *shares = slopes + s.padded;
+  float *bias = packed + s.weights(), *slopes = bias + s.padded, *rooms = slopes + s.padded;
   pack_direct(straight(w), packed);
   lay_out(a.in[2], s, bias);
   lay_out(a.in[3], s, slopes);
-  for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
-    float *room = shares + share * plan.share, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
+  ScratchSlots slots;
+  for_shares(s.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
     const PoolFunction pool = pool_function(a.get<ConvBlockParams>().kernel);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first);
@@ -268,26 +271,28 @@ Spread spread_for(const Sizes& s, const ConvBlockParams& q) {
   return {q.kernel == Pair{2, 2} ? spread<2, false> : spread<0, false>, false};
 }
 
-// Workspace: weights for gx, slopes; for each share a copy of the pictures, the maps' gradients, sums of the weights, and of bias and slope in double.
+// Workspace: weights for gx, slopes; for each share sums of the weights, and of bias and slope in double; for each that runs a copy of the pictures and the maps'
+// gradients.
 struct BackwardPlan {
   Sizes s;
   bool input;  // gx is wanted
   bool narrow_input() const { return input && s.w <= narrow; }
-  std::int64_t turned, pictures, share;
+  std::int64_t turned, pictures, share, room;
 };
 Convolution input_convolution(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.kh, s.kw, s.padded, s.oh, s.ow, s.kh - 1, s.kw - 1}; }
 BackwardPlan backward_plan(const KernelArgs& a) {
-  BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0};
+  BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0, 0};
   if (p.input && !p.narrow_input()) p.s.edge = p.s.kw - 1;
   const Sizes& s = p.s;
   if (p.input) p.turned = p.narrow_input() ? scatter_weights(a.in[2]) : turned_floats(a.in[2]);
   if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
-  p.share = round_up(p.pictures + s.images() * s.gradient() + s.weights() + 4 * s.padded + (p.narrow_input() ? scattered_floats(forward_convolution(s, 1)) : 0), 16);
+  p.share = round_up(s.weights() + 4 * s.padded, 16);
+  p.room = round_up(p.pictures + s.images() * s.gradient() + (p.narrow_input() ? scattered_floats(forward_convolution(s, 1)) : 0), 16);
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
   const BackwardPlan p = backward_plan(a);
-  return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * p.share);
+  return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * (p.share + p.room));
 }
 
 void run_backward(const KernelArgs& a) {
@@ -296,17 +301,18 @@ void run_backward(const KernelArgs& a) {
   const BackwardPlan plan = backward_plan(a);
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
-  float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16);
+  float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16), *rooms = shares + shares_of(s.chunks()) * plan.share;
   if (plan.narrow_input()) pack_scatter(w, turned);
   else if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
+  const Spread spread = spread_for(s, q);
+  ScratchSlots slots;
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
-    float *room = shares + share * plan.share, *maps = room + plan.pictures, *sums = maps + maps_floats;
+    const auto slot = slots.take();
+    float *sums = shares + share * plan.share, *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *scattered = maps + maps_floats;
     auto* small = reinterpret_cast<double*>(sums + s.weights());
-    float* scattered = sums + s.weights() + 4 * s.padded;
-    const Spread spread = spread_for(s, q);
-    std::fill_n(maps, maps_floats, 0.f);
+    if (spread.writes && s.edge > 0) std::fill_n(maps, maps_floats, 0.f);  // all but the edges will be written
     std::fill_n(sums, s.weights(), 0.f);
     std::fill_n(small, 2 * s.padded, 0.0);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
@@ -327,14 +333,14 @@ void run_backward(const KernelArgs& a) {
     }
   });
   // The shares are added in order: the same bits for any number of threads.
-  const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0, sums_at = plan.pictures + maps_floats;
+  const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0;
   const View &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
-  add_weight_sums(shares + sums_at, number, plan.share, s.padded, gw);
+  add_weight_sums(shares, number, plan.share, s.padded, gw);
   double all_slopes = 0;
   for (std::int64_t o = 0; o < s.o; ++o) {
     double bias_sum = 0, slope_sum = 0;
     for (std::int64_t share = 0; share < number; ++share) {
-      const auto* small = reinterpret_cast<const double*>(shares + share * plan.share + sums_at + s.weights());
+      const auto* small = reinterpret_cast<const double*>(shares + share * plan.share + s.weights());
       bias_sum += small[o];
       slope_sum += small[s.padded + o];
     }

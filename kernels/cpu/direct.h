@@ -102,15 +102,20 @@ inline void direct_panel(DirectRows d, std::int64_t rows, const float* w, const 
   }
 }
 
-// `rows` pixels, `cols` channels. `packed` has all of the kernel's `kernel_rows`; d.lines of them, from `first_line` on, are used. `bias` is padded or null.
-inline void direct_product(DirectRows d, std::int64_t rows, std::int64_t cols, const float* packed, std::int64_t kernel_rows, std::int64_t first_line, const float* bias) {
-  for (std::int64_t col = 0; col < cols; col += gemm_cols, d.y += gemm_cols) {
-    const std::int64_t left = cols - col, width = std::min<std::int64_t>(gemm_cols, round_up(left, lanes));
-    const float* w = packed + col * kernel_rows * d.run + first_line * d.run * width;
-    const float* b = bias ? bias + col : nullptr;
-    if (width == gemm_cols) direct_panel<2>(d, rows, w, b, std::min<std::int64_t>(lanes, left - lanes));
-    else direct_panel<1>(d, rows, w, b, left);
-  }
+// `rows` pixels, the panel of channels from `col` on of `cols`. `packed` has all of the kernel's `kernel_rows`; d.lines of them, from `first_line` on, are used. `bias` is
+// padded or null. d.y: of channel 0.
+inline void direct_columns(DirectRows d, std::int64_t rows, std::int64_t col, std::int64_t cols, const float* packed, std::int64_t kernel_rows, std::int64_t first_line,
+                           const float* bias) {
+  const std::int64_t left = cols - col, width = std::min<std::int64_t>(gemm_cols, round_up(left, lanes));
+  const float* w = packed + col * kernel_rows * d.run + first_line * d.run * width;
+  const float* b = bias ? bias + col : nullptr;
+  d.y += col;
+  if (width == gemm_cols) direct_panel<2>(d, rows, w, b, std::min<std::int64_t>(lanes, left - lanes));
+  else direct_panel<1>(d, rows, w, b, left);
+}
+// All channels, the whole kernel.
+inline void direct_product(const DirectRows& d, std::int64_t rows, std::int64_t cols, const float* packed, const float* bias) {
+  for (std::int64_t col = 0; col < cols; col += gemm_cols) direct_columns(d, rows, col, cols, packed, d.lines, 0, bias);
 }
 
 // --- the gradient of the weights --------------------------------------------------------------------------------------------
@@ -165,14 +170,24 @@ inline void direct_weight_run(const DirectPixels& d, std::int64_t run, const flo
   }
 }
 
-// sums[i, t, O] += ...; O is a whole number of vectors (gy has zeros there), `kernel_line` the step of x from one kernel row to the next.
+// sums[i, t, O] += ...; O is a whole number of vectors (gy has zeros there), `kernel_line` the step of x from one kernel row to the next. A piece of the maps at a time,
+// which stays in the first cache while every tile of the sums goes over it.
 inline void direct_weights(const DirectPixels& d, std::int64_t kernel_rows, std::int64_t kernel_line, std::int64_t run, std::int64_t padded, const float* x, const float* gy,
                            float* sums) {
-  for (std::int64_t i = 0; i < kernel_rows; ++i)
-    for (std::int64_t col = 0; col < padded; col += gemm_cols) {
-      float* to = sums + i * run * padded + col;
-      if (padded - col >= gemm_cols) direct_weight_run<2>(d, run, x + i * kernel_line, gy + col, to, padded);
-      else direct_weight_run<1>(d, run, x + i * kernel_line, gy + col, to, padded);
+  const std::int64_t at_once = std::max<std::int64_t>(1, 6144 / (d.pixels * (d.x_pixel + gemm_cols)));  // lines
+  const std::int64_t images = std::max<std::int64_t>(1, at_once / d.lines);
+  DirectPixels piece = d;
+  for (std::int64_t n = 0; n < d.images; n += images)
+    for (std::int64_t line = 0; line < d.lines; line += at_once) {
+      piece.images = std::min(images, d.images - n);
+      piece.lines = std::min(at_once, d.lines - line);
+      const float *x_piece = x + n * d.x_image + line * d.x_line, *gy_piece = gy + n * d.gy_image + line * d.gy_line;
+      for (std::int64_t i = 0; i < kernel_rows; ++i)
+        for (std::int64_t col = 0; col < padded; col += gemm_cols) {
+          float* to = sums + i * run * padded + col;
+          if (padded - col >= gemm_cols) direct_weight_run<2>(piece, run, x_piece + i * kernel_line, gy_piece + col, to, padded);
+          else direct_weight_run<1>(piece, run, x_piece + i * kernel_line, gy_piece + col, to, padded);
+        }
     }
 }
 

@@ -46,12 +46,15 @@ inline void gather(const Convolution& c, const float* image, const Maps& xs, std
 // y lies densely. Zeros at the left must lie in memory unless the lines are narrow; those above never do.
 inline void convolve(const Convolution& c, const float* x, const Maps& xs, const float* packed, const float* bias, float* y, std::int64_t y_pixel, float* room) {
   if (c.pixels > narrow) {
-    for (std::int64_t n = 0; n < c.images; ++n)
-      for (std::int64_t line = 0; line < c.lines; ++line, y += c.pixels * y_pixel) {
-        const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
-        const float* from = x + n * xs.image + (line - c.above + first) * xs.line;
-        direct_product({from, xs.pixel, xs.line, end - first, c.run(), y, y_pixel}, c.pixels, c.cols, packed, c.kernel_rows, first, bias);
-      }
+    for (std::int64_t col = 0; col < c.cols; col += gemm_cols) {  // outside: a panel of the weights stays in the first cache
+      float* to = y;
+      for (std::int64_t n = 0; n < c.images; ++n)
+        for (std::int64_t line = 0; line < c.lines; ++line, to += c.pixels * y_pixel) {
+          const std::int64_t first = std::max<std::int64_t>(0, c.above - line), end = std::min(c.kernel_rows, c.height + c.above - line);
+          const float* from = x + n * xs.image + (line - c.above + first) * xs.line;
+          direct_columns({from, xs.pixel, xs.line, end - first, c.run(), to, y_pixel}, c.pixels, col, c.cols, packed, c.kernel_rows, first, bias);
+        }
+    }
     return;
   }
   const std::int64_t pixels = c.images * c.lines * c.pixels, step = gathered_step(c);
@@ -61,7 +64,7 @@ inline void convolve(const Convolution& c, const float* x, const Maps& xs, const
       const std::int64_t p = first + r;
       gather(c, x + p / (c.lines * c.pixels) * xs.image, xs, p / c.pixels % c.lines, p % c.pixels, room + r * step);
     }
-    direct_product({room, step, 0, 1, c.depth(), y + first * y_pixel, y_pixel}, rows, c.cols, packed, 1, 0, bias);
+    direct_product({room, step, 0, 1, c.depth(), y + first * y_pixel, y_pixel}, rows, c.cols, packed, bias);
   }
 }
 
@@ -100,7 +103,7 @@ inline void scatter(const Convolution& c, const float* gy, std::int64_t padded, 
   std::fill_n(gx, c.images * c.height * line, 0.f);
   for (std::int64_t first = 0; first < pixels; first += gathered_rows) {
     const std::int64_t rows = std::min(gathered_rows, pixels - first);
-    direct_product({gy + first * padded, padded, 0, 1, padded, room, step}, rows, padded_channels(c.depth()), packed, 1, 0, nullptr);
+    direct_product({gy + first * padded, padded, 0, 1, padded, room, step}, rows, padded_channels(c.depth()), packed, nullptr);
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t p = first + r, y = p / c.pixels % c.lines, x = p % c.pixels;
       for (std::int64_t i = 0; i < c.kernel_rows; ++i) {
