@@ -80,7 +80,7 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
       for (std::int64_t c = 0; c < s.o; c += lanes) {
         const Vec slope = Load(slopes + c);
         const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
-        const auto activate = [slope](Vec v) { return Select(Positive(v), v, Mul(slope, v)); };
+        const auto activate = [slope](Vec v) { return prelu_of(v, slope); };
         Winner best;
         if (SIZE > 0 && window.rows == SIZE && window.cols == SIZE) best = square_window<SIZE>(corner + c, line_step, s.padded, activate);
         else best = pool_window(corner + c, window, 0, lanes, activate);

@@ -34,10 +34,11 @@ using Mask = Ints;
 inline Vec Mul(Vec a, Vec b) { return a * b; }
 #if MIEN_LEVEL_IS_avx2
 inline Vec Select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, reinterpret_cast<__m256>(m)); }
+inline Ints Select(Mask m, Ints yes, Ints no) { return reinterpret_cast<Ints>(Select(m, reinterpret_cast<Vec>(yes), reinterpret_cast<Vec>(no))); }
 #else
 inline Vec Select(Mask m, Vec yes, Vec no) { return reinterpret_cast<Vec>((m & reinterpret_cast<Ints>(yes)) | (~m & reinterpret_cast<Ints>(no))); }
-#endif
 inline Ints Select(Mask m, Ints yes, Ints no) { return (m & yes) | (~m & no); }
+#endif
 inline Vec AddWhere(Mask m, Vec a, Vec b) { return Add(a, reinterpret_cast<Vec>(m & reinterpret_cast<Ints>(b))); }
 inline Mask Positive(Vec v) { return v > Set(0); }
 inline Mask Equal(Ints a, Ints b) { return a == b; }
