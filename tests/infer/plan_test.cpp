@@ -262,6 +262,19 @@ TEST_CASE("a plan refuses shapes it was not compiled for and names both", "[infe
   CHECK(same_bits(session(x), eager(net.forward, x)[0]));
 }
 
+TEST_CASE("a plan refuses sizes that a reshape or an expand cannot follow", "[infer]") {
+  infer::Session split(infer::compile(one([](const Tensor& t) { return relu(reshape(t, {2, 2, 3})); }), {images({3}, 4)}, exact));
+  CHECK_THROWS_WITH(split(images({3}, 3)), Catch::Matchers::Contains("compiled for f32[4, 3]") &&
+                                               Catch::Matchers::Contains("reshape: expects a shape of 9 elements, got [2, 2, 3] for f32[3, 3]"));
+  CHECK(split(images({3}, 8)).shape() == Shape{4, 2, 3});
+  infer::Session copied(infer::compile(one([](const Tensor& t) { return relu(reshape(slice(t, 1, 0, 3), {2, 2, 3})); }), {images({4}, 4)}, exact));
+  CHECK_THROWS_AS(copied(images({4}, 5)), ShapeError);
+  CHECK(copied(images({4}, 4)).shape() == Shape{2, 2, 3});
+  infer::Session repeat(infer::compile(one([](const Tensor& t) { return relu(expand(t, {4, 3})); }), {images({3}, 1)}, exact));
+  CHECK_THROWS_WITH(repeat(images({3}, 2)), Catch::Matchers::Contains("expand: f32[2, 3] does not expand to [4, 3]"));
+  CHECK(repeat(images({3}, 1)).shape() == Shape{4, 3});
+}
+
 TEST_CASE("a batch of 0 gives empty outputs", "[infer]") {
   for (const Net& net : all_nets())
     for (const auto& options : {exact, infer::Options{}}) {

@@ -37,7 +37,6 @@ PnetWeights random_pnet() {
   return w;
 }
 
-
 }  // namespace
 
 TEST_CASE("pnet_candidates keeps what reaches the threshold, in the same order, to the bit", "[ops][detector]") {
