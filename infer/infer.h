@@ -113,7 +113,8 @@ class Session {
   Session& operator=(Session&&) noexcept;
 
   // One tensor for each input of the plan, any batch; other shapes as Options say (ShapeError names both). Sizes the session first when they differ from
-  // the last ones; with the same shapes nothing is allocated. The outputs lie in the session's memory: the next run overwrites them (clone() keeps one).
+  // the last ones; with the same shapes nothing is allocated. The outputs lie in the session's memory: the next run overwrites them (clone() keeps one), and
+  // takes none of them as an input (ValueError).
   std::span<const Tensor> run(std::span<const Tensor> inputs);
   const Tensor& operator()(const Tensor& x) { return run(std::span<const Tensor>(&x, 1))[0]; }  // of a plan with one input: its first output
   // Shapes and offsets for other inputs, without a new trace. OutOfMemory names the bytes.

@@ -296,6 +296,7 @@ struct Sized {
     });
   }
 
+  bool holds(const Tensor& t) const { return arena.defined() && t.storage() == arena.storage(); }
   std::int64_t arena_bytes() const noexcept { return arena.defined() ? arena.numel() : 0; }
   // Of the arena and of what inputs are copied to.
   std::int64_t held_bytes() const noexcept {
@@ -405,6 +406,11 @@ std::span<const Tensor> Session::run(std::span<const Tensor> inputs) {
   const Busy busy(impl_->running);
   if (inputs.size() != impl_->graph().inputs.size())
     throw ValueError("infer", "the plan takes " + std::to_string(impl_->graph().inputs.size()) + " inputs, got " + std::to_string(inputs.size()));
+  for (std::size_t i = 0; i < inputs.size(); ++i)  // before anything changes
+    for (const auto& r : impl_->recent)
+      if (r->holds(inputs[i]))
+        throw ValueError("infer", "input " + std::to_string(i) + " " + describe(inputs[i]) + " lies in the session's own memory, which the run overwrites",
+                         "clone() it first.");
   Sized& now = impl_->use(inputs);
   now.take_inputs(inputs);
   now.run();

@@ -275,6 +275,17 @@ TEST_CASE("a plan refuses sizes that a reshape or an expand cannot follow", "[in
   CHECK(repeat(images({3}, 1)).shape() == Shape{4, 3});
 }
 
+TEST_CASE("a session does not read its own outputs", "[infer]") {
+  const auto half = one([](const Tensor& t) { return t * .5; });
+  infer::Session session(infer::compile(half, {images({6}, 2)}, exact));
+  const Tensor x = images({6}, 4), once = eager(half, x)[0], &y = session(x);
+  CHECK_THROWS_WITH(session(y), Catch::Matchers::Contains("infer: input 0 f32[4, 6] lies in the session's own memory") && Catch::Matchers::Contains("clone()"));
+  CHECK_THROWS_AS(session(slice(y, 0, 1, 3)), ValueError);  // would be sized anew
+  CHECK(same_bits(y, once));                                 // nothing has changed
+  CHECK(same_bits(session(clone(y)), eager(half, once)[0]));
+  CHECK(same_bits(session(x), once));
+}
+
 TEST_CASE("a batch of 0 gives empty outputs", "[infer]") {
   for (const Net& net : all_nets())
     for (const auto& options : {exact, infer::Options{}}) {
