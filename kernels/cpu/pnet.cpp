@@ -374,6 +374,7 @@ const char* decline(const KernelArgs& args) {
   for (const auto& v : args.out)
     if (!v.is_contiguous()) return "an output is not contiguous";
   if (image.stride(0) != 1 || image.stride(2) != 3) return "the picture's channels do not lie side by side";
+  if (!AreaRows::fits({image.size(1), 11}, {image.size(2), 11})) return "the picture is too large";  // for the smallest scale there may be
   return nullptr;
 }
 std::int64_t workspace(const KernelArgs& args) { return Layout(args).bytes(); }

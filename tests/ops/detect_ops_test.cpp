@@ -1,5 +1,6 @@
 // The ops of a face detector beside each other and beside their reference kernels.
 #include <chrono>
+#include <cmath>
 
 #include "catch.h"
 #include "mien/kernels/kernel.h"
@@ -8,6 +9,8 @@
 #include "mien/ops/nms.h"
 #include "mien/ops/packed_conv.h"
 #include "mien/ops/pnet.h"
+#include "mien/ops/pool.h"
+#include "mien/ops/resize.h"
 #include "mien/tensor/generator.h"
 
 namespace mien::test {
@@ -84,6 +87,20 @@ TEST_CASE("conv_chain names what does not fit", "[ops][error]") {
   CHECK(run({packed, values({19}, 3, 1), {}}, {.channels = 20, .kernel = 3}).find("expects a bias [20]") != std::string::npos);
   CHECK(run({packed, bias, {}}, {.channels = 20, .kernel = 9}).find("has a kernel of 9") != std::string::npos);
   CHECK(message_of<Error>([&] { conv_chain(x, {}, {}); }).find("expects 1 to 8 layers") != std::string::npos);
+}
+
+TEST_CASE("area resizing adds up the bytes of windows of any size", "[ops][resize]") {
+  const std::int64_t side = 3000;  // 9e6 bytes of 255 are more than an i32 holds
+  const Tensor planes = full({1, 3, side, side}, 255, {.dtype = DType::u8}), pixels = planes.as_strided({3, side, side}, {1, 3 * side, 3}, 0);
+  const Tensor box = Tensor::from({std::int64_t{0}, std::int64_t{0}, side, side}, {1, 4});
+  const auto all_255 = [](const Tensor& t) {
+    for (const double v : t.to_vector()) CHECK(std::abs(v - 255) < 1e-3);
+  };
+  all_255(global_avg_pool2d(planes));
+  for (const Pair size : {Pair{1, 1}, Pair{1, 2}}) {
+    all_255(crop_resize_area(pixels, box, size));
+    all_255(crop_resize_area(planes.as_strided({3, side, side}, {side * side, side, 1}, 0), box, size));
+  }
 }
 
 TEST_CASE("nms of 10,000 candidates and of none", "[ops][detector]") {
