@@ -103,8 +103,9 @@ requires std::is_base_of_v<Module, M> std::shared_ptr<const Plan> compile(std::u
       std::vector<Tensor>{example}, options);
 }
 
-// One thread's memory for a plan. Batches of two and more images are cut into groups that run side by side, each on one thread from the first op to the
-// last; results don't depend on the number of threads. A batch of 0 gives empty outputs.
+// One thread's memory for a plan. With Options::layout, batches of two and more images are cut into groups that run side by side, each on one thread from the
+// first op to the last; results don't depend on the number of threads, with or without. A batch of 0 gives empty outputs. A session that was moved from may be
+// destroyed or assigned to, nothing else.
 class Session {
  public:
   explicit Session(std::shared_ptr<const Plan> plan);

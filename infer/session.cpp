@@ -129,7 +129,8 @@ struct Sized {
     batch = p.by_image ? next[0][0] : 1;
     workers.clear();
     outputs.clear();
-    const bool in_groups = p.by_image && batch > 1 && graph().device.is_cpu();
+    // Without layout a plan runs the kernels of eager forward, some of which go by the pixels of the whole batch: the batch stays whole.
+    const bool in_groups = p.by_image && p.options.layout && batch > 1 && graph().device.is_cpu();
     group = in_groups ? group_size(batch, threads) : batch;
     const std::int64_t groups = group > 0 ? (batch + group - 1) / group : 0;
     std::int64_t at = place_externals();

@@ -6,6 +6,7 @@
 #include "infer/nets.h"
 #include "mien/kernels/parallel.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/conv.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/norm.h"
 #include "mien/ops/pool.h"
@@ -76,6 +77,17 @@ TEST_CASE("a plan without fusion gives the bits of eager forward, for every net 
       REQUIRE(got.size() == expected.size());
       for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], expected[i]));
     }
+  }
+}
+
+TEST_CASE("a plan without fusion gives the bits of eager forward where a kernel goes by the size of the batch", "[infer]") {
+  const Tensor w = images({32, 3, 3}, 32, 2);  // by Winograd from 256 pixels of all images on
+  const auto conv = one([w](const Tensor& t) { return conv2d(t, w, {}, ConvParams{.padding = {1, 1, 1, 1}}); });
+  infer::Session session(infer::compile(conv, {channels_last(images({32, 8, 8}, 1))}, exact));
+  const Tensor x = channels_last(images({32, 8, 8}, 6)), expected = eager(conv, x)[0];
+  for (const int threads : {1, 2, 3}) {
+    const Threads scope(threads);
+    CHECK(same_bits(session(x), expected));
   }
 }
 
