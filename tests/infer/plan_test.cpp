@@ -9,6 +9,7 @@
 #include "mien/ops/conv.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/norm.h"
+#include "mien/ops/pnet.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/softmax.h"
@@ -373,6 +374,12 @@ TEST_CASE("what cannot be traced is refused by name", "[infer]") {
                     Catch::Matchers::Contains("in place"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor&) { return zeros({2}); }), {x}), Catch::Matchers::Contains("does not depend on any input"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return t.as_strided({2}, {1}, 1) * 2; }), {x}), Catch::Matchers::Contains("as_strided"));
+  PnetWeights weights;
+  const Shape shapes[13] = {{10, 3, 3, 3}, {10}, {10}, {16, 10, 3, 3}, {16}, {16}, {32, 16, 3, 3}, {32}, {32}, {2, 32, 1, 1}, {2}, {4, 32, 1, 1}, {4}};
+  for (std::size_t k = 0; k < 13; ++k) weights[k] = zeros(shapes[k]);
+  CHECK_THROWS_WITH(infer::compile(one([&](const Tensor& sizes) { return pnet_candidates(zeros({3, 20, 20}, {.dtype = DType::u8}), sizes, weights, .5f).values; }),
+                                   {full({1, 2}, 12, {.dtype = DType::i64})}),
+                    Catch::Matchers::Contains("pnet_candidates checks or sizes its result by the values of input 1"));
   LeNet net;
   CHECK_THROWS_WITH(infer::compile(net, images({1, 28, 28}, 1)), Catch::Matchers::Contains("eval"));
 }
