@@ -4,6 +4,8 @@
 #include <thread>
 
 #include "infer/nets.h"
+#include "mien/infer/program_impl.h"
+#include "mien/infer/trace_impl.h"
 #include "mien/kernels/parallel.h"
 #include "mien/ops/binary.h"
 #include "mien/ops/conv.h"
@@ -13,6 +15,7 @@
 #include "mien/ops/pool.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/softmax.h"
+#include "mien/ops/table.h"
 #include "mien/ops/unary.h"
 #include "mien/ops/view.h"
 #include "mien/tensor/device_allocator.h"
@@ -297,6 +300,30 @@ TEST_CASE("a session does not read its own outputs", "[infer]") {
   CHECK(same_bits(y, once));                                 // nothing has changed
   CHECK(same_bits(session(clone(y)), eager(half, once)[0]));
   CHECK(same_bits(session(x), once));
+}
+
+TEST_CASE("a call works in place only where its output lies as its input does", "[infer]") {
+  // The first two channels of a map of three become the last two of another.
+  const auto f = one([](const Tensor& x) {
+    const Tensor high = relu(slice(exp(x), 1, 0, 2));
+    return exp(concat({neg(slice(x, 1, 2, 3)), high}, 1));
+  });
+  const Tensor x = channels_last(images({3, 4, 4}, 1));
+  infer::Graph g = infer::trace(f, {x});
+  const auto concat = std::find_if(g.nodes.begin(), g.nodes.end(), [](const infer::Node& n) { return n.op == &op_concat; });
+  REQUIRE(concat != g.nodes.end());
+  for (std::size_t i = 0; i < 2; ++i) {
+    g.value(concat->in[i]).inside = concat->out[0];
+    g.value(concat->in[i]).channel = static_cast<std::int64_t>(i);
+  }
+  g.nodes.erase(concat);
+  infer::Program program(g, std::make_shared<const infer::Sizes>(infer::size_graph(g, std::vector<Shape>{x.shape()})), 0, g.node_count());
+  const Tensor arena = zeros({program.arena_bytes()}, {.dtype = DType::u8}), y = channels_last(zeros(x.shape()));
+  program.bind_arena(arena.raw_data());
+  program.bind_external(g.inputs[0], x.raw_data());
+  program.bind_external(g.outputs[0], y.raw_data());
+  program.run();
+  CHECK(same_bits(y, eager(f, x)[0]));
 }
 
 TEST_CASE("a batch of 0 gives empty outputs", "[infer]") {
