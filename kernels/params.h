@@ -92,10 +92,12 @@ struct PoolParams {
 //   out y f32 [K,C,h,w] = (area resize of each crop - mean) * scale.
 // warp_affine: in image u8 or f32 [C,H,W] (any strides), matrices f64 [K,2,3]: output (x, y) of crop k comes from M_k (x, y, 1) of the picture, pixel
 //   centres at whole numbers; out y f32 [K,C,h,w] = (sample - mean) * scale. A sample is bilinear, zeros outside; where the map shrinks by 1.5 and
-//   more it is the mean over a grid of round(shrinkage) x round(shrinkage) bilinear samples inside the output pixel, so that large pictures do not alias.
+//   more it is the mean over a grid of round(shrinkage) x round(shrinkage) bilinear samples inside the output pixel, so that large pictures do not alias; a
+//   larger shrinkage than largest_warp_grid counts as that (warp_grid in kernels/warp.h), so that no matrix takes forever.
 struct CropResizeParams {
   float mean = 0.f, scale = 1.f;
 };
+inline constexpr double largest_warp_grid = 128;
 // resize_bilinear: in x, out y of the wanted size; _backward: in gy, out gx. Half-pixel centres unless align_corners. (PyTorch's rule.)
 struct ResizeParams {
   bool align_corners = false;

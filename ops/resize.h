@@ -16,7 +16,7 @@ Tensor resize_bilinear(const Tensor& x, Pair size, bool align_corners = false);
 Tensor crop_resize_area(const Tensor& image, const Tensor& boxes, Pair size, float mean = 0, float scale = 1);
 // K affine crops of one picture: image u8 or f32 [C, H, W] (any strides), matrices f64 [K, 2, 3] from output (x, y, 1) to picture (x, y), pixel centres at
 // whole numbers (OpenCV's inverse map) -> f32 [K, C, h, w] = (bilinear sample - mean) * scale, zeros outside the picture. A map that shrinks by 1.5 or
-// more averages a grid of samples inside each output pixel. No derivative.
+// more averages a grid of samples inside each output pixel, at most 128x128. No derivative.
 Tensor warp_affine(const Tensor& image, const Tensor& matrices, Pair size, float mean = 0, float scale = 1);
 
 }  // namespace mien

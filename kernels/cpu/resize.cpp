@@ -4,6 +4,7 @@
 
 #include "mien/kernels/cpu/area.h"
 #include "mien/kernels/cpu/common.h"
+#include "mien/kernels/warp.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -157,8 +158,7 @@ void warps(const KernelArgs& args) {
       const std::int64_t k = row / oh;
       double m[6];
       for (std::int64_t i = 0; i < 6; ++i) m[i] = matrices.ptr<double>()[k * matrices.stride(0) + i / 3 * matrices.stride(1) + i % 3 * matrices.stride(2)];
-      const double side = std::sqrt(std::abs(m[0] * m[4] - m[1] * m[3]));
-      const std::int64_t grid = std::isfinite(side) ? std::max<std::int64_t>(1, std::llround(side)) : 1;
+      const std::int64_t grid = warp_grid(std::sqrt(std::abs(m[0] * m[4] - m[1] * m[3])));
       warp_row(s, m, grid, row % oh, ow, y.ptr<float>() + k * s.c * oh * ow + row % oh * ow, oh * ow, args.get<CropResizeParams>());
     }
   });

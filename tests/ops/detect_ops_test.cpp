@@ -1,6 +1,7 @@
 // The ops of a face detector beside each other and beside their reference kernels.
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "catch.h"
 #include "mien/kernels/kernel.h"
@@ -100,6 +101,17 @@ TEST_CASE("area resizing adds up the bytes of windows of any size", "[ops][resiz
   for (const Pair size : {Pair{1, 1}, Pair{1, 2}}) {
     all_255(crop_resize_area(pixels, box, size));
     all_255(crop_resize_area(planes.as_strided({3, side, side}, {side * side, side, 1}, 0), box, size));
+  }
+}
+
+TEST_CASE("warp_affine takes a bounded number of samples, whatever the matrix", "[ops][resize]") {
+  const Tensor image = bytes({3, 40, 50}, 4);
+  const double huge = std::numeric_limits<double>::max();
+  for (const double shrink : {200., 1e6, 1e18, 1e100, std::sqrt(huge), huge}) {
+    const Tensor m = Tensor::from({shrink, 0., 20., 0., shrink, 20.}, {1, 2, 3}), fast = warp_affine(image, m, {2, 2}, 10, .5f);
+    const Capped ref(Level::ref);
+    const auto expected = warp_affine(image, m, {2, 2}, 10, .5f).to_vector(), got = fast.to_vector();
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) < 1e-4);
   }
 }
 
