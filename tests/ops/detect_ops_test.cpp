@@ -4,7 +4,10 @@
 #include <limits>
 
 #include "catch.h"
+#include "mien/kernels/cpu/table.h"
 #include "mien/kernels/kernel.h"
+#include "mien/kernels/parallel.h"
+#include "mien/kernels/ref/ref.h"
 #include "mien/ops/conv_chain.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/nms.h"
@@ -12,6 +15,7 @@
 #include "mien/ops/pnet.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/resize.h"
+#include "mien/tensor/allocator.h"
 #include "mien/tensor/generator.h"
 
 namespace mien::test {
@@ -65,6 +69,30 @@ TEST_CASE("pnet_candidates keeps what reaches the threshold, in the same order, 
       CHECK(some.counts.data<std::int64_t>()[s] == at - before);
     }
   }
+}
+
+TEST_CASE("the memory that pnet_candidates books serves any number of threads", "[ops][detector]") {
+  const Tensor image = bytes({600, 700, 3}, 1).as_strided({3, 600, 700}, {1, 2100, 3}, 0), sizes = Tensor::from({std::int64_t{600}, std::int64_t{700}}, {1, 2});
+  const PnetWeights weights = random_pnet();
+  const PnetCandidates expected = pnet_candidates(image, sizes, weights, .5f), got{zeros_like(expected.cells), zeros_like(expected.values), zeros_like(expected.counts)};
+  std::vector<View> in{image.view(), sizes.view()}, out{got.cells.view(), got.values.view(), got.counts.view()};
+  for (const Tensor& w : weights) in.push_back(w.view());
+  const PnetParams params{.5f};
+  KernelArgs args{in, out, &params};
+  const KernelEntry& entry = choose_kernel("pnet_candidates", {&ref::pnet_candidates_entry, &KernelTable::pnet_candidates}, args);
+  const int before = num_threads();
+  const auto allocator = make_debug_allocator();  // a guard page behind the memory
+  set_num_threads(1);
+  const std::int64_t room = entry.workspace(args);
+  args.workspace = allocator->allocate(room);
+  set_num_threads(64);
+  CHECK(entry.workspace(args) == room);
+  entry.run(args);
+  set_num_threads(before);
+  allocator->deallocate(args.workspace, room);
+  const std::int64_t count = *expected.counts.data<std::int64_t>();
+  REQUIRE(*got.counts.data<std::int64_t>() == count);
+  CHECK(std::equal(expected.values.data<float>(), expected.values.data<float>() + 5 * count, got.values.data<float>()));
 }
 
 TEST_CASE("pnet_candidates names what does not fit", "[ops][error]") {
