@@ -59,6 +59,7 @@ struct ConvBlockParams {
 
 // conv_chain: in x[N,C,H,W], then for every layer: packed weights (form of groups 1, f32 or f64), bias[O], (slope[O] when prelu); out y[N,O,OH,OW].
 //   A layer is a convolution with square kernel, stride 1 and no padding, bias, PReLU, and max pooling (pool x pool, stride 2, rounded up) when pool > 0.
+//   Unlike max_pool2d this pooling says nothing about windows that hold NaN: their result may be NaN or a number.
 inline constexpr int max_chain_layers = 8;
 struct ChainLayer {
   std::int16_t channels = 0;
