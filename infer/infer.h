@@ -131,7 +131,8 @@ class Session {
   std::unique_ptr<Impl> impl_;
 };
 
-// Sessions of one plan for any number of threads: take() lends one that is free or makes one; it comes back when the loan ends.
+// Sessions of one plan for any number of threads: take() lends one that is free or makes one; it comes back when the loan ends, which must be before the pool does.
+// A loan that was moved from holds no session.
 class SessionPool {
  public:
   explicit SessionPool(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {}

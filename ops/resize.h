@@ -1,4 +1,5 @@
-// Other picture sizes. x [N, C, H, W].
+// Other picture sizes. x [N, C, H, W] with pixels. ShapeError for other ranks and shapes (boxes and matrices of another dtype, too), DTypeError for pictures of other
+// dtypes, ValueError for a size below 1x1.
 #pragma once
 
 #include "mien/kernels/params.h"
@@ -7,9 +8,10 @@
 namespace mien {
 
 // Mean over the window floor(i*H/h) .. ceil((i+1)*H/h) of each output pixel: PyTorch's adaptive_avg_pool2d, also "area" resizing, up and down.
-// f32 and f64 with a derivative; u8 pictures give f32.
+// f32, f64, bf16 and f16 with a derivative, in the memory order of x; u8 pictures give contiguous f32.
 Tensor adaptive_avg_pool2d(const Tensor& x, Pair size);
 inline Tensor resize_area(const Tensor& x, Pair size) { return adaptive_avg_pool2d(x, size); }
+// f32, f64, bf16 and f16 with a derivative, in the memory order of x.
 Tensor resize_bilinear(const Tensor& x, Pair size, bool align_corners = false);
 // All crops of one picture in one call: image u8 or f32 [C, H, W] (any strides), boxes i64 [K, 4] = x1, y1, x2, y2 half-open and inside the
 // picture (ShapeError otherwise) -> f32 [K, C, h, w] = (area resize - mean) * scale. No derivative.
