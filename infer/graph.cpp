@@ -191,9 +191,21 @@ class Sizer {
     self.offset = w.offset + g_.value(v).channel * w.strides[1] * item_size(w.dtype);
   }
 
+  // Views have no shape rule: this is what their public functions check, once more for sizes that could not follow (Note [Sizes that follow]).
+  static void check_view(const Node& node, const Params& params, const SizedValue& x) {
+    if (node.op != &op_reshape && node.op != &op_expand) return;
+    const Shape& to = static_cast<const ShapeParams*>(params.data())->shape;
+    const auto seen = [&] { return std::string(name(x.dtype)) + to_string(x.shape); };
+    if (node.op == &op_reshape && numel(to) != numel(x.shape))
+      throw ShapeError("reshape", "expects a shape of " + std::to_string(numel(x.shape)) + " elements, got " + to_string(to) + " for " + seen());
+    for (int i = 0, shift = to.rank() - x.shape.rank(); node.op == &op_expand && i < x.shape.rank(); ++i)
+      if (x.shape[i] != 1 && x.shape[i] != to[shift + i]) throw ShapeError("expand", seen() + " does not expand to " + to_string(to));
+  }
+
   void view(int n, const Params& params) {
     const Node& node = g_.node(n);
     const SizedValue x = at(node.in[0]);
+    check_view(node, params, x);
     std::byte origin{};
     View v{&origin, x.dtype, x.shape, x.strides};
     if (node.op->view(v, params.data())) {

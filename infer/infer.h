@@ -103,8 +103,9 @@ requires std::is_base_of_v<Module, M> std::shared_ptr<const Plan> compile(std::u
       std::vector<Tensor>{example}, options);
 }
 
-// One thread's memory for a plan. Batches of two and more images are cut into groups that run side by side, each on one thread from the first op to the
-// last; results don't depend on the number of threads. A batch of 0 gives empty outputs.
+// One thread's memory for a plan. With Options::layout, batches of two and more images are cut into groups that run side by side, each on one thread from the
+// first op to the last; results don't depend on the number of threads, with or without. A batch of 0 gives empty outputs. A session that was moved from may be
+// destroyed or assigned to, nothing else.
 class Session {
  public:
   explicit Session(std::shared_ptr<const Plan> plan);
@@ -113,7 +114,8 @@ class Session {
   Session& operator=(Session&&) noexcept;
 
   // One tensor for each input of the plan, any batch; other shapes as Options say (ShapeError names both). Sizes the session first when they differ from
-  // the last ones; with the same shapes nothing is allocated. The outputs lie in the session's memory: the next run overwrites them (clone() keeps one).
+  // the last ones; with the same shapes nothing is allocated. The outputs lie in the session's memory: the next run overwrites them (clone() keeps one), and
+  // takes none of them as an input (ValueError).
   std::span<const Tensor> run(std::span<const Tensor> inputs);
   const Tensor& operator()(const Tensor& x) { return run(std::span<const Tensor>(&x, 1))[0]; }  // of a plan with one input: its first output
   // Shapes and offsets for other inputs, without a new trace. OutOfMemory names the bytes.
@@ -129,7 +131,8 @@ class Session {
   std::unique_ptr<Impl> impl_;
 };
 
-// Sessions of one plan for any number of threads: take() lends one that is free or makes one; it comes back when the loan ends.
+// Sessions of one plan for any number of threads: take() lends one that is free or makes one; it comes back when the loan ends, which must be before the pool does.
+// A loan that was moved from holds no session.
 class SessionPool {
  public:
   explicit SessionPool(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {}

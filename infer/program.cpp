@@ -75,8 +75,9 @@ int Program::root_that_dies(int k, const std::vector<int>& last) const {
   const int from = first_in_place(g_->node(s.node), views_[static_cast<std::size_t>(s.out)].dtype);
   if (from < 0 || s.end - s.out != 1) return -1;
   const auto fits = [&](std::int32_t j) {
-    const auto &x = views_[static_cast<std::size_t>(j)], &y = views_[static_cast<std::size_t>(s.out)];
-    return places_[static_cast<std::size_t>(j)].offset == 0 && x.dtype == y.dtype && x.shape == y.shape && x.strides == y.strides;
+    const auto in = static_cast<std::size_t>(j), out = static_cast<std::size_t>(s.out);
+    const View &x = views_[in], &y = views_[out];
+    return places_[in].offset == places_[out].offset && x.dtype == y.dtype && x.shape == y.shape && x.strides == y.strides;
   };
   for (std::int32_t j = s.in + from; j < s.out; ++j) {
     const int root = places_[static_cast<std::size_t>(j)].root;

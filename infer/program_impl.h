@@ -10,8 +10,8 @@ namespace mien::infer {
 
 class Program {
  public:
-  // Nodes [first, last) of `g`. Values that come from outside of them or are read outside are external: their memory is the caller's. `g` and `sizes` must
-  // live as long as the program. NotImplemented when no kernel takes a call.
+  // Nodes [first, last) of `g`, which must live as long as the program. Values that come from outside of them or are read outside are external: their memory is
+  // the caller's. NotImplemented when no kernel takes a call.
   Program(const Graph& g, std::shared_ptr<const Sizes> sizes, int first, int last);
   Program(Program&&) noexcept = default;
   Program& operator=(Program&&) noexcept = default;

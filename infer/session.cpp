@@ -129,7 +129,8 @@ struct Sized {
     batch = p.by_image ? next[0][0] : 1;
     workers.clear();
     outputs.clear();
-    const bool in_groups = p.by_image && batch > 1 && graph().device.is_cpu();
+    // Without layout a plan runs the kernels of eager forward, some of which go by the pixels of the whole batch: the batch stays whole.
+    const bool in_groups = p.by_image && p.options.layout && batch > 1 && graph().device.is_cpu();
     group = in_groups ? group_size(batch, threads) : batch;
     const std::int64_t groups = group > 0 ? (batch + group - 1) / group : 0;
     std::int64_t at = place_externals();
@@ -296,6 +297,7 @@ struct Sized {
     });
   }
 
+  bool holds(const Tensor& t) const { return arena.defined() && t.storage() == arena.storage(); }
   std::int64_t arena_bytes() const noexcept { return arena.defined() ? arena.numel() : 0; }
   // Of the arena and of what inputs are copied to.
   std::int64_t held_bytes() const noexcept {
@@ -405,6 +407,11 @@ std::span<const Tensor> Session::run(std::span<const Tensor> inputs) {
   const Busy busy(impl_->running);
   if (inputs.size() != impl_->graph().inputs.size())
     throw ValueError("infer", "the plan takes " + std::to_string(impl_->graph().inputs.size()) + " inputs, got " + std::to_string(inputs.size()));
+  for (std::size_t i = 0; i < inputs.size(); ++i)  // before anything changes
+    for (const auto& r : impl_->recent)
+      if (r->holds(inputs[i]))
+        throw ValueError("infer", "input " + std::to_string(i) + " " + describe(inputs[i]) + " lies in the session's own memory, which the run overwrites",
+                         "clone() it first.");
   Sized& now = impl_->use(inputs);
   now.take_inputs(inputs);
   now.run();

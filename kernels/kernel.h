@@ -1,9 +1,9 @@
 // The one shape of every kernel: views in, views out, a plain parameter struct, booked scratch memory. Kernels know no Tensor and no
 // autograd and allocate nothing.
 //
-// A KernelList holds the entries of one op, fastest first: on the CPU amx, avx512, avx2, base, ref; on a GPU cuda_library (cuDNN, cuBLASLt), cuda (own
-// kernels). `ref` is the specification: naive loops, also for f64, any strides. Every other entry may decline with a reason (MIEN_VERBOSE=dispatch prints
-// who ran, who declined and why). Operands decide the device; nothing falls from one device back to another.
+// A KernelList says where the entries of one op are. They are asked in turn, the fastest first: on the CPU amx, avx512, avx2, base, ref; on a GPU cuda_library
+// (cuDNN, cuBLASLt), cuda (own kernels). `ref` is the specification: naive loops, also for f64, any strides. Every other entry may decline with a reason
+// (MIEN_VERBOSE=dispatch prints who ran, who declined and why). Operands decide the device; nothing falls from one device back to another.
 #pragma once
 
 #include <array>

@@ -3,6 +3,8 @@
 // Note [Same bits for any number of threads]: the split depends on (range, grain) alone, never on the number of threads. A sum over the
 // range is made per block and the blocks are added in order (or in a fixed tree), so the result has the same bits for 1 or 64 threads.
 // Nested calls run serially: one team per program. A call that finds the team at work for another thread runs serially too.
+//
+// Thread safety: all of it may be called from any thread at any time; set_num_threads() is for the whole process and holds for calls that begin afterwards.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +13,8 @@
 
 namespace mien {
 
-// Threads that parallel_for may use from now on (>= 1); at the start OMP_NUM_THREADS or the number of CPUs this process may run on.
+// Threads that parallel_for may use from now on; ValueError below 1. At the start the number of CPUs that this process may run on, or OMP_NUM_THREADS where that
+// is a smaller number above 0; it is read once.
 void set_num_threads(int threads);
 int num_threads() noexcept;
 
@@ -28,11 +31,12 @@ class SerialGuard {
 };
 
 namespace detail {
-// Runs f(context, block) for block in [0, blocks). The first exception is rethrown in the caller.
+// Runs f(context, block) for block in [0, blocks), as parallel_for says.
 void run_blocks(std::int64_t blocks, void (*f)(const void* context, std::int64_t block), const void* context);
 }  // namespace detail
 
-// f(begin, end) for [0, n) cut into blocks of `grain`; the last may be shorter.
+// f(begin, end) for [0, n) cut into blocks of `grain` (below 1: 1); the last may be shorter. Returns when all blocks are done. The first exception that f throws is
+// rethrown here once those under way are; of the other blocks, those that had not begun are passed over.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
   if (n <= 0) return;

@@ -59,6 +59,7 @@ struct ConvBlockParams {
 
 // conv_chain: in x[N,C,H,W], then for every layer: packed weights (form of groups 1, f32 or f64), bias[O], (slope[O] when prelu); out y[N,O,OH,OW].
 //   A layer is a convolution with square kernel, stride 1 and no padding, bias, PReLU, and max pooling (pool x pool, stride 2, rounded up) when pool > 0.
+//   Unlike max_pool2d this pooling says nothing about windows that hold NaN: their result may be NaN or a number.
 inline constexpr int max_chain_layers = 8;
 struct ChainLayer {
   std::int16_t channels = 0;
@@ -92,10 +93,12 @@ struct PoolParams {
 //   out y f32 [K,C,h,w] = (area resize of each crop - mean) * scale.
 // warp_affine: in image u8 or f32 [C,H,W] (any strides), matrices f64 [K,2,3]: output (x, y) of crop k comes from M_k (x, y, 1) of the picture, pixel
 //   centres at whole numbers; out y f32 [K,C,h,w] = (sample - mean) * scale. A sample is bilinear, zeros outside; where the map shrinks by 1.5 and
-//   more it is the mean over a grid of round(shrinkage) x round(shrinkage) bilinear samples inside the output pixel, so that large pictures do not alias.
+//   more it is the mean over a grid of round(shrinkage) x round(shrinkage) bilinear samples inside the output pixel, so that large pictures do not alias; a
+//   larger shrinkage than largest_warp_grid counts as that (warp_grid in kernels/warp.h), so that no matrix takes forever.
 struct CropResizeParams {
   float mean = 0.f, scale = 1.f;
 };
+inline constexpr double largest_warp_grid = 128;
 // resize_bilinear: in x, out y of the wanted size; _backward: in gy, out gx. Half-pixel centres unless align_corners. (PyTorch's rule.)
 struct ResizeParams {
   bool align_corners = false;

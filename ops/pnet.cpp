@@ -39,7 +39,7 @@ void infer(Inputs in, const void*, Outputs& out) {
 
 }  // namespace
 
-constinit const Op op_pnet_candidates{.name = op, .infer = infer, .kernels = {&ref::pnet_candidates_entry, &KernelTable::pnet_candidates}};
+constinit const Op op_pnet_candidates{.name = op, .infer = infer, .kernels = {&ref::pnet_candidates_entry, &KernelTable::pnet_candidates}, .reads = bit(1)};
 
 PnetCandidates pnet_candidates(const Tensor& image, const Tensor& sizes, const PnetWeights& weights, float threshold) {
   std::array<Tensor, 15> in{image, sizes};

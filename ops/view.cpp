@@ -67,7 +67,8 @@ bool view_reshape(View& v, const void* params) {
 // Note [Sizes that follow]
 // A plan is traced at one size and runs at others. What a shape in a call's parameters meant is told by the traced sizes: from the left, a size that
 // equals the input's in the same place is that dimension (mostly the batch). What follows the first difference holds the rest of the elements: one
-// size there is worked out as with -1 (the first that is larger than 1 when the rest changed), so flatten(x, 1) and reshape(x, {N, 2, -1}) follow.
+// size there is worked out as with -1 (the first that is larger than 1 when the rest changed), so flatten(x, 1) and reshape(x, {N, 2, -1}) follow. Where none can,
+// the shape stays, and the plan refuses the size (Sizer in infer/graph.cpp).
 void follow_reshape(void* params, const Shape& then, const Shape& now) {
   Shape& to = static_cast<ShapeParams*>(params)->shape;
   int same = 0;

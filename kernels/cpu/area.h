@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "mien/kernels/cpu/common.h"
 #include "mien/kernels/cpu/simd.h"
@@ -99,6 +100,10 @@ void add_columns(const Sum* sums, const AreaColumn* columns, std::int64_t narrow
 // Rows of a resized picture or crop, one at a time. `data`: red of the first pixel; the next pixel is 3 bytes on, the next row `stride`.
 class AreaRows {
  public:
+  // Whether the sums of all windows, and of smaller pictures', stay below 2^31.
+  static bool fits(const AreaAxis& rows, const AreaAxis& columns) {
+    return (rows.in / rows.out + 2) * (columns.in / columns.out + 2) <= std::numeric_limits<std::int32_t>::max() / 255;
+  }
   // Bytes of scratch memory (64-byte aligned) for pictures `width` wide that become `out` wide.
   static std::int64_t scratch_bytes(std::int64_t width, std::int64_t out) { return table_bytes(out) + round_up((3 * width + 16) * 4, 64); }
 

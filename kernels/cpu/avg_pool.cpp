@@ -17,8 +17,9 @@ Span span_of(std::int64_t o, std::int64_t size, std::int64_t kernel, std::int64_
 struct Layout {
   std::int64_t pictures, channels, h, w, oh, ow;
 };
+bool planes(const View& large, const View& small) { return large.is_contiguous() && small.is_contiguous(); }
 Layout layout(const View& large, const View& small) {
-  const bool last = large.is_channels_last() && !large.is_contiguous();
+  const bool last = !planes(large, small);
   return {last ? large.size(0) : large.size(0) * large.size(1), last ? large.size(1) : 1, large.size(2), large.size(3), small.size(2), small.size(3)};
 }
 
@@ -76,7 +77,7 @@ void run_backward(const KernelArgs& args) {
 const char* decline(const KernelArgs& args) {
   if (!all_f32(args)) return "f32 only";
   const View &a = args.in[0], &b = args.out[0];
-  return (a.is_contiguous() && b.is_contiguous()) || (a.is_channels_last() && b.is_channels_last() && !a.is_contiguous() && !b.is_contiguous()) ? nullptr : "neither contiguous nor channels_last";
+  return planes(a, b) || (a.is_channels_last() && b.is_channels_last()) ? nullptr : "neither contiguous nor channels_last";
 }
 
 }  // namespace

@@ -151,7 +151,7 @@ std::int64_t grad_input_workspace(const KernelArgs& a) {
   const View &gy = a.in[0], &w = a.in[1], &gx = a.out[0];
   if (unit_stride(p)) return forward_bytes(turned(gy, w, gx, p));
   const Geometry g = geometry(gx, w, gy, p);
-  return 4 * (g.groups * round_up(g.depth(), gemm_rows) * g.o + max_shares * (round_up(g.o, 1) * gemm_cols + gemm_rows * gemm_cols));
+  return 4 * (g.groups * round_up(g.depth(), gemm_rows) * g.o + max_shares * (g.o * gemm_cols + gemm_rows * gemm_cols));
 }
 
 // Columns W^T gy of one panel of pixels, added into gx where each came from. One share handles whole (image, group) pairs, so no two meet.

@@ -13,7 +13,7 @@ namespace {
 
 struct MapSize {
   std::int64_t c, h, w;
-  std::int64_t floats() const { return c * h * w * lanes; }
+  std::int64_t floats() const { return c * (h * w + 1) * lanes; }  // a column to spare, which Winograd's last tile may load
 };
 
 // One layer: x convolved is y, y pooled is z (z = y without pooling).
@@ -120,7 +120,8 @@ void winograd_columns(const Layer& l, const float* x, std::int64_t y, std::int64
     }
   winograd_tiles<R>(in, l.winograd, l.bias, l.slope, l.y.c, to, lanes, scratch);
 }
-// Rows [begin, end), begin and end even or end the last; row i goes to out(i). Loads of the last column of an odd map run past it, into what is thrown away.
+// Rows [begin, end), begin and end even or end the last; row i goes to out(i). Loads of the last tile of an odd map run a column past it: what is made of that is
+// thrown away.
 template <class Out>
 void winograd_rows(const Layer& l, const float* x, std::int64_t begin, std::int64_t end, float* scratch, const Out& out) {
   float *nowhere = scratch, *tiles = scratch + l.y.c * lanes;

@@ -4,6 +4,7 @@
 
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/simd.h"
+#include "mien/kernels/cpu/windows.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -27,9 +28,6 @@ void lay_out_weights(const View& w, bool turned, float* out) {
 }
 
 // y[c] = bias[c] + sum of x[tap][c] * w[tap][c] for any list of taps.
-struct Tap {
-  const float *x, *w;
-};
 void pixel_of_taps(const Tap* taps, std::int64_t count, std::int64_t channels, const float* bias, float* y) {
   std::int64_t c = 0;
   for (; c + lanes <= channels; c += lanes) {
@@ -81,34 +79,24 @@ Tap* list_of(const KernelArgs& a, const View& w, std::int64_t share) {
 
 void convolve(const KernelArgs& a, const float* x, const ConvSizes& s, const float* bias, float* y) {
   const auto* weights = static_cast<const float*>(a.workspace);
-  // Output columns [first, last) have all their taps on the picture.
-  const std::int64_t first = std::min(s.ow, (std::max<std::int64_t>(s.pw, 0) + s.sw - 1) / s.sw), room = s.w - 1 + s.pw - (s.kw - 1) * s.dw,
-                     last = std::max(first, room < 0 ? 0 : std::min(s.ow, room / s.sw + 1));
+  const WholeWindows whole(s.ow, s.w, s.pw, s.sw, (s.kw - 1) * s.dw);
   for_shares(s.n * s.oh, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     Tap* taps = list_of(a, a.in[1], share);
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t n = row / s.oh, y0 = row % s.oh * s.sh - s.ph;
       float* to = y + row * s.ow * s.c;
       for (std::int64_t ox = 0; ox < s.ow;) {
-        const std::int64_t x0 = ox * s.sw - s.pw;
         std::int64_t count = 0;
-        for (std::int64_t i = 0; i < s.kh; ++i) {
-          const std::int64_t iy = y0 + i * s.dh;
-          if (iy < 0 || iy >= s.h) continue;
-          for (std::int64_t j = 0; j < s.kw; ++j) {
-            const std::int64_t ix = x0 + j * s.dw;
-            if (ix >= 0 && ix < s.w) taps[count++] = {x + ((n * s.h + iy) * s.w + ix) * s.c, weights + (i * s.kw + j) * s.c};
-          }
-        }
-        if (ox < first || ox >= last) {
+        each_tap(s, y0, ox * s.sw - s.pw, [&](std::int64_t tap, std::int64_t pixel) { taps[count++] = {x + (n * s.h * s.w + pixel) * s.c, weights + tap * s.c}; });
+        if (ox < whole.first || ox >= whole.last) {
           pixel_of_taps(taps, count, s.c, bias, to + ox++ * s.c);
           continue;
         }
-        for (; ox + 4 <= last; ox += 4) {
+        for (; ox + 4 <= whole.last; ox += 4) {
           four_pixels(taps, count, s.c, s.sw * s.c, bias, to + ox * s.c);
           for (std::int64_t t = 0; t < count; ++t) taps[t].x += 4 * s.sw * s.c;
         }
-        for (; ox < last; ++ox) {
+        for (; ox < whole.last; ++ox) {
           pixel_of_taps(taps, count, s.c, bias, to + ox * s.c);
           for (std::int64_t t = 0; t < count; ++t) taps[t].x += s.sw * s.c;
         }
@@ -206,8 +194,7 @@ void run_grad_weight(const KernelArgs& a) {
   const ConvSizes s = conv_sizes(vx, gw, gy, a.get<ConvParams>());
   auto* sums = static_cast<float*>(a.workspace);
   const std::int64_t share_floats = weight_floats(gw), rows = s.n * s.oh;
-  const std::int64_t first = std::min(s.ow, (s.pw + s.sw - 1) / s.sw), room = s.w - 1 + s.pw - (s.kw - 1) * s.dw,
-                     last = std::max(first, room < 0 ? 0 : std::min(s.ow, room / s.sw + 1));
+  const WholeWindows whole(s.ow, s.w, s.pw, s.sw, (s.kw - 1) * s.dw);
   for_shares(rows, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     float* mine = sums + share * share_floats;
     auto* taps = reinterpret_cast<SumTap*>(static_cast<std::byte*>(a.workspace) + 4 * max_shares * share_floats + share * list_bytes(gw));
@@ -215,19 +202,13 @@ void run_grad_weight(const KernelArgs& a) {
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t y0 = row % s.oh * s.sh - s.ph;
       for (std::int64_t ox = 0; ox < s.ow;) {
-        const std::int64_t x0 = ox * s.sw - s.pw;
         std::int64_t count = 0;
-        for (std::int64_t i = 0; i < s.kh; ++i) {
-          const std::int64_t iy = y0 + i * s.dh;
-          if (iy < 0 || iy >= s.h) continue;
-          for (std::int64_t j = 0; j < s.kw; ++j) {
-            const std::int64_t ix = x0 + j * s.dw;
-            if (ix >= 0 && ix < s.w) taps[count++] = {vx.ptr<float>() + ((row / s.oh * s.h + iy) * s.w + ix) * s.c, mine + (i * s.kw + j) * s.c};
-          }
-        }
+        each_tap(s, y0, ox * s.sw - s.pw, [&](std::int64_t tap, std::int64_t pixel) {
+          taps[count++] = {vx.ptr<float>() + (row / s.oh * s.h * s.w + pixel) * s.c, mine + tap * s.c};
+        });
         const float* g = gy.ptr<float>() + (row * s.ow + ox) * s.c;
-        const std::int64_t run = last - ox;
-        if (ox < first || run <= 1) {
+        const std::int64_t run = whole.last - ox;
+        if (ox < whole.first || run <= 1) {
           sum_pixel(g, taps, count, s.c);
           ++ox;
           continue;
@@ -236,7 +217,7 @@ void run_grad_weight(const KernelArgs& a) {
         for (; t + 9 <= count; t += 9) sum_run<9>(g, run, taps + t, s.sw * s.c, s.c);
         for (; t + 3 <= count; t += 3) sum_run<3>(g, run, taps + t, s.sw * s.c, s.c);
         for (; t < count; ++t) sum_run<1>(g, run, taps + t, s.sw * s.c, s.c);
-        ox = last;
+        ox = whole.last;
       }
     }
   });

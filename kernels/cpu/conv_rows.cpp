@@ -157,7 +157,7 @@ struct Product {
   Target target;
   Start start = Start::zero;  // without a bias; flat
 };
-constexpr std::int64_t most_runs = 64;  // taps of a window that are not one run; larger windows are gathered
+constexpr std::int64_t most_runs = 64;  // taps of a window that are not one run; larger windows are left to conv.cpp
 
 // The runs of a window: its rows where they lie densely, otherwise its taps.
 std::int64_t run_count(const ConvSizes& s) { return s.dw == 1 ? s.kh : s.taps(); }

@@ -12,6 +12,8 @@
 
 namespace mien::MIEN_LEVEL {
 
+static_assert(gemm_rows <= 12, "the switches over MIEN_TILE below end there");
+
 // Columns [0, cols) in panels of gemm_cols; what is left over in one of `lanes` columns when it fits. Panels follow one another.
 inline std::int64_t padded_channels(std::int64_t cols) { return round_up(cols, lanes); }
 

@@ -36,7 +36,7 @@ void multiply(std::int64_t k, const float* packed, std::int64_t rows, const floa
   row_tile<true>({1, k, &zero, &zero}, {packed, 1, rows}, {panel, gemm_cols, lanes}, t);
 }
 
-// Four ways, by what is small; c[m, n] has dense rows of length n.
+// Four ways, by what is small; c[m, n] has dense rows of length n. In each an element is the bias, then the products in the order of k: the same bits for every m.
 //   few rows, B runs along k:  C^T = B^T A^T with B where it lies, A^T packed: a head's logits
 //   few rows:                  A packed whole; B goes through the caches once, in blocks that are packed along its rows: the gradient of a head's input
 //   small right side:          B packed whole; A and C go through the caches once: the gradient of a head's weights
@@ -78,9 +78,11 @@ void turned_product(std::int64_t m, std::int64_t n, std::int64_t k, const Matrix
       const std::int64_t first = tiles.begin(t), rows = tiles.size(t);
       for (std::int64_t row = 0; row < m; row += gemm_cols) {
         alignas(64) float sums[most_rows * gemm_cols];
-        row_tile<false>({1, k, &zero, &zero}, {b.data + first * b.cs, b.cs, 1}, {packed + row * k, gemm_cols, lanes}, {sums, gemm_cols, rows, gemm_cols});
+        for (std::int64_t j = 0; j < rows; ++j) std::fill_n(sums + j * gemm_cols, gemm_cols, column_bias ? column_bias[first + j] : 0.f);
+        const Tile tile{sums, gemm_cols, rows, gemm_cols, Start::accumulate};
+        row_tile<false>({1, k, &zero, &zero}, {b.data + first * b.cs, b.cs, 1}, {packed + row * k, gemm_cols, lanes}, tile);
         for (std::int64_t i = 0; i < std::min<std::int64_t>(gemm_cols, m - row); ++i)
-          for (std::int64_t j = 0; j < rows; ++j) c[(row + i) * n + first + j] = sums[j * gemm_cols + i] + (column_bias ? column_bias[first + j] : 0.f);
+          for (std::int64_t j = 0; j < rows; ++j) c[(row + i) * n + first + j] = sums[j * gemm_cols + i];
       }
     }
   });

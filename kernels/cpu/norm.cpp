@@ -25,7 +25,6 @@ inline float activate(float v, float slope) {
 template <Activation A>
 inline float gradient(float g, float v, float slope) {
   const float low = A == Activation::prelu ? slope * g : 0.f;
-  if (A == Activation::relu) return v <= 0 ? 0.f : g;
   return A == Activation::none || v > 0 ? g : low;
 }
 // f(first channel, channels) for all vectors of a pixel; the number is a constant but for the last.

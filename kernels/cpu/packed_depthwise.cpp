@@ -2,6 +2,7 @@
 // pixels share each load of a weight and stay in registers until they are finished. At the edges a pixel has the taps that lie on the picture.
 #include "mien/kernels/cpu/packed_conv.h"
 #include "mien/kernels/cpu/simd.h"
+#include "mien/kernels/cpu/windows.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -9,9 +10,6 @@ namespace {
 constexpr std::int64_t most_taps = 64;
 constexpr int most_pixels = 8;
 
-struct Tap {
-  const float *x, *w;
-};
 // A run of output pixels that have the same taps: x moves by `step` from pixel to pixel.
 struct Run {
   const Tap* taps;
@@ -178,10 +176,11 @@ void slide_strip(const PackedSizes& s, Slide r, std::int64_t row, std::int64_t o
   }
 }
 
-// One output row. Columns [first, last) have all their taps on the picture.
+// One output row.
 struct Row {
   const float* x;  // first pixel of the image
-  std::int64_t y0, first, last, ld;
+  std::int64_t y0, ld;
+  WholeWindows whole;
 };
 void run_row(const PackedSizes& s, const Row& row, const float* weights, Run r) {
   Tap taps[most_taps];
@@ -191,17 +190,9 @@ void run_row(const PackedSizes& s, const Row& row, const float* weights, Run r) 
     if (r.residual) r.residual += n * r.residual_step;
   };
   for (std::int64_t ox = 0; ox < s.ow;) {
-    const std::int64_t x0 = ox * s.sw - s.left;
     r.count = 0;
-    for (std::int64_t i = 0; i < s.kh; ++i) {
-      const std::int64_t y = row.y0 + i * s.dh;
-      if (y < 0 || y >= s.h) continue;
-      for (std::int64_t j = 0; j < s.kw; ++j) {
-        const std::int64_t x = x0 + j * s.dw;
-        if (x >= 0 && x < s.w) taps[r.count++] = {row.x + (y * s.w + x) * row.ld, weights + (i * s.kw + j) * s.c};
-      }
-    }
-    const std::int64_t run = ox >= row.first && ox < row.last ? row.last - ox : 1;
+    each_tap(s, row.y0, ox * s.sw - s.left, [&](std::int64_t tap, std::int64_t pixel) { taps[r.count++] = {row.x + pixel * row.ld, weights + tap * s.c}; });
+    const std::int64_t run = ox >= row.whole.first && ox < row.whole.last ? row.whole.last - ox : 1;
     const std::int64_t parts = ceil_div(run, most_pixels);
     for (std::int64_t k = 0; k < parts; ++k) {
       const std::int64_t count = run * (k + 1) / parts - run * k / parts;
@@ -227,8 +218,6 @@ void run(const KernelArgs& a) {
   whole.residual = extras.residual ? extras.residual->ptr<float>() : nullptr;
   whole.residual_step = extras.residual ? pixel_step(*extras.residual) : 0;
   whole.relu = a.get<PackedConvParams>().activation == Activation::relu;
-  const std::int64_t room = s.w - 1 + s.left - s.reach_w(), first = std::min(s.ow, (s.left + s.sw - 1) / s.sw),
-                     last = std::max(first, room < 0 ? 0 : std::min(s.ow, room / s.sw + 1));
   const auto moved = [&](std::int64_t pixel) {
     Run r = whole;
     r.y += pixel * r.y_step;
@@ -264,9 +253,9 @@ void run(const KernelArgs& a) {
     });
     return;
   }
+  const WholeWindows columns(s.ow, s.w, s.left, s.sw, s.reach_w());
   parallel_for(s.n * s.oh, std::max<std::int64_t>(1, (1 << 19) / work), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row)
-      run_row(s, {x + row / s.oh * s.h * s.w * ld, row % s.oh * s.sh - s.top, first, last, ld}, weights, moved(row * s.ow));
+    for (std::int64_t row = begin; row < end; ++row) run_row(s, {x + row / s.oh * s.h * s.w * ld, row % s.oh * s.sh - s.top, ld, columns}, weights, moved(row * s.ow));
   });
 }
 

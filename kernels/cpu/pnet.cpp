@@ -63,12 +63,11 @@ struct Scale {
   std::int64_t h, w, pooled_h, pooled_w, cells_h, cells_w, first_cell, band, bands;  // rows of a band, and how many of them
 };
 std::int64_t scale_count(const KernelArgs& args) { return args.in[1].size(0); }
-Scale scale_of(const KernelArgs& args, std::int64_t s, std::int64_t first_cell) {
+Scale scale_of(const KernelArgs& args, std::int64_t s, std::int64_t first_cell, std::int64_t threads) {
   const View& sizes = args.in[1];
   const auto side = [&](std::int64_t i) { return sizes.ptr<std::int64_t>()[s * sizes.stride(0) + i * sizes.stride(1)]; };
   Scale a{side(0), side(1), (side(0) - 1) / 2, (side(1) - 1) / 2, (side(0) - 1) / 2 - 4, (side(1) - 1) / 2 - 4, first_cell, 0, 0};
   // Every band repeats 4 rows of the pooled layer: no more bands than keep the threads busy. Results do not depend on it.
-  const std::int64_t threads = num_threads();
   a.band = threads == 1 ? a.cells_h : std::max(least_band_rows, round_up(ceil_div(a.cells_h, 2 * threads), 2));
   a.bands = a.cells_h ? ceil_div(a.cells_h, a.band) : 0;
   return a;
@@ -304,17 +303,18 @@ class Band {
 
 // --- the kernel ------------------------------------------------------------------------------------------------------
 
-// Bytes of the workspace, in this order.
+// Bytes of the workspace, in this order, for any number of threads: it may change between the booking and the run.
 struct Layout {
-  std::int64_t weights, scales, counts, columns, scratch, units = 0;
+  std::int64_t weights, scales, counts, columns, scratch;
   explicit Layout(const KernelArgs& args) : weights(round_up(sizeof(Weights), 64)), scales(round_up(scale_count(args) * static_cast<std::int64_t>(sizeof(Scale)), 64)), columns(0), scratch(0) {
+    std::int64_t most_bands = 0;
     for (std::int64_t s = 0; s < scale_count(args); ++s) {
-      const Scale a = scale_of(args, s, 0);
-      units += a.bands;
+      const Scale a = scale_of(args, s, 0, 1);
+      most_bands += ceil_div(a.cells_h, least_band_rows);
       scratch = std::max(scratch, sizes_of(a).scratch);
       columns = std::max(columns, AreaRows::scratch_bytes(args.in[0].size(2), a.w));
     }
-    counts = round_up(units * 8, 64);
+    counts = round_up(most_bands * 8, 64);
   }
   std::int64_t bytes() const { return weights + scales + counts + max_shares * (columns + scratch); }
 };
@@ -328,16 +328,18 @@ void run(const KernelArgs& args) {
   auto* counts = reinterpret_cast<std::int64_t*>(take(layout.counts));
   std::byte *columns = take(max_shares * layout.columns), *scratch = at;
   pack_all(args, *weights);
-  const std::int64_t n = scale_count(args);
+  const std::int64_t n = scale_count(args), threads = num_threads();
+  std::int64_t units = 0;
   for (std::int64_t s = 0, cell = 0; s < n; ++s) {
-    scales[s] = scale_of(args, s, cell);
+    scales[s] = scale_of(args, s, cell, threads);
     cell += scales[s].cells_h * scales[s].cells_w;
+    units += scales[s].bands;
   }
   auto* cells = args.out[0].ptr<std::int64_t>();
   auto* values = args.out[1].ptr<float>();
 
   // Bands are of about the same cost within a scale and cheaper from scale to scale, so the shares take them in turn. Each writes to the place of its own cells.
-  const std::int64_t shares = num_threads() == 1 ? 1 : shares_of(layout.units);
+  const std::int64_t shares = threads == 1 ? 1 : shares_of(units);
   ScratchSlots slots;
   bool finite[max_shares] = {};  // a slot's memory
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
@@ -374,6 +376,7 @@ const char* decline(const KernelArgs& args) {
   for (const auto& v : args.out)
     if (!v.is_contiguous()) return "an output is not contiguous";
   if (image.stride(0) != 1 || image.stride(2) != 3) return "the picture's channels do not lie side by side";
+  if (!AreaRows::fits({image.size(1), 11}, {image.size(2), 11})) return "the picture is too large";  // for the smallest scale there may be
   return nullptr;
 }
 std::int64_t workspace(const KernelArgs& args) { return Layout(args).bytes(); }

@@ -4,6 +4,7 @@
 
 #include "mien/kernels/cpu/channels.h"
 #include "mien/kernels/cpu/pool_window.h"
+#include "mien/kernels/cpu/windows.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -55,11 +56,8 @@ void run(const KernelArgs& args) {
   const auto& q = args.get<PoolParams>();
   const View &x = args.in[0], &y = args.out[0];
   const Plane p{x.size(2), x.size(3), y.size(2), y.size(3)};
-  const std::int64_t reach_h = q.dilation[0] * (q.kernel[0] - 1), reach_w = q.dilation[1] * (q.kernel[1] - 1);
-  // Columns [first, last) have their whole window inside.
-  const std::int64_t first = std::min(p.ow, (q.padding[1] + q.stride[1] - 1) / q.stride[1]);
-  const std::int64_t room = p.w + q.padding[1] - reach_w - 1;
-  const std::int64_t last = std::max(first, std::min(p.ow, room < 0 ? 0 : room / q.stride[1] + 1));
+  const std::int64_t reach_h = q.dilation[0] * (q.kernel[0] - 1);
+  const WholeWindows columns(p.ow, p.w, q.padding[1], q.stride[1], q.dilation[1] * (q.kernel[1] - 1));
   const bool plain = q.kernel[0] == q.kernel[1] && q.dilation[0] == 1 && q.dilation[1] == 1;
   parallel_for(x.size(0) * x.size(1), std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(1, p.oh * p.ow)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t plane = begin; plane < end; ++plane) {
@@ -69,7 +67,7 @@ void run(const KernelArgs& args) {
         std::int64_t* index = args.out.size() > 1 ? args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow : nullptr;
         const std::int64_t top = r * q.stride[0] - q.padding[0];
         const bool whole = top >= 0 && top + reach_h < p.h;
-        const std::int64_t a = whole ? first : p.ow, b = whole ? last : p.ow;
+        const std::int64_t a = whole ? columns.first : p.ow, b = whole ? columns.last : p.ow;
         for (std::int64_t ox = 0; ox < a; ++ox) edge(from, p, r, ox, q, out, index);
         if (whole && plain && q.kernel[0] == 2) inside<2>(from, p, r, a, b, q, out, index);
         else if (whole && plain && q.kernel[0] == 3) inside<3>(from, p, r, a, b, q, out, index);

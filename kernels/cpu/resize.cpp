@@ -1,8 +1,10 @@
 // Affine maps, and area resizing (adaptive average pooling): first the sums of the rows of a window, then of its columns. For bytes the sums are whole numbers.
 #include <cmath>
+#include <type_traits>
 
 #include "mien/kernels/cpu/area.h"
 #include "mien/kernels/cpu/common.h"
+#include "mien/kernels/warp.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -14,7 +16,7 @@ struct Source {
   std::int64_t c, h, w, cs, hs, ws;
 };
 
-// One output row `oy` of all planes. `sums` holds c * w values.
+// One output row `oy` of all planes. `sums` holds c * w values. Bytes: the sum of a column fits i32, that of a window may not.
 template <class In, class Sum>
 void resize_row(const Source<In>& s, std::int64_t oy, std::int64_t oh, std::int64_t ow, Sum* sums, float* out, std::int64_t out_plane, float mean, float scale) {
   const std::int64_t top = oy * s.h / oh, bottom = ((oy + 1) * s.h + oh - 1) / oh;
@@ -36,7 +38,7 @@ void resize_row(const Source<In>& s, std::int64_t oy, std::int64_t oh, std::int6
     const std::int64_t left = ox * s.w / ow, right = ((ox + 1) * s.w + ow - 1) / ow;
     const auto high = static_cast<float>(bottom - top), wide = static_cast<float>(right - left);  // divided one after the other, as PyTorch does
     for (std::int64_t ch = 0; ch < s.c; ++ch) {
-      Sum total = 0;
+      std::conditional_t<std::is_integral_v<Sum>, std::int64_t, Sum> total = 0;
       for (std::int64_t x = left; x < right; ++x) total += sums[x * s.c + ch];
       out[ch * out_plane + ox] = (static_cast<float>(total) / high / wide - mean) * scale;
     }
@@ -90,8 +92,10 @@ void crops(const KernelArgs& args) {
   });
 }
 
-bool has_rgb_pixels(const View& image) {
-  return image.dtype == DType::u8 && image.size(0) == 3 && image.stride(0) == 1 && image.stride(2) == 3 && image.size(1) <= 65536;
+bool by_rgb_rows(const KernelArgs& args) {
+  const View &image = args.in[0], &y = args.out[0];
+  return image.dtype == DType::u8 && image.size(0) == 3 && image.stride(0) == 1 && image.stride(2) == 3 &&
+         AreaRows::fits({image.size(1), y.size(2)}, {image.size(2), y.size(3)});
 }
 void rgb_crops(const KernelArgs& args) {
   const View &image = args.in[0], &y = args.out[0];
@@ -104,13 +108,13 @@ void rgb_crops(const KernelArgs& args) {
 }
 
 void run_crops(const KernelArgs& args) {
-  if (has_rgb_pixels(args.in[0])) rgb_crops(args);
+  if (by_rgb_rows(args)) rgb_crops(args);
   else if (args.in[0].dtype == DType::u8) crops<std::uint8_t, std::int32_t>(args);
   else crops<float, float>(args);
 }
 std::int64_t crops_workspace(const KernelArgs& args) {
   const View& image = args.in[0];
-  return max_shares * (has_rgb_pixels(image) ? AreaRows::scratch_bytes(image.size(2), args.out[0].size(3)) : 4 * image.size(0) * image.size(2));
+  return max_shares * (by_rgb_rows(args) ? AreaRows::scratch_bytes(image.size(2), args.out[0].size(3)) : 4 * image.size(0) * image.size(2));
 }
 const char* decline_crops(const KernelArgs& args) {
   const DType d = args.in[0].dtype;
@@ -154,8 +158,7 @@ void warps(const KernelArgs& args) {
       const std::int64_t k = row / oh;
       double m[6];
       for (std::int64_t i = 0; i < 6; ++i) m[i] = matrices.ptr<double>()[k * matrices.stride(0) + i / 3 * matrices.stride(1) + i % 3 * matrices.stride(2)];
-      const double side = std::sqrt(std::abs(m[0] * m[4] - m[1] * m[3]));
-      const std::int64_t grid = std::isfinite(side) ? std::max<std::int64_t>(1, std::llround(side)) : 1;
+      const std::int64_t grid = warp_grid(std::sqrt(std::abs(m[0] * m[4] - m[1] * m[3])));
       warp_row(s, m, grid, row % oh, ow, y.ptr<float>() + k * s.c * oh * ow + row % oh * ow, oh * ow, args.get<CropResizeParams>());
     }
   });

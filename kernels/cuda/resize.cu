@@ -157,7 +157,7 @@ struct Warp {
     const double a = m(0, 0), b = m(0, 1), c = m(1, 0), d = m(1, 1), tx = m(0, 2), ty = m(1, 2);
     // Not contracted: a rounding less could be another grid. What is not finite (llround gives the largest integer for it) has a grid of 1.
     const double side = sqrt(fabs(__dsub_rn(__dmul_rn(a, d), __dmul_rn(b, c))));
-    const std::int64_t grid = isfinite(side) ? max(std::int64_t{1}, static_cast<std::int64_t>(llround(side))) : 1;
+    const std::int64_t grid = isfinite(side) ? max(std::int64_t{1}, static_cast<std::int64_t>(llround(fmin(side, largest_warp_grid)))) : 1;
     const auto inside = [&](std::int64_t i) { return (static_cast<double>(i) + .5) / static_cast<double>(grid) - .5; };
     const auto at = [&](std::int64_t h, std::int64_t w) {
       return h >= 0 && h < height && w >= 0 && w < width ? static_cast<double>(load(x[p.c * sc + h * sh + w * sw])) : 0.0;

@@ -3,6 +3,7 @@
 
 #include "mien/kernels/ref/iterate_impl.h"
 #include "mien/kernels/ref/ref.h"
+#include "mien/kernels/warp.h"
 
 namespace mien::ref {
 namespace {
@@ -140,8 +141,7 @@ void warp_affine(const KernelArgs& args) {
     const auto m = [&](std::int64_t i, std::int64_t j) {
       return dispatch_float(matrices.dtype, "warp_affine", [&](auto t) { return static_cast<double>(typed<decltype(t)>(matrices)[k * matrices.stride(0) + i * matrices.stride(1) + j * matrices.stride(2)]); });
     };
-    const double side = std::sqrt(std::abs(m(0, 0) * m(1, 1) - m(0, 1) * m(1, 0)));
-    const std::int64_t grid = std::isfinite(side) ? std::max<std::int64_t>(1, std::llround(side)) : 1;
+    const std::int64_t grid = warp_grid(std::sqrt(std::abs(m(0, 0) * m(1, 1) - m(0, 1) * m(1, 0))));
     const auto inside = [&](std::int64_t i) { return (static_cast<double>(i) + .5) / static_cast<double>(grid) - .5; };
     for (std::int64_t c = 0; c < y.c; ++c)
       for (std::int64_t oh = 0; oh < y.h; ++oh)

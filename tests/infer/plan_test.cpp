@@ -4,13 +4,18 @@
 #include <thread>
 
 #include "infer/nets.h"
+#include "mien/infer/program_impl.h"
+#include "mien/infer/trace_impl.h"
 #include "mien/kernels/parallel.h"
 #include "mien/ops/binary.h"
+#include "mien/ops/conv.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/norm.h"
+#include "mien/ops/pnet.h"
 #include "mien/ops/pool.h"
 #include "mien/ops/shape.h"
 #include "mien/ops/softmax.h"
+#include "mien/ops/table.h"
 #include "mien/ops/unary.h"
 #include "mien/ops/view.h"
 #include "mien/tensor/device_allocator.h"
@@ -76,6 +81,17 @@ TEST_CASE("a plan without fusion gives the bits of eager forward, for every net 
       REQUIRE(got.size() == expected.size());
       for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], expected[i]));
     }
+  }
+}
+
+TEST_CASE("a plan without fusion gives the bits of eager forward where a kernel goes by the size of the batch", "[infer]") {
+  const Tensor w = images({32, 3, 3}, 32, 2);  // by Winograd from 256 pixels of all images on
+  const auto conv = one([w](const Tensor& t) { return conv2d(t, w, {}, ConvParams{.padding = {1, 1, 1, 1}}); });
+  infer::Session session(infer::compile(conv, {channels_last(images({32, 8, 8}, 1))}, exact));
+  const Tensor x = channels_last(images({32, 8, 8}, 6)), expected = eager(conv, x)[0];
+  for (const int threads : {1, 2, 3}) {
+    const Threads scope(threads);
+    CHECK(same_bits(session(x), expected));
   }
 }
 
@@ -262,6 +278,54 @@ TEST_CASE("a plan refuses shapes it was not compiled for and names both", "[infe
   CHECK(same_bits(session(x), eager(net.forward, x)[0]));
 }
 
+TEST_CASE("a plan refuses sizes that a reshape or an expand cannot follow", "[infer]") {
+  infer::Session split(infer::compile(one([](const Tensor& t) { return relu(reshape(t, {2, 2, 3})); }), {images({3}, 4)}, exact));
+  CHECK_THROWS_WITH(split(images({3}, 3)), Catch::Matchers::Contains("compiled for f32[4, 3]") &&
+                                               Catch::Matchers::Contains("reshape: expects a shape of 9 elements, got [2, 2, 3] for f32[3, 3]"));
+  CHECK(split(images({3}, 8)).shape() == Shape{4, 2, 3});
+  infer::Session copied(infer::compile(one([](const Tensor& t) { return relu(reshape(slice(t, 1, 0, 3), {2, 2, 3})); }), {images({4}, 4)}, exact));
+  CHECK_THROWS_AS(copied(images({4}, 5)), ShapeError);
+  CHECK(copied(images({4}, 4)).shape() == Shape{2, 2, 3});
+  infer::Session repeat(infer::compile(one([](const Tensor& t) { return relu(expand(t, {4, 3})); }), {images({3}, 1)}, exact));
+  CHECK_THROWS_WITH(repeat(images({3}, 2)), Catch::Matchers::Contains("expand: f32[2, 3] does not expand to [4, 3]"));
+  CHECK(repeat(images({3}, 1)).shape() == Shape{4, 3});
+}
+
+TEST_CASE("a session does not read its own outputs", "[infer]") {
+  const auto half = one([](const Tensor& t) { return t * .5; });
+  infer::Session session(infer::compile(half, {images({6}, 2)}, exact));
+  const Tensor x = images({6}, 4), once = eager(half, x)[0], &y = session(x);
+  CHECK_THROWS_WITH(session(y), Catch::Matchers::Contains("infer: input 0 f32[4, 6] lies in the session's own memory") && Catch::Matchers::Contains("clone()"));
+  CHECK_THROWS_AS(session(slice(y, 0, 1, 3)), ValueError);  // would be sized anew
+  CHECK(same_bits(y, once));                                 // nothing has changed
+  CHECK(same_bits(session(clone(y)), eager(half, once)[0]));
+  CHECK(same_bits(session(x), once));
+}
+
+TEST_CASE("a call works in place only where its output lies as its input does", "[infer]") {
+  // The first two channels of a map of three become the last two of another.
+  const auto f = one([](const Tensor& x) {
+    const Tensor high = relu(slice(exp(x), 1, 0, 2));
+    return exp(concat({neg(slice(x, 1, 2, 3)), high}, 1));
+  });
+  const Tensor x = channels_last(images({3, 4, 4}, 1));
+  infer::Graph g = infer::trace(f, {x});
+  const auto concat = std::find_if(g.nodes.begin(), g.nodes.end(), [](const infer::Node& n) { return n.op == &op_concat; });
+  REQUIRE(concat != g.nodes.end());
+  for (std::size_t i = 0; i < 2; ++i) {
+    g.value(concat->in[i]).inside = concat->out[0];
+    g.value(concat->in[i]).channel = static_cast<std::int64_t>(i);
+  }
+  g.nodes.erase(concat);
+  infer::Program program(g, std::make_shared<const infer::Sizes>(infer::size_graph(g, std::vector<Shape>{x.shape()})), 0, g.node_count());
+  const Tensor arena = zeros({program.arena_bytes()}, {.dtype = DType::u8}), y = channels_last(zeros(x.shape()));
+  program.bind_arena(arena.raw_data());
+  program.bind_external(g.inputs[0], x.raw_data());
+  program.bind_external(g.outputs[0], y.raw_data());
+  program.run();
+  CHECK(same_bits(y, eager(f, x)[0]));
+}
+
 TEST_CASE("a batch of 0 gives empty outputs", "[infer]") {
   for (const Net& net : all_nets())
     for (const auto& options : {exact, infer::Options{}}) {
@@ -337,6 +401,12 @@ TEST_CASE("what cannot be traced is refused by name", "[infer]") {
                     Catch::Matchers::Contains("in place"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor&) { return zeros({2}); }), {x}), Catch::Matchers::Contains("does not depend on any input"));
   CHECK_THROWS_WITH(infer::compile(one([](const Tensor& t) { return t.as_strided({2}, {1}, 1) * 2; }), {x}), Catch::Matchers::Contains("as_strided"));
+  PnetWeights weights;
+  const Shape shapes[13] = {{10, 3, 3, 3}, {10}, {10}, {16, 10, 3, 3}, {16}, {16}, {32, 16, 3, 3}, {32}, {32}, {2, 32, 1, 1}, {2}, {4, 32, 1, 1}, {4}};
+  for (std::size_t k = 0; k < 13; ++k) weights[k] = zeros(shapes[k]);
+  CHECK_THROWS_WITH(infer::compile(one([&](const Tensor& sizes) { return pnet_candidates(zeros({3, 20, 20}, {.dtype = DType::u8}), sizes, weights, .5f).values; }),
+                                   {full({1, 2}, 12, {.dtype = DType::i64})}),
+                    Catch::Matchers::Contains("pnet_candidates checks or sizes its result by the values of input 1"));
   LeNet net;
   CHECK_THROWS_WITH(infer::compile(net, images({1, 28, 28}, 1)), Catch::Matchers::Contains("eval"));
 }

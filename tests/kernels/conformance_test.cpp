@@ -678,4 +678,17 @@ TEST_CASE("fast kernels decline f64", "[conformance]") {
     }
 }
 
+TEST_CASE("average pooling of whole channels_last maps is fast: one pixel lies in both orders", "[conformance]") {
+  const Shape map{2, 20, 5, 4}, pixel{2, 20, 1, 1};
+  const View large{nullptr, DType::f32, map, channels_last_strides(map)}, small{nullptr, DType::f32, pixel, contiguous_strides(pixel)};
+  PoolParams q;
+  q.kernel = q.stride = {5, 4};
+  for (const Row& row : conformance_rows())
+    for (const Level level : {Level::base, Level::avx2, Level::avx512}) {
+      const bool forward = std::string(row.name) == "avg_pool2d";
+      if ((!forward && std::string(row.name) != "avg_pool2d_backward") || level > max_cpu_level()) continue;
+      CHECK(row.list.at(level)->decline({{forward ? &large : &small, 1}, {forward ? &small : &large, 1}, &q}) == nullptr);
+    }
+}
+
 }  // namespace mien::test

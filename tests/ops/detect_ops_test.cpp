@@ -1,13 +1,21 @@
 // The ops of a face detector beside each other and beside their reference kernels.
 #include <chrono>
+#include <cmath>
+#include <limits>
 
 #include "catch.h"
+#include "mien/kernels/cpu/table.h"
 #include "mien/kernels/kernel.h"
+#include "mien/kernels/parallel.h"
+#include "mien/kernels/ref/ref.h"
 #include "mien/ops/conv_chain.h"
 #include "mien/ops/factory.h"
 #include "mien/ops/nms.h"
 #include "mien/ops/packed_conv.h"
 #include "mien/ops/pnet.h"
+#include "mien/ops/pool.h"
+#include "mien/ops/resize.h"
+#include "mien/tensor/allocator.h"
 #include "mien/tensor/generator.h"
 
 namespace mien::test {
@@ -37,7 +45,6 @@ PnetWeights random_pnet() {
   return w;
 }
 
-
 }  // namespace
 
 TEST_CASE("pnet_candidates keeps what reaches the threshold, in the same order, to the bit", "[ops][detector]") {
@@ -64,6 +71,30 @@ TEST_CASE("pnet_candidates keeps what reaches the threshold, in the same order, 
   }
 }
 
+TEST_CASE("the memory that pnet_candidates books serves any number of threads", "[ops][detector]") {
+  const Tensor image = bytes({600, 700, 3}, 1).as_strided({3, 600, 700}, {1, 2100, 3}, 0), sizes = Tensor::from({std::int64_t{600}, std::int64_t{700}}, {1, 2});
+  const PnetWeights weights = random_pnet();
+  const PnetCandidates expected = pnet_candidates(image, sizes, weights, .5f), got{zeros_like(expected.cells), zeros_like(expected.values), zeros_like(expected.counts)};
+  std::vector<View> in{image.view(), sizes.view()}, out{got.cells.view(), got.values.view(), got.counts.view()};
+  for (const Tensor& w : weights) in.push_back(w.view());
+  const PnetParams params{.5f};
+  KernelArgs args{in, out, &params};
+  const KernelEntry& entry = choose_kernel("pnet_candidates", {&ref::pnet_candidates_entry, &KernelTable::pnet_candidates}, args);
+  const int before = num_threads();
+  const auto allocator = make_debug_allocator();  // a guard page behind the memory
+  set_num_threads(1);
+  const std::int64_t room = entry.workspace(args);
+  args.workspace = allocator->allocate(room);
+  set_num_threads(64);
+  CHECK(entry.workspace(args) == room);
+  entry.run(args);
+  set_num_threads(before);
+  allocator->deallocate(args.workspace, room);
+  const std::int64_t count = *expected.counts.data<std::int64_t>();
+  REQUIRE(*got.counts.data<std::int64_t>() == count);
+  CHECK(std::equal(expected.values.data<float>(), expected.values.data<float>() + 5 * count, got.values.data<float>()));
+}
+
 TEST_CASE("pnet_candidates names what does not fit", "[ops][error]") {
   const PnetWeights weights = random_pnet();
   const Tensor image = bytes({3, 20, 20}, 1), sizes = Tensor::from({std::int64_t{12}, std::int64_t{12}}, {1, 2});
@@ -85,6 +116,31 @@ TEST_CASE("conv_chain names what does not fit", "[ops][error]") {
   CHECK(run({packed, values({19}, 3, 1), {}}, {.channels = 20, .kernel = 3}).find("expects a bias [20]") != std::string::npos);
   CHECK(run({packed, bias, {}}, {.channels = 20, .kernel = 9}).find("has a kernel of 9") != std::string::npos);
   CHECK(message_of<Error>([&] { conv_chain(x, {}, {}); }).find("expects 1 to 8 layers") != std::string::npos);
+}
+
+TEST_CASE("area resizing adds up the bytes of windows of any size", "[ops][resize]") {
+  const std::int64_t side = 3000;  // 9e6 bytes of 255 are more than an i32 holds
+  const Tensor planes = full({1, 3, side, side}, 255, {.dtype = DType::u8}), pixels = planes.as_strided({3, side, side}, {1, 3 * side, 3}, 0);
+  const Tensor box = Tensor::from({std::int64_t{0}, std::int64_t{0}, side, side}, {1, 4});
+  const auto all_255 = [](const Tensor& t) {
+    for (const double v : t.to_vector()) CHECK(std::abs(v - 255) < 1e-3);
+  };
+  all_255(global_avg_pool2d(planes));
+  for (const Pair size : {Pair{1, 1}, Pair{1, 2}}) {
+    all_255(crop_resize_area(pixels, box, size));
+    all_255(crop_resize_area(planes.as_strided({3, side, side}, {side * side, side, 1}, 0), box, size));
+  }
+}
+
+TEST_CASE("warp_affine takes a bounded number of samples, whatever the matrix", "[ops][resize]") {
+  const Tensor image = bytes({3, 40, 50}, 4);
+  const double huge = std::numeric_limits<double>::max();
+  for (const double shrink : {200., 1e6, 1e18, 1e100, std::sqrt(huge), huge}) {
+    const Tensor m = Tensor::from({shrink, 0., 20., 0., shrink, 20.}, {1, 2, 3}), fast = warp_affine(image, m, {2, 2}, 10, .5f);
+    const Capped ref(Level::ref);
+    const auto expected = warp_affine(image, m, {2, 2}, 10, .5f).to_vector(), got = fast.to_vector();
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) < 1e-4);
+  }
 }
 
 TEST_CASE("nms of 10,000 candidates and of none", "[ops][detector]") {

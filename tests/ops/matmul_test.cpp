@@ -68,6 +68,22 @@ TEST_CASE("linear takes any leading dimensions", "[ops][matmul]") {
   check_close(linear(x, v), product(x, transpose(v, 0, 1)), 1e-6);
 }
 
+TEST_CASE("a row of linear has the same bits in every batch", "[ops][matmul]") {
+  Generator g(5);
+  const FactoryOptions o{.generator = &g};
+  for (const std::int64_t k : {40, 700}) {  // in every way that matmul.cpp has
+    const Tensor x = uniform({500, k}, -1, 1, o), bias = uniform({50}, -1, 1, o), w = uniform({50, k}, -1, 1, o);
+    for (const Tensor& weight : {w, transpose(contiguous(transpose(w, 0, 1)), 0, 1)})
+      for (const Tensor& b : {bias, Tensor()}) {
+        const Tensor all = linear(x, weight, b);
+        for (const std::int64_t m : {1, 3, 33, 64, 65, 130}) {
+          INFO(m << " rows of " << k << to_string(weight.strides()) << (b.defined() ? " with" : " without") << " a bias");
+          CHECK(linear(slice(x, 0, 0, m), weight, b).to_vector() == slice(all, 0, 0, m).to_vector());
+        }
+      }
+  }
+}
+
 TEST_CASE("products have the same bits for any number of threads", "[ops][matmul]") {
   const Tensor a = rand({150, 300}), b = rand({300, 170});
   const int before = num_threads();
