@@ -10,14 +10,7 @@ const ConvParams& conv_params(const KernelArgs& args) { return args.get<NormConv
 // The norm whose operands begin at `first`.
 template <class P>
 Norm<P> norm_from(const KernelArgs& args, std::size_t first) {
-  Norm<P> norm{ChannelValues<P>(args.in[first]),
-               ChannelValues<P>(args.in[first + 1]),
-               ChannelValues<P>(args.in[first + 2]),
-               ChannelValues<P>(args.in[first + 3]),
-               {},
-               args.get<NormConvParams>().activation != Activation::none};
-  if (args.in.size() > first + 4) norm.slope = ChannelValues<P>(args.in[first + 4]);
-  return norm;
+  return norm_of<P>(args.in.subspan(first), args.get<NormConvParams>().activation != Activation::none);
 }
 
 // --- forward -----------------------------------------------------------------------------------------------------------------

@@ -62,13 +62,6 @@ __global__ void __launch_bounds__(threads) softmax_backward_kernel(const __grid_
   }
 }
 
-Shape without(const Shape& s, int dim) {
-  Shape out;
-  for (int d = 0; d < s.rank(); ++d)
-    if (d != dim) out.push_back(s[d]);
-  return out;
-}
-
 void run_softmax(const KernelArgs& args) {
   const auto& p = args.get<SoftmaxParams>();
   const View &x = args.in[0], &y = args.out[0];
