@@ -288,7 +288,7 @@ const char* decline(const KernelArgs& args) {
   if (args.out[1].dtype != DType::f32 && args.out[1].dtype != DType::f64) return "16-bit maps";
   std::int64_t pixels = 0;
   for (int i = 0; i < p.scales; ++i) pixels += std::int64_t{p.size[static_cast<std::size_t>(i)][0]} * p.size[static_cast<std::size_t>(i)][1];
-  return pixels > 1 << 30 ? "more than 2^30 pixels" : nullptr;
+  return pixels > max_pnet_pixels ? "more than 2^30 pixels" : nullptr;
 }
 std::int64_t workspace(const KernelArgs& args) {
   const Scales s = make_scales(args.get<PnetPyramidParams>());
