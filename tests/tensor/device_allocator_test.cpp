@@ -215,6 +215,20 @@ TEST_CASE("what can't be had on a device is told in words that help", "[device]"
   CHECK(Device::parse("auto").is_cpu());
 }
 
+TEST_CASE("a device that can't be had now: auto is the CPU, who asks for it hears why, and it may be had later", "[device]") {
+  FakeDevice device;
+  device.why_busy = "another process holds it";
+  const Installed installed(device);
+  CHECK(Device::parse("auto").is_cpu());
+  CHECK(why_no_cuda().find("another process holds it") != std::string::npos);
+  CHECK(message_of<DeviceError>([] { Device::parse("cuda"); }).find("another process holds it") != std::string::npos);
+  device.why_busy.clear();
+  device.lost_at = 0;
+  CHECK(Device::parse("auto").is_cpu());
+  device.lost_at = -1;
+  CHECK(Device::parse("auto") == Device::cuda());
+}
+
 TEST_CASE("a copy between two GPUs waits for the one, and the other waits for it", "[device]") {
   FakeDevice device;
   device.devices = 2;
