@@ -2,7 +2,11 @@
 #include "cuda_emulator/faults.h"
 
 #include "catch.h"
+#include "mien/autograd/autograd.h"
+#include "mien/infer/infer.h"
+#include "mien/ops/copy.h"
 #include "mien/ops/factory.h"
+#include "mien/ops/unary.h"
 #include "mien/tensor/device_backend.h"
 
 namespace mien::test {
@@ -57,6 +61,42 @@ TEST_CASE("a device that this build has no kernels for", "[faults]") {
   fail_next("cudaFuncGetAttributes", cudaErrorNoKernelImageForDevice);
   CHECK(message_of<DeviceError>([] { Device::cuda(); }).find("this build has no kernels for emulated GPU (compute capability 7.5)") != std::string::npos);
   CHECK(Device::parse("auto").is_cpu());
+}
+
+TEST_CASE("a run that can't be recorded is a run of calls, and no recording is left behind", "[faults]") {
+  MIEN_NEEDS_CUDA();
+  const NoGrad guard;
+  const infer::Forward forward = [](std::span<const Tensor> x) { return std::vector<Tensor>{sigmoid(relu(x[0]))}; };
+  const Tensor x = full({1, 3, 8, 8}, .5), there = to(x, Device::cuda());
+  const auto plan = infer::compile(forward, {x}, {.device = Device::cuda()});
+  const auto expected = forward(std::span(&there, 1))[0].to_vector();
+  const int before = mien_emulator::graphs_alive();
+  const auto right = [&](infer::Session& session) { return session(there).to_vector() == expected; };
+  // The first launch of a run copies its input, the second is the first that is recorded; the recording then ends well.
+  struct Fault {
+    const char* function;
+    int passing;
+  };
+  for (const auto& [function, passing] : {Fault{"launch", 1}, Fault{"cudaGraphInstantiate", 0}}) {
+    INFO(function);
+    infer::Session session(plan);
+    CHECK(right(session));
+    fail_next(function, cudaErrorMemoryAllocation, passing);
+    CHECK(right(session));
+    CHECK(mien_emulator::graphs_alive() == before);
+    CHECK(right(session));  // recorded at the second try
+    CHECK(mien_emulator::graphs_alive() == before + 1);
+    CHECK(right(session));
+  }
+  CHECK(mien_emulator::graphs_alive() == before);
+  infer::Session session(plan);
+  CHECK(right(session));
+  for (int run = 0; run < 2; ++run) {
+    fail_next("launch", cudaErrorMemoryAllocation, 1);
+    CHECK(right(session));
+  }
+  CHECK(right(session));
+  CHECK(mien_emulator::graphs_alive() == before);  // it is not tried again
 }
 
 }  // namespace mien::test
