@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <vector>
 
 #include "commands.h"
 #include "exit_codes.h"
@@ -15,8 +16,8 @@
 namespace mien::cli {
 namespace {
 
-// The same convolution at every level against the reference; on tiles as bf16x3, which they compute alone.
-bool self_test() {
+// The same convolution at every level and on the GPUs against the reference; on tiles as bf16x3, which they compute alone.
+bool self_test(const std::vector<Device>& gpus) {
   const NoGrad guard;
   const Level before = max_cpu_level();
   manual_seed(1);
@@ -37,8 +38,7 @@ bool self_test() {
   }
   set_max_cpu_level(before);
   set_matmul_precision(Precision::f32);
-  for (int i = 0; i < cuda_device_count(); ++i) {
-    const Device gpu = Device::cuda(i);
+  for (const Device gpu : gpus) {
     const auto got = conv2d(to(x, gpu), to(w, gpu)).to_vector();
     double worst = 0;
     for (std::size_t k = 0; k < got.size(); ++k) worst = std::max(worst, std::abs(got[k] - expected[k]));
@@ -50,8 +50,17 @@ bool self_test() {
 
 int doctor() {
   std::printf("%s\n", version_text().c_str());
-  if (const std::string why = why_no_cuda(); !why.empty()) std::printf("GPU: none (%s)\n", why.c_str());
-  for (int i = 0; i < cuda_device_count(); ++i) std::printf("GPU: %s\n", describe(Device::cuda(i)).c_str());
+  const int count = cuda_device_count();
+  if (count == 0) std::printf("GPU: none (%s)\n", why_no_cuda().c_str());
+  std::vector<Device> gpus;  // that can be used
+  for (int i = 0; i < count; ++i) {
+    try {
+      gpus.push_back(Device::cuda(i));
+      std::printf("GPU: %s\n", describe(gpus.back()).c_str());
+    } catch (const Error& e) {
+      std::printf("GPU: cuda:%d can't be used (%s)\n", i, e.what());
+    }
+  }
   std::error_code error;
   const auto space = std::filesystem::space(".", error);
   if (!error) std::printf("free disk here: %.1f GiB\n", static_cast<double>(space.available) / (1 << 30));
@@ -60,7 +69,7 @@ int doctor() {
   } catch (const Error& e) {
     std::printf("weights: none (%s)\n", e.what());
   }
-  if (self_test()) return 0;
+  if (self_test(gpus)) return 0;
   std::fprintf(stderr, "mien: a fast kernel computes something else than the reference. Set MIEN_MAX_ISA to a level that is right and report it.\n");
   return code(Exit::internal);
 }

@@ -88,18 +88,17 @@ class Cascade {
 
   Boxes stage1() const {
     const std::vector<Scale> scales = pyramid();
+    std::vector<std::array<std::int64_t, 2>> sizes;
+    for (const Scale& s : scales) sizes.push_back({s.height, s.width});
     Boxes all;
-    if (!scales.empty()) {
-      const Tensor sizes = Tensor::empty({static_cast<std::int64_t>(scales.size()), 2}, DType::i64);
-      for (std::size_t s = 0; s < scales.size(); ++s) {
-        sizes.data<std::int64_t>()[2 * s] = scales[s].height;
-        sizes.data<std::int64_t>()[2 * s + 1] = scales[s].width;
-      }
-      const PnetCandidates found = fetch(nets_.candidates(picture(), to(sizes, nets_.device()), options_.thresholds[0]));
+    for (std::size_t done = 0, some; done < scales.size(); done += some) {
+      some = pnet_scales_at_once(std::span(sizes).subspan(done));
+      const Tensor part = Tensor::from(std::span<const std::int64_t>(sizes[done].data(), 2 * some), {static_cast<std::int64_t>(some), 2});
+      const PnetCandidates found = fetch(nets_.candidates(picture(), part, options_.thresholds[0]));
       std::int64_t first = 0;
-      for (std::size_t s = 0; s < scales.size(); ++s) {
+      for (std::size_t s = 0; s < some; ++s) {
         const std::int64_t count = found.counts.data<std::int64_t>()[s];
-        all.append(suppress(boxes_of(found, first, count, scales[s]), .5));
+        all.append(suppress(boxes_of(found, first, count, scales[done + s]), .5));
         first += count;
       }
     }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
+#include <span>
 
 #include "mien/kernels/params.h"
 #include "mien/tensor/tensor.h"
@@ -18,8 +20,12 @@ struct PnetCandidates {
   Tensor counts;  // i64 [S]
 };
 
-// image u8 [3, H, W] (any strides; fast when the channels lie side by side), sizes i64 [S, 2] = height and width of every scale, at least 11 each.
-// Each scale is the area resize of the whole picture, (x - 127.5) / 128. ShapeError, DTypeError, ValueError for what does not fit. No derivative.
+// image u8 [3, H, W] (any strides; fast when the channels lie side by side), sizes i64 [S, 2] = height and width of every scale, at least 11 each; best on the CPU,
+// wherever the picture is: they are read here. Each scale is the area resize of the whole picture, (x - 127.5) / 128. ShapeError, DTypeError, ValueError for what
+// does not fit. NotImplemented on a GPU for more scales than pnet_scales_at_once says. No derivative.
 PnetCandidates pnet_candidates(const Tensor& image, const Tensor& sizes, const PnetWeights& weights, float threshold);
+
+// How many of the scales, from the first on, one call takes on every device: at least one. Scales know nothing of each other, so the others may follow in further calls.
+std::size_t pnet_scales_at_once(std::span<const std::array<std::int64_t, 2>> sizes);
 
 }  // namespace mien

@@ -20,9 +20,10 @@ namespace {
 
 constexpr int max_devices = 16;
 
-// One device, opened when it is first asked for and never closed: tensors of static duration may outlive everything else.
+// One device, opened when it is first asked for and never closed: tensors of static duration may outlive everything else. What can't be opened now (another
+// process holds it, its memory is full) is asked again the next time.
 struct Opened {
-  std::string unusable;  // why not
+  std::string unusable;  // why no kernel of this build runs there
   void* main_stream = nullptr;
   std::shared_ptr<DeviceAllocator> memory;
 };
@@ -111,7 +112,14 @@ int cuda_device_count() noexcept {
 
 std::string why_no_cuda() {
   std::string why;
-  return count_devices(why) > 0 ? open(0).unusable : why;
+  if (count_devices(why) == 0) return why;
+  try {
+    return open(0).unusable;
+  } catch (const DeviceError& e) {
+    return e.what();
+  } catch (const OutOfMemory& e) {
+    return e.what();
+  }
 }
 
 Device Device::cuda(int index) {

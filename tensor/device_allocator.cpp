@@ -18,16 +18,14 @@ namespace {
 constexpr std::int64_t alignment = 512, MiB = std::int64_t{1} << 20;
 // Small blocks share segments of 2 MiB; up to 10 MiB they share segments of 20 MiB; larger ones get a segment in steps of 2 MiB.
 constexpr std::int64_t small_limit = MiB, small_segment = 2 * MiB, large_limit = 10 * MiB, large_segment = 20 * MiB;
-constexpr int shared_pool = 0;
 
 std::int64_t round_up(std::int64_t bytes, std::int64_t to) { return (bytes + to - 1) / to * to; }
 std::int64_t segment_size(std::int64_t bytes) { return bytes <= small_limit ? small_segment : bytes <= large_limit ? large_segment : round_up(bytes, 2 * MiB); }
 std::string in_mib(std::int64_t bytes) { return std::to_string((bytes + MiB - 1) / MiB) + " MiB"; }
 
-// Where free pieces may be used: one queue, one pool, small or large segments.
+// Where free pieces may be used: one queue, small or large segments.
 struct Place {
   void* stream = nullptr;
-  int pool = shared_pool;
   bool small = false;
   auto operator<=>(const Place&) const = default;
 };
@@ -51,8 +49,7 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     const std::lock_guard lock(mutex_);
     if (lost_) throw *lost_;
     settle(false);
-    const auto capture = capturing_.find(stream);
-    const Place place{stream, capture == capturing_.end() ? shared_pool : capture->second, size <= small_limit};
+    const Place place{stream, size <= small_limit};
     std::byte* block = take(size, place);
     if (!block) block = grow(size, place) ? take(size, place) : nullptr;
     if (!block) {
@@ -91,20 +88,6 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     const auto it = pieces_.find(static_cast<std::byte*>(block));
     if (it == pieces_.end() || it->second.free) throw ValueError("record_stream", "expects a block of this allocator that is in use");
     if (it->second.place.stream != stream) others_[it->first].insert(stream);
-  }
-
-  int begin_private_pool(void* stream) override {
-    const std::lock_guard lock(mutex_);
-    if (capturing_.count(stream)) throw ValueError("begin_private_pool", "this queue has a private pool already");
-    return capturing_[stream] = ++last_pool_;
-  }
-  void end_private_pool(int pool) override {
-    const std::lock_guard lock(mutex_);
-    for (auto it = capturing_.begin(); it != capturing_.end();) it = it->second == pool ? capturing_.erase(it) : std::next(it);
-  }
-  void drop_private_pool(int pool) override {
-    const std::lock_guard lock(mutex_);
-    dropped_.insert(pool);
   }
 
   AllocatorStats stats() const override {
@@ -250,11 +233,11 @@ class CachingDeviceAllocator final : public DeviceAllocator {
     }
   }
 
-  // Segments that are free from end to end go back to the device; those of a private pool only when it was dropped.
+  // Segments that are free from end to end go back to the device.
   void release() noexcept {
     for (auto it = pieces_.begin(); it != pieces_.end();) {
       const Piece& p = it->second;
-      if (!p.free || !p.begins_segment || !p.ends_segment || (p.place.pool != shared_pool && !dropped_.count(p.place.pool))) {
+      if (!p.free || !p.begins_segment || !p.ends_segment) {
         ++it;
         continue;
       }
@@ -287,9 +270,6 @@ class CachingDeviceAllocator final : public DeviceAllocator {
   std::map<std::byte*, std::set<void*>> others_;  // of blocks in use: further queues
   std::vector<Waiting> waiting_;
   std::optional<DeviceLost> lost_;
-  std::map<void*, int> capturing_;  // queue -> its private pool
-  std::set<int> dropped_;
-  int last_pool_ = shared_pool;
   DeviceStats stats_;
 };
 

@@ -34,11 +34,6 @@ class DeviceAllocator : public Allocator {
   virtual void* allocate_on(std::int64_t bytes, void* stream) = 0;
   // `block` is also read or written by work that is now in `stream`: freed, it waits for that.
   virtual void record_stream(void* block, void* stream) = 0;
-  // While it lasts, what is allocated for `stream` comes from segments of its own, and what is freed of them serves that pool alone: the memory of a recorded
-  // graph. Returns the pool's number.
-  virtual int begin_private_pool(void* stream) = 0;
-  virtual void end_private_pool(int pool) = 0;
-  virtual void drop_private_pool(int pool) = 0;  // its unused segments may go back to the device
   virtual DeviceStats device_stats() const = 0;
   // About the largest block that could be had now.
   virtual std::int64_t largest_available() const = 0;

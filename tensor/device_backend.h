@@ -35,7 +35,8 @@ class DeviceBackend {
   virtual ~DeviceBackend() = default;
   // Devices that can be used. 0: `why` says what is missing (driver, device, a newer driver).
   virtual int count(std::string& why) = 0;
-  // Empty when the kernels of this build run on the device, else why not.
+  // Empty when the kernels of this build run on the device, else why not. DeviceError or OutOfMemory when nothing can run there now: another process holds the
+  // device, its memory is full.
   virtual std::string unsupported(int device) = 0;
   virtual DeviceInfo info(int device) = 0;
   virtual DeviceMemory memory(int device) = 0;

@@ -26,15 +26,23 @@ bool is_lost(cudaError_t status) {
     case cudaErrorInvalidPc:
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorMpsClientTerminated:
     case cudaErrorContextIsDestroyed:
     case cudaErrorExternalDevice: return true;
     default: return false;
   }
 }
+// What is told here, or matters to nobody, is not left behind for the next launch to find.
+void forget(cudaError_t status) noexcept {
+  if (status != cudaSuccess) cudaGetLastError();
+}
 }  // namespace
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
+  forget(status);
   const std::string text = std::string("CUDA reports ") + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")";
   if (is_lost(status)) throw DeviceLost(what, "the device is lost to this process: " + text, "Start the program anew: what it saved is intact.");
   if (status == cudaErrorMemoryAllocation) throw OutOfMemory(what, text, "Use a smaller batch or picture.");
@@ -52,7 +60,7 @@ class CudaBackend final : public DeviceBackend {
     int n = 0;
     const cudaError_t status = cudaGetDeviceCount(&n);
     if (status == cudaSuccess && n > 0) return n;
-    cudaGetLastError();  // it is told here, not by a later call
+    forget(status);
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
@@ -69,8 +77,11 @@ class CudaBackend final : public DeviceBackend {
   std::string unsupported(int device) override {
     use(device);
     const cudaError_t status = probe();
-    if (status == cudaSuccess) return {};
-    cudaGetLastError();
+    if (status != cudaErrorNoKernelImageForDevice && status != cudaErrorInvalidDeviceFunction) {
+      check(status, "device");
+      return {};
+    }
+    forget(status);
     const DeviceInfo i = info(device);
     return "this build has no kernels for " + i.name + " (compute capability " + std::to_string(i.major) + "." + std::to_string(i.minor) +
            "): " + cudaGetErrorString(status);
@@ -93,28 +104,22 @@ class CudaBackend final : public DeviceBackend {
     use(device);
     void* block = nullptr;
     const cudaError_t status = cudaMalloc(&block, static_cast<std::size_t>(bytes));
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      return nullptr;
-    }
+    if (status == cudaErrorMemoryAllocation) return forget(status), nullptr;
     check(status, "device");
     return block;
   }
   void deallocate(int device, void* block) noexcept override {
-    cudaSetDevice(device);
-    cudaFree(block);
+    forget(cudaSetDevice(device));
+    forget(cudaFree(block));
   }
   void* allocate_host(std::int64_t bytes) override {
     void* block = nullptr;
     const cudaError_t status = cudaHostAlloc(&block, static_cast<std::size_t>(bytes), cudaHostAllocPortable);
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      return nullptr;
-    }
+    if (status == cudaErrorMemoryAllocation) return forget(status), nullptr;
     check(status, "device");
     return block;
   }
-  void deallocate_host(void* block) noexcept override { cudaFreeHost(block); }
+  void deallocate_host(void* block) noexcept override { forget(cudaFreeHost(block)); }
 
   void* make_stream(int device) override {
     use(device);
@@ -123,8 +128,8 @@ class CudaBackend final : public DeviceBackend {
     return stream;
   }
   void drop_stream(int device, void* stream) noexcept override {
-    cudaSetDevice(device);
-    cudaStreamDestroy(queue(stream));
+    forget(cudaSetDevice(device));
+    forget(cudaStreamDestroy(queue(stream)));
   }
   void synchronize(int device, void* stream) override {
     use(device);
@@ -145,7 +150,7 @@ class CudaBackend final : public DeviceBackend {
   }
   bool passed(void* event) override {
     const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
-    if (status == cudaErrorNotReady) return false;
+    if (status == cudaErrorNotReady) return forget(status), false;
     check(status, "event");
     return true;
   }
@@ -153,7 +158,7 @@ class CudaBackend final : public DeviceBackend {
     use(device);
     check(cudaStreamWaitEvent(queue(stream), static_cast<cudaEvent_t>(event)), "event");
   }
-  void drop_event(void* event) noexcept override { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+  void drop_event(void* event) noexcept override { forget(cudaEventDestroy(static_cast<cudaEvent_t>(event))); }
 
   void begin_range(const char* name) noexcept override { nvtxRangePushA(name); }
   void end_range() noexcept override { nvtxRangePop(); }
@@ -165,10 +170,7 @@ class CudaBackend final : public DeviceBackend {
   void* end_capture(int device, void* stream) override {
     use(device);
     cudaGraph_t graph = nullptr;
-    if (cudaStreamEndCapture(queue(stream), &graph) != cudaSuccess || !graph) {
-      cudaGetLastError();
-      return nullptr;
-    }
+    if (const cudaError_t status = cudaStreamEndCapture(queue(stream), &graph); status != cudaSuccess || !graph) return forget(status), nullptr;
     cudaGraphExec_t made = nullptr;
     const cudaError_t status = cudaGraphInstantiate(&made, graph, 0);
     cudaGraphDestroy(graph);
@@ -179,7 +181,7 @@ class CudaBackend final : public DeviceBackend {
     use(device);
     check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), queue(stream)), "graph");
   }
-  void drop_graph(void* graph) noexcept override { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+  void drop_graph(void* graph) noexcept override { forget(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); }
 };
 
 }  // namespace

@@ -321,15 +321,15 @@ __global__ void __launch_bounds__(block_threads) sum_planes(ChannelInputs<T, N> 
 }
 // finish(c, sums) for every channel, from the pieces.
 constexpr int finish_side = 32;
-template <int S, class G>
-__global__ void __launch_bounds__(finish_side* finish_side) finish_sums(const double* partial, std::int64_t pieces, std::int64_t channels, G finish) {
+template <int S, class A, class G>
+__global__ void __launch_bounds__(finish_side* finish_side) finish_sums(const A* partial, std::int64_t pieces, std::int64_t channels, G finish) {
   __shared__ double parts[S][finish_side][finish_side];
   const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * finish_side + threadIdx.x;
 #pragma unroll
   for (int s = 0; s < S; ++s) {
     double sum = 0;
     if (c < channels)
-      for (std::int64_t k = threadIdx.y; k < pieces; k += finish_side) sum += partial[(k * S + s) * channels + c];
+      for (std::int64_t k = threadIdx.y; k < pieces; k += finish_side) sum += static_cast<double>(partial[(k * S + s) * channels + c]);
     parts[s][threadIdx.y][threadIdx.x] = sum;
   }
   __syncthreads();

@@ -156,6 +156,14 @@ Walk<N, I> make_walk(const Shape& shape, const std::array<Strides, N>& strides) 
   return w;
 }
 
+// A shape, or strides, without one dimension.
+inline Shape without(const Shape& s, int dim) {
+  Shape out;
+  for (int d = 0; d < s.rank(); ++d)
+    if (d != dim) out.push_back(s[d]);
+  return out;
+}
+
 template <int N, class I, class F>
 __global__ void __launch_bounds__(block_threads) walk_kernel(const __grid_constant__ Walk<N, I> walk, I count, F f) {
   for (I i = static_cast<I>(blockIdx.x) * block_threads + static_cast<I>(threadIdx.x); i < count; i += static_cast<I>(gridDim.x) * block_threads) {

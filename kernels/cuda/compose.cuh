@@ -9,6 +9,11 @@ namespace mien::cuda {
 inline const KernelEntry& best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) {
   return library && !(library->decline && library->decline(args)) ? *library : own;
 }
+// Why neither takes the call, or null. The own one is asked first: its answer takes less time.
+inline const char* decline_best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) {
+  const char* reason = own.decline ? own.decline(args) : nullptr;
+  return reason && &best(library, own, args) == &own ? reason : nullptr;
+}
 inline void run_best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) { best(library, own, args).run(args); }
 // Enough for either, whichever runs.
 inline std::int64_t workspace_best(const KernelEntry* library, const KernelEntry& own, const KernelArgs& args) {

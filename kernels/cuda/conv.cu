@@ -19,14 +19,6 @@ struct Plain {  // element strides and sizes of a map or a weight
   explicit Plain(const View& v) : sn(v.stride(0)), sc(v.stride(1)), sh(v.stride(2)), sw(v.stride(3)) {}
 };
 
-// Whether neighbours in memory are neighbours along c rather than along w.
-bool channels_inner(const View& v) {
-  const auto size_of = [](std::int64_t s) { return s < 0 ? -s : s; };
-  if (v.size(1) == 1) return false;
-  if (v.size(2) * v.size(3) == 1) return true;
-  return size_of(v.stride(1)) <= size_of(v.size(3) > 1 ? v.stride(3) : v.stride(2));
-}
-
 struct Sizes {  // what the three share
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   int height, width;          // of x or gx

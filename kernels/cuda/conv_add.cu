@@ -29,6 +29,10 @@ void run(const KernelArgs& args) {
   const BinaryParams add{BinaryKind::add};
   binary_entry.run(with(args, both, args.out, &add, nullptr));
 }
+const char* decline(const KernelArgs& args) {
+  const Apart a(args, nullptr);
+  return decline_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, args.in.first(2), {&a.gx, 1}, args.params, nullptr));
+}
 std::int64_t workspace(const KernelArgs& args) {
   const Apart a(args, nullptr);
   return a.bytes + workspace_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, args.in.first(2), {&a.gx, 1}, args.params, nullptr));
@@ -36,6 +40,6 @@ std::int64_t workspace(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry conv2d_grad_input_add_entry = {run, nullptr, workspace};
+const KernelEntry conv2d_grad_input_add_entry = {run, decline, workspace};
 
 }  // namespace mien::cuda

@@ -71,6 +71,10 @@ void run(const KernelArgs& args) {
                            static_cast<int>(q.kernel[0]), static_cast<int>(q.kernel[1]), static_cast<int>(q.stride[0]), static_cast<int>(q.stride[1])});
   });
 }
+const char* decline(const KernelArgs& args) {
+  const Forward f = forward_plan(args, nullptr);
+  return decline_best(mien_cuda_library.conv2d, conv2d_entry, with(args, args.in.first(3), {&f.map, 1}, &plain, nullptr));
+}
 std::int64_t workspace(const KernelArgs& args) {
   const Forward f = forward_plan(args, nullptr);
   return f.bytes + workspace_best(mien_cuda_library.conv2d, conv2d_entry, with(args, args.in.first(3), {&f.map, 1}, &plain, nullptr));
@@ -176,6 +180,13 @@ void run_backward(const KernelArgs& args) {
   run_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight, args.out.subspan(1, 1), &plain, b.rest));
   if (q.input_gradient) run_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input, args.out.first(1), &plain, b.rest));
 }
+const char* decline_backward(const KernelArgs& args) {
+  const Backward b = backward_plan(args, nullptr);
+  const View input[] = {b.map, args.in[2]}, weight[] = {b.map, args.in[1]};
+  const char* reason = decline_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight, args.out.subspan(1, 1), &plain, nullptr));
+  if (reason || !args.get<ConvBlockParams>().input_gradient) return reason;
+  return decline_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input, args.out.first(1), &plain, nullptr));
+}
 std::int64_t workspace_backward(const KernelArgs& args) {
   const Backward b = backward_plan(args, nullptr);
   const View input[] = {b.map, args.in[2]}, weight[] = {b.map, args.in[1]};
@@ -189,7 +200,7 @@ std::int64_t workspace_backward(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry conv_block_entry = {run, nullptr, workspace};
-const KernelEntry conv_block_backward_entry = {run_backward, nullptr, workspace_backward};
+const KernelEntry conv_block_entry = {run, decline, workspace};
+const KernelEntry conv_block_backward_entry = {run_backward, decline_backward, workspace_backward};
 
 }  // namespace mien::cuda

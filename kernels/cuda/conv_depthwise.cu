@@ -19,13 +19,6 @@ struct Window {
         dilation_w(static_cast<int>(p.dilation[1])) {}
 };
 
-bool channels_inner(const View& v) {
-  const auto size_of = [](std::int64_t s) { return s < 0 ? -s : s; };
-  if (v.size(1) == 1) return false;
-  if (v.size(2) * v.size(3) == 1) return true;
-  return size_of(v.stride(1)) <= size_of(v.size(3) > 1 ? v.stride(3) : v.stride(2));
-}
-
 // A flat index over (n, h, strip, c) or (n, c, h, strip).
 struct Order {
   bool channels_last, small;
@@ -271,19 +264,11 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// Adds the pieces: 32 weights a block, 8 threads for each.
 template <class T>
 __global__ void __launch_bounds__(256) weight_pieces_kernel(const Compute<T>* partial, const Image<T> gw, const WeightPlan g) {
-  __shared__ double parts[8][32];
   const std::int64_t count = g.taps * g.channels, index = std::int64_t{blockIdx.x} * 32 + threadIdx.x % 32;
-  double sum = 0;
-  if (index < count)
-    for (std::int64_t piece = threadIdx.x / 32; piece < g.pieces; piece += 8) sum += static_cast<double>(partial[piece * count + index]);
-  parts[threadIdx.x / 32][threadIdx.x % 32] = sum;
-  __syncthreads();
+  const double sum = add_pieces(partial, g.pieces, count, index, index < count);
   if (threadIdx.x >= 32 || index >= count) return;
-#pragma unroll
-  for (int k = 1; k < 8; ++k) sum += parts[k][threadIdx.x];
   const std::int64_t tap = index / g.channels, c = index - tap * g.channels;
   gw(c, 0, tap / gw.w, tap % gw.w) = store<T>(static_cast<Compute<T>>(sum));
 }

@@ -202,10 +202,22 @@ __global__ void __launch_bounds__(gemm_threads) gemm_kernel(const __grid_constan
   }
 }
 
-// Adds the pieces: 32 results a block, 8 threads for each.
+// The sum of partial[piece * count + index] over the pieces: 32 results a block of 256, 8 threads for each; whole in the first 32 threads.
+template <class C>
+__device__ __forceinline__ double add_pieces(const C* partial, std::int64_t pieces, std::int64_t count, std::int64_t index, bool mine) {
+  __shared__ double sums[8][32];
+  double sum = 0;
+  if (mine)
+    for (std::int64_t piece = threadIdx.x / 32; piece < pieces; piece += 8) sum += static_cast<double>(partial[piece * count + index]);
+  sums[threadIdx.x / 32][threadIdx.x % 32] = sum;
+  __syncthreads();
+  if (threadIdx.x < 32)
+#pragma unroll
+    for (int k = 1; k < 8; ++k) sum += sums[k][threadIdx.x];
+  return sum;
+}
 template <class P>
 __global__ void __launch_bounds__(256) gemm_pieces_kernel(const __grid_constant__ P p, const GemmPlan g, const typename P::C* partial) {
-  __shared__ double sums[8][32];
   const std::int64_t count = std::int64_t{g.rows} * g.columns * g.batches, index = std::int64_t{blockIdx.x} * 32 + threadIdx.x % 32;
   const std::uint32_t z = index < count ? static_cast<std::uint32_t>(index / (std::int64_t{g.rows} * g.columns)) : 0;
   const std::int64_t inner = index - std::int64_t{z} * g.rows * g.columns;
@@ -213,15 +225,8 @@ __global__ void __launch_bounds__(256) gemm_pieces_kernel(const __grid_constant_
                       n = static_cast<std::uint32_t>(inner - std::int64_t{m} * g.columns);
   const auto s = p.scope(z);
   const bool mine = index < count && m < s.rows;  // rows that a smaller product lacks were never written
-  double sum = 0;
-  if (mine)
-    for (std::uint32_t piece = threadIdx.x / 32; piece < g.pieces; piece += 8) sum += static_cast<double>(partial[piece * count + index]);
-  sums[threadIdx.x / 32][threadIdx.x % 32] = sum;
-  __syncthreads();
-  if (threadIdx.x >= 32 || !mine) return;
-#pragma unroll
-  for (int k = 1; k < 8; ++k) sum += sums[k][threadIdx.x];
-  p.put(s, p.out_row(s, m), n, static_cast<typename P::C>(sum));
+  const double sum = add_pieces(partial, g.pieces, count, index, mine);
+  if (threadIdx.x < 32 && mine) p.put(s, p.out_row(s, m), n, static_cast<typename P::C>(sum));
 }
 
 template <class P>

@@ -9,19 +9,6 @@ namespace {
 
 int dim_of(const KernelArgs& args) { return args.params ? args.get<DimParams>().dim : 0; }
 
-template <class T>
-struct Select {
-  const T* x;
-  const std::int64_t* index;
-  T* y;
-  std::int64_t size, step;
-  template <class I>
-  __device__ __forceinline__ void operator()(const I (&o)[3]) const {
-    const std::int64_t i = index[o[1]];
-    y[o[2]] = i >= 0 && i < size ? x[o[0] + i * step] : T{};
-  }
-};
-
 void run_index_select(const KernelArgs& args) {
   const int dim = dim_of(args);
   const View &x = args.in[0], &index = args.in[1], &y = args.out[0];
@@ -95,13 +82,6 @@ __global__ void __launch_bounds__(block_threads)
     }
     if (threadIdx.y == 0 && column < columns) gx[key * gx_step + o[1]] = store<T>(static_cast<Compute<T>>(sum));
   }
-}
-
-Shape without(const Shape& shape, int dim) {
-  Shape out;
-  for (int d = 0; d < shape.rank(); ++d)
-    if (d != dim) out.push_back(shape[d]);
-  return out;
 }
 
 struct Sorted {

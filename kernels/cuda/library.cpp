@@ -229,9 +229,13 @@ cudnnHandle_t cudnn_handle(int device, void* stream) {
   cuda::check(cudaSetDevice(device), "cudnn");
   const cudnnHandle_t handle = handles.get(device, [&] {
     cudnnHandle_t made = nullptr;
-    check(cudnn()->cudnnCreate(&made), "cudnn");
+    const cudnnStatus_t status = cudnn()->cudnnCreate(&made);
+    // It has no handle to give, ever, for reasons of its own; without memory it is "not initialized" or has an "internal error".
+    if (status > CUDNN_STATUS_NOT_INITIALIZED && status < CUDNN_STATUS_INTERNAL_ERROR) return cudnnHandle_t{};
+    check(status, "cudnn");
     return made;
   });
+  if (!handle) return nullptr;
   check(cudnn()->cudnnSetStream(handle, static_cast<cudaStream_t>(stream)), "cudnn");
   return handle;
 }

@@ -58,6 +58,7 @@ struct Cudnn {
 };
 const Cudnn* cudnn();
 const char* cudnn_missing();
+// Bound to `stream`, as above. Null where cuDNN lacks a part, or does not fit the GPU or its driver.
 cudnnHandle_t cudnn_handle(int device, void* stream);
 void check(cudnnStatus_t status, const char* what);
 

@@ -34,6 +34,19 @@ std::int64_t widen(Shape& shape, std::array<Strides, N>& strides, std::int64_t i
 }
 inline std::int64_t address(const void* p) { return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(p)); }
 
+// y = x at an index; 0 where that is out of range.
+template <class T>
+struct Select {
+  const T* x;
+  const std::int64_t* index;
+  T* y;
+  std::int64_t size, step;
+  template <class I>
+  __device__ __forceinline__ void operator()(const I (&o)[3]) const {
+    const std::int64_t i = index[o[1]];
+    y[o[2]] = i >= 0 && i < size ? x[o[0] + i * step] : T{};
+  }
+};
 template <class T>
 struct Move {
   const T* x;

@@ -46,6 +46,14 @@ struct Norm {
   }
 };
 
+// Of mean, invstd, weight, bias and, where there is one, slope.
+template <class P>
+Norm<P> norm_of(std::span<const View> in, bool active) {
+  Norm<P> norm{ChannelValues<P>(in[0]), ChannelValues<P>(in[1]), ChannelValues<P>(in[2]), ChannelValues<P>(in[3]), {}, active};
+  if (in.size() > 4) norm.slope = ChannelValues<P>(in[4]);
+  return norm;
+}
+
 // --- mean and 1 / standard deviation of every channel ---------------------------------------------------------------------------
 // Sums of the distance from the channel's first element and of its square, in f64: the map is read once, and a mean far from 0 costs no digits.
 template <class T>

@@ -11,20 +11,10 @@ struct NormAdd {
   __device__ __forceinline__ Numbers prepare(std::int64_t c) const { return norm.prepare(c); }
   __device__ __forceinline__ P operator()(const Numbers& k, const P (&v)[2]) const { return k.before(v[0]) + v[1]; }
 };
-// The norm whose mean, invstd, weight and bias begin at operand `first`.
-template <class P>
-Norm<P> norm_from(const KernelArgs& args, std::size_t first) {
-  return {ChannelValues<P>(args.in[first]),
-          ChannelValues<P>(args.in[first + 1]),
-          ChannelValues<P>(args.in[first + 2]),
-          ChannelValues<P>(args.in[first + 3]),
-          {},
-          false};
-}
 
 template <class T, class P>
 void norm_add(const KernelArgs& args) {
-  const Norm<P> norm = norm_from<P>(args, 1);
+  const Norm<P> norm = norm_of<P>(args.in.subspan(1, 4), false);
   if (args.in.size() > 5) apply_channels<T, 2>(args, "norm_add", {args.in[0], args.in[5]}, args.out[0], NormAdd<P>{norm});
   else apply_channels<T, 1>(args, "norm_add", {args.in[0]}, args.out[0], norm);
 }
@@ -39,7 +29,7 @@ struct Scaled {
 template <class T, class P>
 void norm_add_backward(const KernelArgs& args) {
   const View &g = args.in[0], &x = args.in[1];
-  const Norm<P> norm = norm_from<P>(args, 2);
+  const Norm<P> norm = norm_of<P>(args.in.subspan(2, 4), false);
   StoreNormGradients<P> to{norm, {}};
   for (std::size_t i = 0; i < 4; ++i) to.out[i] = ChannelValues<P>(args.out[1 + i]);
   sum_channels<T, 2>(args, "norm_add_backward", {g, x}, args.workspace, NormGradientSums<P>{norm}, to);

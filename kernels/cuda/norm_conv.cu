@@ -7,17 +7,9 @@ namespace mien::cuda {
 namespace {
 
 const ConvParams& conv_params(const KernelArgs& args) { return args.get<NormConvParams>(); }
-// The norm whose operands begin at `first`.
 template <class P>
 Norm<P> norm_from(const KernelArgs& args, std::size_t first) {
-  Norm<P> norm{ChannelValues<P>(args.in[first]),
-               ChannelValues<P>(args.in[first + 1]),
-               ChannelValues<P>(args.in[first + 2]),
-               ChannelValues<P>(args.in[first + 3]),
-               {},
-               args.get<NormConvParams>().activation != Activation::none};
-  if (args.in.size() > first + 4) norm.slope = ChannelValues<P>(args.in[first + 4]);
-  return norm;
+  return norm_of<P>(args.in.subspan(first), args.get<NormConvParams>().activation != Activation::none);
 }
 
 // --- forward -----------------------------------------------------------------------------------------------------------------
@@ -41,6 +33,11 @@ void forward(const KernelArgs& args) {
   const View in[] = {f.x, args.in[1]};
   run_best(mien_cuda_library.conv2d, conv2d_entry, with(args, in, args.out.first(1), &conv_params(args), f.rest));
   moments<T, P>(args, "norm_conv", args.out[0], args.out[1], args.out[2], args.get<NormConvParams>().eps, f.rest);
+}
+const char* decline(const KernelArgs& args) {
+  const Forward f(args, nullptr);
+  const View in[] = {f.x, args.in[1]};
+  return decline_best(mien_cuda_library.conv2d, conv2d_entry, with(args, in, args.out.first(1), &conv_params(args), nullptr));
 }
 std::int64_t workspace(const KernelArgs& args) {
   const Forward f(args, nullptr);
@@ -104,6 +101,13 @@ void backward(const KernelArgs& args) {
   sum_channels<T, 2>(args, "norm_conv_backward", {b.gx, x}, b.rest, NormGradientSums<P>{norm}, to);
   apply_channels<T, 2>(args, "norm_conv_backward", {b.gx, x}, args.out[0], NormInputGradient<P>{norm});
 }
+const char* backward_decline(const KernelArgs& args) {
+  const Backward b(args, nullptr);
+  const View weight_in[] = {b.gy, b.x}, input_in[] = {b.gy, args.in[7]};
+  const char* reason =
+      decline_best(mien_cuda_library.conv2d_grad_weight, conv2d_grad_weight_entry, with(args, weight_in, args.out.subspan(1, 1), &conv_params(args), nullptr));
+  return reason ? reason : decline_best(mien_cuda_library.conv2d_grad_input, conv2d_grad_input_entry, with(args, input_in, {&b.gx, 1}, &conv_params(args), nullptr));
+}
 std::int64_t backward_workspace(const KernelArgs& args) {
   const Backward b(args, nullptr);
   const View weight_in[] = {b.gy, b.x}, input_in[] = {b.gy, args.in[7]};
@@ -119,7 +123,7 @@ std::int64_t backward_workspace(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry norm_conv_entry = {MIEN_NORM(args.in[0], "norm_conv", forward), nullptr, workspace};
-const KernelEntry norm_conv_backward_entry = {MIEN_NORM(args.in[6], "norm_conv_backward", backward), nullptr, backward_workspace};
+const KernelEntry norm_conv_entry = {MIEN_NORM(args.in[0], "norm_conv", forward), decline, workspace};
+const KernelEntry norm_conv_backward_entry = {MIEN_NORM(args.in[6], "norm_conv_backward", backward), backward_decline, backward_workspace};
 
 }  // namespace mien::cuda

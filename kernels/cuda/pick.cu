@@ -4,25 +4,12 @@
 namespace mien::cuda {
 namespace {
 
-template <class T>
-struct Pick {
-  const T* x;
-  const std::int64_t* index;
-  T* y;
-  std::int64_t size, step;
-  template <class I>
-  __device__ __forceinline__ void operator()(const I (&o)[3]) const {
-    const std::int64_t i = index[o[1]];
-    y[o[2]] = i >= 0 && i < size ? x[o[0] + i * step] : T{};
-  }
-};
-
 void run_pick(const KernelArgs& args) {
   const View &x = args.in[0], &index = args.in[1], &y = args.out[0];
   dispatch_bytes(item_size(y.dtype), [&](auto t) {
     using T = typename decltype(t)::type;
     for_each<3>(args, "pick", y.shape, {Strides{x.stride(0)}, index.strides, y.strides},
-                Pick<T>{x.ptr<T>(), index.ptr<std::int64_t>(), y.ptr<T>(), x.size(1), x.stride(1)});
+                Select<T>{x.ptr<T>(), index.ptr<std::int64_t>(), y.ptr<T>(), x.size(1), x.stride(1)});
   });
 }
 

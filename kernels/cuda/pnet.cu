@@ -131,10 +131,9 @@ __global__ void __launch_bounds__(block_threads) second_kernel(const __grid_cons
 template <class T>
 __global__ void __launch_bounds__(block_threads)
     third_kernel(const __grid_constant__ Scales s, Layer<T, 16, 32, 3> layer, Layer<T, 32, 2, 1> face, Layer<T, 32, 4, 1> box, const T* second, T* cells) {
-  extern __shared__ __align__(16) unsigned char raw[];
-  T* parameters = reinterpret_cast<T*>(raw);
-  T* face_parameters = parameters + Layer<T, 16, 32, 3>::values;
-  T* box_parameters = face_parameters + Layer<T, 32, 2, 1>::values;
+  __shared__ T parameters[Layer<T, 16, 32, 3>::values];
+  __shared__ T face_parameters[Layer<T, 32, 2, 1>::values];
+  __shared__ T box_parameters[Layer<T, 32, 4, 1>::values];
   layer.fetch(parameters);
   face.fetch(face_parameters);
   box.fetch(box_parameters);
@@ -267,11 +266,8 @@ void candidates(const KernelArgs& args) {
                                                                                            static_cast<int>(image.size(2)), m.picture);
   first_kernel<T><<<blocks(s.pooled[s.count], block_threads), block_threads, 0, queue>>>(s, {in[0], in[1], &in[2]}, m.picture, m.pooled);
   second_kernel<T><<<blocks(s.second[s.count], block_threads), block_threads, 0, queue>>>(s, {in[3], in[4], &in[5]}, m.pooled, m.second);
-  const std::size_t shared = sizeof(T) * (Layer<T, 16, 32, 3>::values + Layer<T, 32, 2, 1>::values + Layer<T, 32, 4, 1>::values);
-  if (shared > 48 * 1024)
-    check(cudaFuncSetAttribute(third_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), "pnet_candidates");
-  third_kernel<T><<<blocks(s.cells[s.count], block_threads), block_threads, shared, queue>>>(s, {in[6], in[7], &in[8]}, {in[9], in[10], nullptr},
-                                                                                             {in[11], in[12], nullptr}, m.second, m.cells);
+  third_kernel<T><<<blocks(s.cells[s.count], block_threads), block_threads, 0, queue>>>(s, {in[6], in[7], &in[8]}, {in[9], in[10], nullptr},
+                                                                                        {in[11], in[12], nullptr}, m.second, m.cells);
   const unsigned gathers = blocks(s.cells[s.count], gather_block);
   count_kernel<T><<<gathers, gather_block, 0, queue>>>(s.cells[s.count], m.cells, threshold, m.starts);
   starts_kernel<<<1, gather_block, 0, queue>>>(static_cast<std::int32_t>(gathers), m.starts);
@@ -292,7 +288,7 @@ const char* decline(const KernelArgs& args) {
   if (args.out[1].dtype != DType::f32 && args.out[1].dtype != DType::f64) return "16-bit maps";
   std::int64_t pixels = 0;
   for (int i = 0; i < p.scales; ++i) pixels += std::int64_t{p.size[static_cast<std::size_t>(i)][0]} * p.size[static_cast<std::size_t>(i)][1];
-  return pixels > 1 << 30 ? "more than 2^30 pixels" : nullptr;
+  return pixels > max_pnet_pixels ? "more than 2^30 pixels" : nullptr;
 }
 std::int64_t workspace(const KernelArgs& args) {
   const Scales s = make_scales(args.get<PnetPyramidParams>());

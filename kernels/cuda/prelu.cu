@@ -2,7 +2,7 @@
 //
 // The slope's gradient is a sum over everything but the channel: blocks sum fixed pieces into the workspace [pieces, C] while they write gx, and a second
 // kernel adds the pieces. How many there are depends on shapes alone.
-#include "mien/kernels/cuda/elementwise.cuh"
+#include "mien/kernels/cuda/channel_map.cuh"
 
 namespace mien::cuda {
 namespace {
@@ -150,23 +150,12 @@ __global__ void __launch_bounds__(block_threads) backward_walk(Backward<T> p, co
   if (threadIdx.x == 0) partial[at * channels + channel] = sum;
 }
 
-constexpr int final_side = 32;
 template <class T>
-__global__ void __launch_bounds__(final_side* final_side)
-    add_pieces(const Compute<T>* partial, std::int64_t pieces, std::int64_t channels, T* ga, std::int64_t ga_step) {
-  __shared__ double parts[final_side][final_side];
-  const std::int64_t channel = static_cast<std::int64_t>(blockIdx.x) * final_side + threadIdx.x;
-  double sum = 0;
-  if (channel < channels)
-    for (std::int64_t k = threadIdx.y; k < pieces; k += final_side) sum += static_cast<double>(partial[k * channels + channel]);
-  parts[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  for (unsigned half = final_side / 2; half > 0; half /= 2) {
-    if (threadIdx.y < half) parts[threadIdx.y][threadIdx.x] += parts[threadIdx.y + half][threadIdx.x];
-    __syncthreads();
-  }
-  if (threadIdx.y == 0 && channel < channels) ga[channel * ga_step] = store<T>(static_cast<Compute<T>>(parts[0][threadIdx.x]));
-}
+struct StoreSlope {
+  T* ga;
+  std::int64_t step;
+  __device__ void operator()(std::int64_t c, const double (&sum)[1]) const { ga[c * step] = store<T>(static_cast<Compute<T>>(sum[0])); }
+};
 
 // How the sum is cut.
 struct Plan {
@@ -235,8 +224,8 @@ void prelu_backward(const KernelArgs& args, const Plan& plan) {
     else launch(std::int64_t{});
   }
   check_launch("prelu_backward");
-  add_pieces<T><<<static_cast<unsigned>((plan.channels + final_side - 1) / final_side), dim3(final_side, final_side), 0, stream(args)>>>(
-      partial, plan.pieces, plan.channels, ga.ptr<T>(), ga.rank() > 0 ? ga.stride(0) : 0);
+  finish_sums<1><<<static_cast<unsigned>((plan.channels + finish_side - 1) / finish_side), dim3(finish_side, finish_side), 0, stream(args)>>>(
+      partial, plan.pieces, plan.channels, StoreSlope<T>{ga.ptr<T>(), ga.rank() > 0 ? ga.stride(0) : 0});
   check_launch("prelu_backward");
 }
 

@@ -62,13 +62,11 @@ __global__ void __launch_bounds__(threads) softmax_backward_kernel(const __grid_
   }
 }
 
-Shape without(const Shape& s, int dim) {
-  Shape out;
-  for (int d = 0; d < s.rank(); ++d)
-    if (d != dim) out.push_back(s[d]);
-  return out;
+const char* decline(const KernelArgs& args) {
+  const View& y = args.out[0];
+  const std::int64_t size = y.size(args.get<SoftmaxParams>().dim);
+  return size > 0 && y.numel() / size > std::numeric_limits<std::int32_t>::max() ? "2^31 lines or more" : nullptr;  // more blocks than a launch may have
 }
-
 void run_softmax(const KernelArgs& args) {
   const auto& p = args.get<SoftmaxParams>();
   const View &x = args.in[0], &y = args.out[0];
@@ -98,7 +96,7 @@ void run_softmax_backward(const KernelArgs& args) {
 
 }  // namespace
 
-const KernelEntry softmax_entry = {run_softmax};
-const KernelEntry softmax_backward_entry = {run_softmax_backward};
+const KernelEntry softmax_entry = {run_softmax, decline};
+const KernelEntry softmax_backward_entry = {run_softmax_backward, decline};
 
 }  // namespace mien::cuda

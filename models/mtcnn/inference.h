@@ -18,7 +18,7 @@ class Inference {
  public:
   // Takes the weights as they are now; later steps of a training are not seen.
   explicit Inference(const Mtcnn& nets, Device device = {});
-  // Where it runs: pictures, sizes and crops must be there, results are.
+  // Where it runs: pictures and crops must be there, results are.
   Device device() const noexcept { return device_; }
 
   // Image u8 [3, H, W], sizes of the scales i64 [S, 2]: see ops/pnet.h.

@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "faults.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -55,6 +57,17 @@ thread_local cudaError_t last_error = cudaSuccess;
 cudaError_t report(cudaError_t status) {
   if (status != cudaSuccess) last_error = status;
   return status;
+}
+
+// --- planned failures ----------------------------------------------------------------------------------------------------------------
+std::string failing;
+cudaError_t failure = cudaSuccess;
+int still_passing = 0, graphs = 0;
+// What fail_next planned for this call.
+cudaError_t planned(const char* function) {
+  if (failing != function || still_passing-- > 0) return cudaSuccess;
+  failing.clear();
+  return report(failure);
 }
 
 // --- device memory -------------------------------------------------------------------------------------------------------------------
@@ -413,6 +426,14 @@ bool forbidden() {
 
 }  // namespace
 
+void fail_next(const char* function, cudaError_t status, int passing) {
+  const Lock lock(machine());
+  failing = function;
+  failure = status;
+  still_passing = passing;
+}
+int graphs_alive() { return graphs; }
+
 void broken(const char* format, ...) {
   char what[4096], where[1024];
   va_list list;
@@ -428,6 +449,7 @@ void broken(const char* format, ...) {
 void submit(const Site& site, const Config& config, const void* function, Work* given) {
   const std::shared_ptr<const Work> the_work(given);
   const Lock lock(machine());
+  if (planned("launch") != cudaSuccess) return;
   const dim3 &g = config.grid, &b = config.block;
   const bool sizes_fit = g.x > 0 && g.y > 0 && g.z > 0 && b.x > 0 && b.y > 0 && b.z > 0 && g.x <= 0x7fffffffu && g.y <= 65535 && g.z <= 65535 && b.x <= 1024 && b.y <= 1024 && b.z <= 64 &&
                          std::uint64_t{b.x} * b.y * b.z <= most_threads;
@@ -503,6 +525,7 @@ const char* cudaGetErrorName(cudaError_t e) {
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorDevicesUnavailable: return "cudaErrorDevicesUnavailable";
     case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
     default: return "another error";
@@ -516,7 +539,10 @@ void* mien_emulated_dlopen(const char*, int) { return nullptr; }
 cudaError_t cudaDriverGetVersion(int* v) { return *v = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* v) { return *v = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* n) { return *n = 1, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  if (const cudaError_t e = planned("cudaSetDevice")) return e;
+  return report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device != 0) return report(cudaErrorInvalidDevice);
   *p = {};
@@ -604,19 +630,21 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
   return report(*graph ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  if (const cudaError_t e = planned("cudaGraphInstantiate")) return e;
   *made = new CUgraphExec_st;
   (*made)->work = graph->work;
+  ++graphs;
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return --graphs, delete graph, cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   return put(stream, [work = graph->work] {
     for (const auto& one : work) one();
   });
 }
 
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) { return *attributes = {}, cudaSuccess; }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) { return *attributes = {}, planned("cudaFuncGetAttributes"); }
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   const Lock lock(machine());
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || static_cast<std::size_t>(value) > most_shared) return report(cudaErrorInvalidValue);

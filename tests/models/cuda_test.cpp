@@ -184,6 +184,19 @@ TEST_CASE("the detector on a GPU finds the CPU's boxes", "[cuda][detector]") {
   CHECK(there.detect({8, 8, std::vector<std::uint8_t>(192, 127)}).empty());
   CHECK(there.detect({200, 150, std::vector<std::uint8_t>(90000, 127)}).empty());
 }
+TEST_CASE("the detector on a GPU takes a pyramid of more scales than P-Net does at once", "[cuda][detector]") {
+  MIEN_NEEDS_CUDA();
+  const Image photo = read_image(source_path("demo/photos/images/maksssksksss121.jpg"));
+  Image image{120, 100, {}};  // with two faces; 42 scales
+  for (std::int64_t y = 25; y < 125; ++y) image.pixels.insert(image.pixels.end(), photo.pixels.begin() + (y * photo.width + 85) * 3, photo.pixels.begin() + (y * photo.width + 205) * 3);
+  DetectorOptions options{.min_face = 12, .factor = .95};
+  const auto a = Detector::load(detector_weights, options).detect(image);
+  options.device = Device::cuda();
+  const auto b = Detector::load(detector_weights, options).detect(image);
+  CHECK(a.size() == 2);
+  CHECK(b.size() == a.size());
+  CHECK(box_difference(a, b) <= .05);
+}
 TEST_CASE("MTCNN's reference photographs on a GPU give the CPU's boxes", "[cuda][detector]") {
   MIEN_NEEDS_CUDA();
   MIEN_REQUIRE_DATA(folder, "mtcnn-reference");

@@ -95,6 +95,36 @@ TEST_CASE("the memory that pnet_candidates books serves any number of threads", 
   CHECK(std::equal(expected.values.data<float>(), expected.values.data<float>() + 5 * count, got.values.data<float>()));
 }
 
+TEST_CASE("scales in several calls of pnet_candidates give what they give in one, to the bit", "[ops][detector]") {
+  const Tensor image = bytes({3, 60, 50}, 1);
+  const PnetWeights weights = random_pnet();
+  std::vector<std::array<std::int64_t, 2>> sizes;
+  for (std::int64_t s = 0; s < 90; ++s) sizes.push_back({11 + s % 31, 11 + s * 7 % 23});
+  const auto found = [&](std::size_t first, std::size_t count) {
+    return pnet_candidates(image, Tensor::from(std::span<const std::int64_t>(sizes[first].data(), 2 * count), {static_cast<std::int64_t>(count), 2}), weights, .5f);
+  };
+  const PnetCandidates all = found(0, sizes.size());
+  std::int64_t row = 0;
+  std::vector<std::size_t> calls;
+  for (std::size_t done = 0; done < sizes.size(); done += calls.back()) {
+    calls.push_back(pnet_scales_at_once(std::span(sizes).subspan(done)));
+    const PnetCandidates part = found(done, calls.back());
+    std::int64_t rows = 0;
+    for (std::size_t s = 0; s < calls.back(); ++s) {
+      REQUIRE(part.counts.data<std::int64_t>()[s] == all.counts.data<std::int64_t>()[done + s]);
+      rows += part.counts.data<std::int64_t>()[s];
+    }
+    REQUIRE(std::equal(part.cells.data<std::int64_t>(), part.cells.data<std::int64_t>() + rows, all.cells.data<std::int64_t>() + row));
+    REQUIRE(std::equal(part.values.data<float>(), part.values.data<float>() + 5 * rows, all.values.data<float>() + 5 * row));
+    row += rows;
+  }
+  CHECK(row > 100);
+  CHECK(calls == std::vector<std::size_t>{40, 40, 10});
+  const std::vector<std::array<std::int64_t, 2>> large(3, {30000, 20000});  // .56 * 2^30 pixels each
+  CHECK(pnet_scales_at_once(large) == 1);
+  CHECK(pnet_scales_at_once(std::vector<std::array<std::int64_t, 2>>(9, {8192, 16384})) == 8);
+}
+
 TEST_CASE("pnet_candidates names what does not fit", "[ops][error]") {
   const PnetWeights weights = random_pnet();
   const Tensor image = bytes({3, 20, 20}, 1), sizes = Tensor::from({std::int64_t{12}, std::int64_t{12}}, {1, 2});

@@ -174,6 +174,33 @@ TEST_CASE("conv_chain on a GPU declines layers whose pixels its tiles can't numb
   CHECK(decline(2000000) != nullptr);  // 2^32 pixels
 }
 
+TEST_CASE("a GPU declines what is too large for every kernel of a composition, and lines that no launch can number", "[cuda][edges]") {
+  MIEN_NEEDS_CUDA();
+  const auto view = [](const Shape& shape, DType dtype = DType::f32) { return View{nullptr, dtype, shape, contiguous_strides(shape), Device::cuda()}; };
+  const auto reason = [](const KernelEntry* KernelTable::*op, const std::vector<View>& in, const std::vector<View>& out, const void* params) {
+    const KernelEntry* entry = KernelList{nullptr, op}.at(Level::cuda);
+    return entry->decline ? entry->decline({in, out, params, nullptr}) : nullptr;
+  };
+  for (const std::int64_t n : {1000, 2000000}) {  // 2^21 and 2^32 pixels
+    const View x = view({n, 3, 48, 48}), y = view({n, 16, 46, 46}), w = view({16, 3, 3, 3}), c = view({16}), index = view({n, 16, 46, 46}, DType::u8);
+    const ConvBlockParams block;
+    const NormConvParams norm;
+    const ConvParams conv;
+    INFO(n << " pictures");
+    CHECK((reason(&KernelTable::conv_block, {x, w, c, c}, {y, y, index}, &block) != nullptr) == (n > 1000));
+    CHECK((reason(&KernelTable::conv_block_backward, {y, x, w, c, y, index}, {x, w, c, c}, &block) != nullptr) == (n > 1000));
+    CHECK((reason(&KernelTable::norm_conv, {x, w}, {y, c, c}, &norm) != nullptr) == (n > 1000));
+    CHECK((reason(&KernelTable::norm_conv_backward, {y, c, c, y, c, c, x, w}, {x, w}, &norm) != nullptr) == (n > 1000));
+    CHECK((reason(&KernelTable::conv2d_grad_input_add, {y, w, x}, {x}, &conv) != nullptr) == (n > 1000));
+  }
+  for (const std::int64_t lines : {(std::int64_t{1} << 31) - 1, std::int64_t{1} << 31}) {
+    const View x = view({lines, 3});
+    const SoftmaxParams params{.dim = 1};
+    CHECK((reason(&KernelTable::softmax, {x}, {x}, &params) != nullptr) == (lines > std::numeric_limits<std::int32_t>::max()));
+    CHECK((reason(&KernelTable::softmax_backward, {x, x}, {x}, &params) != nullptr) == (lines > std::numeric_limits<std::int32_t>::max()));
+  }
+}
+
 TEST_CASE("a GPU refuses dtypes that a reduction has no kernel for", "[cuda][edges]") {
   MIEN_NEEDS_CUDA();
   const Tensor x = ones({4}, {.device = Device::cuda()}), y = zeros({1}, {.dtype = DType::f64, .device = Device::cuda()});

@@ -138,27 +138,6 @@ TEST_CASE("a limit on what is taken from the device", "[allocator][device]") {
   for (const char* text : {"", "GiB", "8 GiB", "8GB", "-1", "1e9", "99999999999999999999"}) CHECK_THROWS_AS(parse_bytes(text), ValueError);
 }
 
-TEST_CASE("the memory of a recorded graph is its own", "[allocator][device]") {
-  Rig r;
-  void* outside = r.allocator->allocate(1000);
-  r.allocator->deallocate(outside, 1000);
-  const int pool = r.allocator->begin_private_pool(queue(1));
-  void* inside = r.allocator->allocate(1000);
-  CHECK(inside != outside);
-  r.allocator->deallocate(inside, 1000);
-  CHECK(r.allocator->allocate(1000) == inside);
-  CHECK_THROWS_AS(r.allocator->begin_private_pool(queue(1)), ValueError);
-  r.allocator->end_private_pool(pool);
-  r.allocator->deallocate(inside, 1000);
-  CHECK(r.allocator->allocate(1000) == outside);
-  r.allocator->deallocate(outside, 1000);
-  r.allocator->release_cached();
-  CHECK(r.device.used() == 2 * MiB);  // the graph may run again
-  r.allocator->drop_private_pool(pool);
-  r.allocator->release_cached();
-  CHECK(r.device.used() == 0);
-}
-
 TEST_CASE("pinned memory is kept in powers of two", "[allocator][device]") {
   FakeDevice device;
   const auto pinned = make_pinned_allocator(device);
@@ -234,6 +213,20 @@ TEST_CASE("what can't be had on a device is told in words that help", "[device]"
   device.why_none = "the NVIDIA driver knows CUDA 12.2, this build needs 13.0 or newer";
   CHECK(message_of<DeviceError>([] { Device::parse("cuda"); }).find("cuda was asked for, but the NVIDIA driver knows CUDA 12.2, this build needs 13.0 or newer. Use Device::cpu()") != std::string::npos);
   CHECK(Device::parse("auto").is_cpu());
+}
+
+TEST_CASE("a device that can't be had now: auto is the CPU, who asks for it hears why, and it may be had later", "[device]") {
+  FakeDevice device;
+  device.why_busy = "another process holds it";
+  const Installed installed(device);
+  CHECK(Device::parse("auto").is_cpu());
+  CHECK(why_no_cuda().find("another process holds it") != std::string::npos);
+  CHECK(message_of<DeviceError>([] { Device::parse("cuda"); }).find("another process holds it") != std::string::npos);
+  device.why_busy.clear();
+  device.lost_at = 0;
+  CHECK(Device::parse("auto").is_cpu());
+  device.lost_at = -1;
+  CHECK(Device::parse("auto") == Device::cuda());
 }
 
 TEST_CASE("a copy between two GPUs waits for the one, and the other waits for it", "[device]") {

@@ -27,7 +27,10 @@ class FakeDevice final : public DeviceBackend {
     why = why_none;
     return why_none.empty() ? devices : 0;
   }
-  std::string unsupported(int) override { return {}; }
+  std::string unsupported(int) override {
+    if (!why_busy.empty()) throw DeviceError("device", why_busy);
+    return {};
+  }
   DeviceInfo info(int) override { return {"fake", 9, 0, 4, total_}; }
   DeviceMemory memory(int) override {
     const auto lock = call("memory");
@@ -120,6 +123,7 @@ class FakeDevice final : public DeviceBackend {
   }
 
   std::string why_none;       // not empty: this machine has no device
+  std::string why_busy;       // not empty: nothing can run on it now
   int devices = 1;            // with one memory
   int allocations = 0, queries = 0;
   bool impatient = false;
