@@ -36,13 +36,13 @@ void use_channels_last(Graph& g, bool any_size) {
   for (const int in : g.inputs) {
     const Value& v = g.value(in);
     if (v.shape.rank() != 4 || v.dtype != DType::f32 || View{nullptr, v.dtype, v.shape, v.strides}.is_channels_last()) continue;
-    const Node copy = g.make_node(op_copy, CopyParams{v.dtype, Layout::channels_last}, {in});
+    const Node copy = g.make_node(op_copy, CopyParams{DType::f32, Layout::channels_last}, {in});  // moves all values: `v` is gone
     g.replace_uses(in, copy.out[0]);
     g.nodes.insert(g.nodes.begin(), copy);
     // A net that asks for this order by itself has it now.
     for (const int n : g.users(copy.out[0])) {
       const Node& own = g.node(n);
-      if (own.op == &op_copy && own.get<CopyParams>().dtype == v.dtype && own.get<CopyParams>().layout == Layout::channels_last && !g.is_output(own.out[0]))
+      if (own.op == &op_copy && own.get<CopyParams>().dtype == DType::f32 && own.get<CopyParams>().layout == Layout::channels_last && !g.is_output(own.out[0]))
         g.replace_uses(own.out[0], copy.out[0]);
     }
   }
