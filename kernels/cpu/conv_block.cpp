@@ -1,6 +1,7 @@
-// A block of a small network at once: convolution, PReLU and max pooling, and its gradients. A few images at a time: their map, the largest thing of all
+// A block of a small network at once: convolution, PReLU and max pooling, and its gradients, with vectors of channels. A few images at a time: their map, the largest thing of all
 // passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map.
 #include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/conv_block.h"
 #include "mien/kernels/cpu/direct_maps.h"
 #include "mien/kernels/cpu/pool_window.h"
 #include "mien/kernels/cpu/scratch.h"
@@ -8,13 +9,9 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-struct Sizes {
-  std::int64_t n, c, h, w;       // picture
-  std::int64_t o, kh, kw;        // kernel
-  std::int64_t oh, ow;           // map of the convolution
-  std::int64_t ph, pw;           // pooled
-  std::int64_t padded;           // channels of the map in scratch memory
-  std::int64_t edge = 0;         // zeros beside each line of the map's gradient
+struct Sizes : BlockSizes {
+  std::int64_t padded;    // channels of the map in scratch memory
+  std::int64_t edge = 0;  // zeros beside each line of the map's gradient
   std::int64_t run() const { return kw * c; }
   std::int64_t picture() const { return h * w * c; }
   std::int64_t map() const { return oh * ow * padded; }
@@ -24,10 +21,7 @@ struct Sizes {
   std::int64_t chunks() const { return (n + images() - 1) / images(); }
   std::int64_t weights() const { return kh * run() * padded; }
 };
-Sizes sizes_of(const View& x, const View& w, const View& pooled) {
-  return {x.size(0), x.size(1), x.size(2), x.size(3), w.size(0), w.size(2), w.size(3), x.size(2) - w.size(2) + 1, x.size(3) - w.size(3) + 1,
-          pooled.size(2), pooled.size(3), padded_channels(w.size(0)), 0};
-}
+Sizes sizes_of(const View& x, const View& w, const View& pooled) { return {block_sizes(x, w, pooled), padded_channels(w.size(0))}; }
 
 // Images [first, first + count) as channels_last: where they lie, or copied to `room`.
 template <int C>
@@ -52,17 +46,6 @@ const float* as_pixels(const View& x, const Sizes& s, std::int64_t first, std::i
 }
 
 // --- forward ------------------------------------------------------------------------------------------------------------
-using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
-Bytes load_bytes(const std::uint8_t* p, std::int64_t n) {
-  Bytes b{};
-  if (n == lanes) std::memcpy(&b, p, lanes);
-  else std::memcpy(&b, p, static_cast<std::size_t>(n));
-  return b;
-}
-void store_bytes(const Bytes& b, std::uint8_t* p, std::int64_t n) {
-  if (n == lanes) std::memcpy(p, &b, lanes);
-  else std::memcpy(p, &b, static_cast<std::size_t>(n));
-}
 struct Pooled {
   float *y, *raw;
   std::uint8_t* index;
@@ -80,13 +63,10 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
       for (std::int64_t c = 0; c < s.o; c += lanes) {
         const Vec slope = Load(slopes + c);
         const std::int64_t some = std::min<std::int64_t>(lanes, s.o - c);
-        const auto activate = [slope](Vec v) { return prelu_of(v, slope); };
-        Winner best;
-        if (SIZE > 0 && window.rows == SIZE && window.cols == SIZE) best = square_window<SIZE>(corner + c, line_step, s.padded, activate);
-        else best = pool_window(corner + c, window, 0, lanes, activate);
+        const Winner best = prelu_winner<SIZE>(corner + c, window, slope, All(Positive(slope)));
         Store(best.value, to.y + c, some);
         Store(best.raw, to.raw + c, some);
-        store_bytes(__builtin_convertvector(best.at, Bytes), to.index + c, some);
+        store_places(best.at, to.index + c, some);
       }
       to.y += s.o;
       to.raw += s.o;
@@ -101,9 +81,9 @@ PoolFunction pool_function(const Pair& window) {
   return window == Pair{3, 3} ? activate_and_pool<3> : activate_and_pool<0>;
 }
 
-// A value per channel, laid out with zeros behind them; one for all is repeated.
-void lay_out(const View& v, const Sizes& s, float* out) {
-  for (std::int64_t c = 0; c < s.padded; ++c) out[c] = c < s.o ? v.ptr<float>()[v.size(0) == 1 ? 0 : c * v.stride(0)] : 0;
+// A value per channel, laid out with `rest` behind them; one for all is repeated.
+void lay_out(const View& v, const Sizes& s, float rest, float* out) {
+  for (std::int64_t c = 0; c < s.padded; ++c) out[c] = c < s.o ? value_of(v, c) : rest;
 }
 
 // Workspace: weights, bias, slopes; for each share that runs a copy of the pictures and their maps.
@@ -119,18 +99,20 @@ ForwardPlan forward_plan(const KernelArgs& a) {
   return p;
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
+  if (!conv_block_lanes_entry.decline(a)) return conv_block_lanes_entry.workspace(a);
   const ForwardPlan p = forward_plan(a);
   return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.room);
 }
 void run_forward(const KernelArgs& a) {
+  if (!conv_block_lanes_entry.decline(a)) return conv_block_lanes_entry.run(a);
   const View &x = a.in[0], &w = a.in[1];
   const ForwardPlan plan = forward_plan(a);
   const Sizes& s = plan.s;
   auto* packed = static_cast<float*>(a.workspace);
   float *bias = packed + s.weights(), *slopes = bias + s.padded, *rooms = slopes + s.padded;
   pack_direct(straight(w), packed);
-  lay_out(a.in[2], s, bias);
-  lay_out(a.in[3], s, slopes);
+  lay_out(a.in[2], s, 0, bias);
+  lay_out(a.in[3], s, 1, slopes);
   ScratchSlots slots;
   for_shares(s.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
@@ -182,7 +164,7 @@ struct Channels {
     const Vec d = Select(on, g, Mul(slope, g));
     bias_sum = Add(bias_sum, d);
     slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
-    return {d, __builtin_convertvector(load_bytes(k.index + pooled, some), Ints)};
+    return {d, load_places(k.index + pooled, some)};
   }
   const Kept& k;
   const Sizes& s;
@@ -291,11 +273,13 @@ BackwardPlan backward_plan(const KernelArgs& a) {
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
+  if (!conv_block_lanes_backward_entry.decline(a)) return conv_block_lanes_backward_entry.workspace(a);
   const BackwardPlan p = backward_plan(a);
   return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * (p.share + p.room));
 }
 
 void run_backward(const KernelArgs& a) {
+  if (!conv_block_lanes_backward_entry.decline(a)) return conv_block_lanes_backward_entry.run(a);
   const View &gy = a.in[0], &x = a.in[1], &w = a.in[2], &slope = a.in[3];
   const auto& q = a.get<ConvBlockParams>();
   const BackwardPlan plan = backward_plan(a);
@@ -304,7 +288,7 @@ void run_backward(const KernelArgs& a) {
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16), *rooms = shares + shares_of(s.chunks()) * plan.share;
   if (plan.narrow_input()) pack_scatter(w, turned);
   else if (plan.input) pack_turned(w, s.padded, turned);
-  lay_out(slope, s, slopes);
+  lay_out(slope, s, 0, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
   const Spread spread = spread_for(s, q);
   ScratchSlots slots;

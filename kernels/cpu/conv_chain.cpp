@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "mien/kernels/cpu/chain.h"
+#include "mien/kernels/cpu/lane_pictures.h"
 #include "mien/kernels/cpu/lane_winograd.h"
 #include "mien/kernels/cpu/scratch.h"
 
@@ -210,18 +211,12 @@ void load_group(const View& x, std::int64_t first, std::int64_t count, const Map
   for (std::int64_t k = 0; k < lanes; ++k) from[k] = x.ptr<float>() + (first + std::min(k, count - 1)) * x.stride(0);
   std::int64_t i = part.begin;
   for (; i + lanes <= part.end; i += lanes)
-    for (std::int64_t c = 0; c < size.c; ++c) {
-      Vec v[lanes];
-#pragma GCC unroll 16
-      for (int k = 0; k < lanes; ++k) {
+    for (std::int64_t c = 0; c < size.c; ++c)
+      block_to_lanes(map + (i * size.c + c) * lanes, size.c * lanes, [&](int k) {
         const float* p = from[k] + c * pixels + i;
         __builtin_prefetch(p + 64);  // 3 x lanes streams are more than the cache follows by itself
-        v[k] = Load(p);
-      }
-      Transpose(v);
-#pragma GCC unroll 16
-      for (int k = 0; k < lanes; ++k) Store(v[k], map + ((i + k) * size.c + c) * lanes);
-    }
+        return Load(p);
+      });
   for (; i < part.end; ++i)
     for (std::int64_t c = 0; c < size.c; ++c)
       for (std::int64_t k = 0; k < lanes; ++k) map[(i * size.c + c) * lanes + k] = from[k][c * pixels + i];

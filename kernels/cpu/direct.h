@@ -50,7 +50,7 @@ struct DirectRows {
 
 // ROWS pixels x VECTORS vectors of channels stay in registers; the last vector has `tail` channels. `w` steps over VECTORS * lanes columns.
 template <int ROWS, int VECTORS>
-inline void direct_tile(const DirectRows& d, const float* w, const float* bias, std::int64_t tail) {
+[[gnu::noinline]] inline void direct_tile(const DirectRows& d, const float* w, const float* bias, std::int64_t tail) {
   constexpr int groups = (ROWS + 2) / 3;  // three pixels share a pointer: x86 addresses them as p, p + s and p + 2 s
   Vec acc[ROWS][VECTORS];
 #pragma GCC unroll 16
@@ -63,20 +63,28 @@ inline void direct_tile(const DirectRows& d, const float* w, const float* bias, 
     const float* base[groups];
 #pragma GCC unroll 8
     for (int q = 0; q < groups; ++q) base[q] = line + 3 * q * step;
-    for (std::int64_t t = 0; t < d.run; ++t) {
+    // Value t + u of the kernel row.
+    const auto add = [&](int u) __attribute__((always_inline)) {
       Vec b[VECTORS];
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) b[v] = Load(w + v * lanes);
+      for (int v = 0; v < VECTORS; ++v) b[v] = Load(w + (u * VECTORS + v) * lanes);
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
-        const Vec x = Set(base[r / 3][r % 3 * step]);
+        const Vec x = Set(base[r / 3][r % 3 * step + u]);
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) acc[r][v] = MulAdd(x, b[v], acc[r][v]);
+        for (int v = 0; v < VECTORS; ++v) AddProduct(acc[r][v], x, b[v]);
       }
+    };
+    const auto advance = [&](int values) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-      for (int q = 0; q < groups; ++q) ++base[q];
-      w += VECTORS * lanes;
-    }
+      for (int q = 0; q < groups; ++q) base[q] += values;
+      w += values * VECTORS * lanes;
+    };
+    const float* const stop = w + d.run * VECTORS * lanes;
+    for (const float* const most = w + d.run / 4 * 4 * VECTORS * lanes; w != most; advance(4))
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) add(u);
+    for (; w != stop; advance(1)) add(0);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {

@@ -38,6 +38,28 @@ inline Winner square_window(const float* x, std::int64_t row_step, std::int64_t 
   return best;
 }
 
+// The same without an activation, numbers only: false if there is a NaN, and then `best` is not to be used.
+template <int SIZE>
+inline bool square_window(const float* x, std::int64_t row_step, std::int64_t col_step, Winner& best) {
+  constexpr int all = SIZE * SIZE;
+  Vec v[all];
+#pragma GCC unroll 9
+  for (int k = 0; k < all; ++k) v[k] = Load(x + k / SIZE * row_step + k % SIZE * col_step);
+  Mask odd = Unordered(v[0], v[all - 1]);
+#pragma GCC unroll 4
+  for (int k = 1; k < all - 1; k += 2) odd |= Unordered(v[k], v[k + 1 < all - 1 ? k + 1 : k]);
+  if (Any(odd)) return false;
+  best = {v[0], v[0], SetInt(0)};
+#pragma GCC unroll 9
+  for (int k = 1; k < all; ++k) {
+    const Mask better = Greater(v[k], best.raw);
+    best.raw = Select(better, v[k], best.raw);
+    best.at = Select(better, SetInt(k), best.at);
+  }
+  best.value = best.raw;
+  return true;
+}
+
 // `f` is applied to what the window holds before it is compared. Row by row: the first of equals wins, NaN wins over numbers. n lanes.
 template <class T, class F>
 inline Winner pool_window(const T* x, const Window& w, std::int32_t first, std::int64_t n, const F& f) {
@@ -50,6 +72,21 @@ inline Winner pool_window(const T* x, const Window& w, std::int32_t first, std::
       challenge(best, raw, f(raw), SetInt(first + static_cast<std::int32_t>(i) * w.row_number + static_cast<std::int32_t>(j) * w.col_number));
     }
   return best;
+}
+
+// PReLU of a window and its largest value, all lanes. SIZE: of windows that are mostly square, 0 for any other. PReLU rises where its slope is positive (`rises`: in
+// all lanes): then the largest value before it wins, and only that one is activated. (Of two that it rounds to the same number the larger one wins then, not the first.)
+template <int SIZE>
+inline Winner prelu_winner(const float* x, const Window& w, Vec slope, bool rises) {
+  const auto activate = [slope](Vec v) { return prelu_of(v, slope); };
+  if constexpr (SIZE > 0)
+    if (w.rows == SIZE && w.cols == SIZE) {
+      Winner best;
+      if (!rises || !square_window<SIZE>(x, w.row_step, w.col_step, best)) return square_window<SIZE>(x, w.row_step, w.col_step, activate);
+      best.value = activate(best.raw);
+      return best;
+    }
+  return pool_window(x, w, 0, lanes, activate);
 }
 
 }  // namespace mien::MIEN_LEVEL

@@ -26,6 +26,10 @@ inline Ints Select(Mask m, Ints yes, Ints no) {
 }
 inline Vec AddWhere(Mask m, Vec a, Vec b) { return _mm512_mask_add_ps(a, m, a, b); }  // a + b where m, else a
 inline Mask Positive(Vec v) { return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GT_OQ); }
+inline Mask Greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+inline Mask Unordered(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+inline bool Any(Mask m) { return m != 0; }
+inline bool All(Mask m) { return m == 0xffff; }
 inline Mask Equal(Ints a, Ints b) { return _mm512_cmpeq_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)); }
 // v takes the place of the best so far: the first of equals stays, the first NaN stays for good.
 inline Mask Beats(Vec v, Vec best) { return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(best, best, _CMP_ORD_Q), v, best, _CMP_NLE_UQ); }
@@ -41,6 +45,16 @@ inline Ints Select(Mask m, Ints yes, Ints no) { return (m & yes) | (~m & no); }
 #endif
 inline Vec AddWhere(Mask m, Vec a, Vec b) { return Add(a, reinterpret_cast<Vec>(m & reinterpret_cast<Ints>(b))); }
 inline Mask Positive(Vec v) { return v > Set(0); }
+inline Mask Greater(Vec a, Vec b) { return a > b; }
+#if MIEN_LEVEL_IS_avx2
+inline Mask Unordered(Vec a, Vec b) { return reinterpret_cast<Mask>(_mm256_cmp_ps(a, b, _CMP_UNORD_Q)); }
+inline bool Any(Mask m) { return _mm256_movemask_ps(reinterpret_cast<__m256>(m)) != 0; }
+inline bool All(Mask m) { return _mm256_movemask_ps(reinterpret_cast<__m256>(m)) == 0xff; }
+#else
+inline Mask Unordered(Vec a, Vec b) { return (a != a) | (b != b); }
+inline bool Any(Mask m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
+inline bool All(Mask m) { return (m[0] & m[1] & m[2] & m[3]) != 0; }
+#endif
 inline Mask Equal(Ints a, Ints b) { return a == b; }
 inline Mask Beats(Vec v, Vec best) { return ~(v <= best) & (best == best); }
 #endif

@@ -185,7 +185,7 @@ struct BlockCase {
 };
 BlockCase block_case(const Kind& kind, Dice& dice) {
   BlockCase c;
-  const std::int64_t n = kind.empty ? 0 : dice.one_of<std::int64_t>({1, 2, 5, 30}), channels = dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
+  const std::int64_t n = kind.empty ? 0 : dice.one_of<std::int64_t>({1, 2, 5, 17, 30}), channels = dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
   const std::int64_t outputs = dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48}), kh = dice.integer(1, 4), kw = dice.integer(1, 4);
   c.map = {n, outputs, kind.big ? 17 : dice.integer(1, 6), kind.big ? 20 : kind.width};
   c.x = {n, channels, c.map[2] + kh - 1, c.map[3] + kw - 1};
@@ -216,7 +216,8 @@ Problem make_conv_block(Dice& dice, int number) {
   if (kind.nan) spoil(p.in[0], dice);
   p.in.push_back(input(c.w, dice, value));
   p.in.push_back(filled({c.w[0]}, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
-  p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
+  const bool rises = dice.chance(.5);  // all slopes positive
+  p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, [&] { return static_cast<double>(dice.integer(rises ? 1 : -3, 3)); }));
   const Order order = dice.chance(.85) ? Order::channels_last : Order::stepped;
   for (const DType dtype : {DType::f32, DType::f32, DType::u8}) p.out.push_back({c.y, dtype, order, {}});
   p.set_params(c.q);

@@ -1,6 +1,6 @@
 // Every entry of every fast CPU kernel, at every level this machine has, against `ref` in f64.
 //
-//   MIEN_CONFORMANCE=conv2d:123 mien_tests "[conformance]"    one case again (a failure prints this line)
+//   MIEN_CONFORMANCE=conv2d:123 mien_tests "[conformance]"    one case again (a failure prints this line); without the number all cases of a kernel
 //   MIEN_CONFORMANCE_CASES=5000, MIEN_CONFORMANCE_SEED=7      more cases, others
 #include "kernels/conformance.h"
 
@@ -502,8 +502,9 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
     if (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name) continue;
     std::map<Level, Tally> tallies;
     int failures = 0;
-    const int first = wanted.empty() ? 0 : std::atoi(wanted.substr(wanted.find(':') + 1).c_str());
-    const int last = wanted.empty() ? case_count() : first + 1;
+    const std::size_t colon = wanted.find(':');
+    const int first = colon == std::string::npos ? 0 : std::atoi(wanted.substr(colon + 1).c_str());
+    const int last = colon == std::string::npos ? case_count() : first + 1;
     for (int number = first; number < last && failures < 5; ++number) {
       const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
       Dice dice(seed);

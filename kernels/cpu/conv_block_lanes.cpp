@@ -1,0 +1,331 @@
+// conv_block for few channels, a vector of pictures at a time: maps are [line][pixel][channel][lane], so 10 channels cost 10 and not 16. A group's map stays in the
+// second cache. The forward pass sums in the same order as vectors of channels do: the same bits.
+#include <array>
+#include <utility>
+
+#include "mien/kernels/cpu/conv_block.h"
+#include "mien/kernels/cpu/lane_conv.h"
+#include "mien/kernels/cpu/lane_pictures.h"
+#include "mien/kernels/cpu/pool_window.h"
+#include "mien/kernels/cpu/scratch.h"
+
+namespace mien::MIEN_LEVEL {
+namespace {
+
+// Floats of one group, and sums over lanes.
+struct Sizes : BlockSizes {
+  std::int64_t groups() const { return ceil_div(n, lanes); }
+  std::int64_t pictures(std::int64_t group) const { return std::min<std::int64_t>(lanes, n - group * lanes); }
+  std::int64_t run() const { return kw * c; }
+  std::int64_t taps() const { return kh * run(); }
+  std::int64_t picture() const { return h * w * c * lanes; }
+  std::int64_t map() const { return oh * ow * o * lanes; }
+  std::int64_t pooled() const { return ph * pw * o; }  // values of one picture
+  std::int64_t sums() const { return taps() * o * lanes; }
+};
+Sizes sizes_of(const View& x, const View& w, const View& pooled) { return {block_sizes(x, w, pooled)}; }
+
+const char* decline(const View& x, const Sizes& s) {
+  if (4 * round_up(s.o, lanes) < 5 * s.o) return "vectors of channels are full enough";
+  if (s.n < lanes) return "fewer pictures than lanes";
+  if (s.picture() + s.map() > 1 << 16) return "maps of a vector of pictures would not fit the second cache";
+  return x.is_channels_last() || x.is_contiguous() ? nullptr : "the input is neither channels_last nor contiguous";
+}
+
+// Pictures of a group; lanes without one get the last.
+void load_pictures(const View& x, const Sizes& s, std::int64_t group, float* to) {
+  const float* from[lanes];
+  for (std::int64_t k = 0; k < lanes; ++k) from[k] = x.ptr<float>() + (group * lanes + std::min(k, s.pictures(group) - 1)) * (s.picture() / lanes);
+  const std::int64_t planes = x.is_channels_last() ? 1 : s.c, plane = s.h * s.w * s.c / planes;
+  for (std::int64_t c = 0; c < planes; ++c)
+    to_lanes(plane, to + c * lanes, planes * lanes, [&](std::int64_t k, std::int64_t i, auto n) { return Load(from[k] + c * plane + i, n); });
+}
+
+// --- forward ------------------------------------------------------------------------------------------------------------
+// Channels and pixels of a tile: one broadcast serves two multiplications, and the accumulators fill the registers.
+#if MIEN_LEVEL_IS_avx512
+constexpr std::int64_t tile_outputs = 12;
+#else
+constexpr std::int64_t tile_outputs = 5;
+#endif
+constexpr int tile_pixels = 2;  // convolve() says which two
+constexpr std::int64_t largest_kernel = 8;  // lines
+
+using Tile = void (*)(const float* const (*)[tile_pixels], const LaneTaps&, const float*, const float*, const float*, float* const*, std::int64_t, std::int64_t);
+template <std::size_t... I>
+constexpr std::array<Tile, sizeof...(I)> tiles(std::index_sequence<I...>) {
+  return {&lane_tile<static_cast<int>(I) + 1, tile_pixels>...};
+}
+constexpr auto tile_of = tiles(std::make_index_sequence<tile_outputs>());
+
+// Lines [begin, end) of the map. packed: [tap][channel]. An odd pixel at the end of a line is summed twice.
+void convolve(const Sizes& s, const float* x, std::int64_t begin, std::int64_t end, const float* packed, const float* bias, float* map) {
+  const LaneTaps taps{s.kh, s.run(), lanes, s.o};
+  const std::int64_t cuts = ceil_div(s.o, tile_outputs), x_pixel = s.c * lanes, x_line = s.w * x_pixel, y_pixel = s.o * lanes;
+  for (std::int64_t line = begin; line < end; ++line)
+    for (std::int64_t column = 0; column < s.ow; column += tile_pixels) {
+      const std::int64_t next = std::min(column + 1, s.ow - 1);
+      const float* at[largest_kernel][tile_pixels];
+      for (std::int64_t i = 0; i < s.kh; ++i) {
+        at[i][0] = x + (line + i) * x_line + column * x_pixel;
+        at[i][1] = x + (line + i) * x_line + next * x_pixel;
+      }
+      float *y = map + line * s.ow * y_pixel, *const to[tile_pixels] = {y + column * y_pixel, y + next * y_pixel};
+      for (std::int64_t cut = 0; cut < cuts; ++cut) {
+        const std::int64_t first = s.o * cut / cuts, some = s.o * (cut + 1) / cuts - first;
+        float* const part[tile_pixels] = {to[0] + first * lanes, to[1] + first * lanes};
+        tile_of[static_cast<std::size_t>(some - 1)](at, taps, packed + first, bias + first, nullptr, part, lanes, some);
+      }
+    }
+}
+
+struct PooledLanes {
+  float *y, *raw, *place;  // [line][pixel][channel][lane]; place holds whole numbers
+};
+
+// Line `py` of the pooled map. SIZE: of a square window, 0 for any other.
+template <int SIZE>
+void activate_and_pool(const Sizes& s, const ConvBlockParams& q, std::int64_t py, const float* map, const float* slopes, const PooledLanes& to) {
+  const std::int64_t pixel = s.o * lanes, line = s.ow * pixel, top = py * q.stride[0];
+  for (std::int64_t px = 0; px < s.pw; ++px) {
+    const std::int64_t left = px * q.stride[1];
+    const Window window{std::min(q.kernel[0], s.oh - top), std::min(q.kernel[1], s.ow - left), line, pixel, static_cast<std::int32_t>(q.kernel[1]), 1};
+    for (std::int64_t c = 0; c < s.o; ++c) {
+      const float* corner = map + top * line + left * pixel + c * lanes;
+      const Winner best = prelu_winner<SIZE>(corner, window, Set(slopes[c]), slopes[c] > 0);
+      const std::int64_t at = ((py * s.pw + px) * s.o + c) * lanes;
+      Store(best.value, to.y + at);
+      Store(best.raw, to.raw + at);
+      Store(reinterpret_cast<Vec>(best.at), to.place + at);
+    }
+  }
+}
+
+struct Forward {
+  explicit Forward(const KernelArgs& a) : s(sizes_of(a.in[0], a.in[1], a.out[0])), parameters(round_up(s.taps() * s.o + 2 * s.o, 16)), room(s.picture() + s.map() + 3 * s.pooled() * lanes) {}
+  Sizes s;
+  std::int64_t parameters, room;  // floats: weights, bias and slopes; of each share that runs
+};
+std::int64_t forward_workspace(const KernelArgs& a) {
+  const Forward f(a);
+  return 4 * (f.parameters + shares_of(f.s.groups()) * f.room);
+}
+void run_forward(const KernelArgs& a) {
+  const Forward f(a);
+  const Sizes& s = f.s;
+  const View &x = a.in[0], &w = a.in[1];
+  const auto& q = a.get<ConvBlockParams>();
+  auto* packed = static_cast<float*>(a.workspace);
+  float *bias = packed + s.taps() * s.o, *slopes = bias + s.o, *rooms = packed + f.parameters;
+  for (std::int64_t k = 0; k < s.taps(); ++k)
+    for (std::int64_t o = 0; o < s.o; ++o)
+      packed[k * s.o + o] = w.ptr<float>()[o * w.stride(0) + k % s.c * w.stride(1) + k / s.run() * w.stride(2) + k / s.c % s.kw * w.stride(3)];
+  for (std::int64_t o = 0; o < s.o; ++o) bias[o] = value_of(a.in[2], o), slopes[o] = value_of(a.in[3], o);
+  const auto pool = q.kernel == Pair{1, 1} ? activate_and_pool<1> : q.kernel == Pair{2, 2} ? activate_and_pool<2> : q.kernel == Pair{3, 3} ? activate_and_pool<3> : activate_and_pool<0>;
+  ScratchSlots slots;
+  for_shares(s.groups(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float *pictures = rooms + slot.number() * f.room, *map = pictures + s.picture(), *y = map + s.map();
+    const PooledLanes pooled{y, y + s.pooled() * lanes, y + 2 * s.pooled() * lanes};
+    for (std::int64_t group = begin; group < end; ++group) {
+      load_pictures(x, s, group, pictures);
+      std::int64_t made = 0;
+      for (std::int64_t py = 0; py < s.ph; ++py) {  // lines of the map are pooled as soon as they are there
+        const std::int64_t wanted = std::min(py * q.stride[0] + q.kernel[0], s.oh);
+        convolve(s, pictures, std::max(made, py * q.stride[0]), wanted, packed, bias, map);
+        made = wanted;
+        pool(s, q, py, map, slopes, pooled);
+      }
+      const std::int64_t first = group * lanes * s.pooled();
+      const auto put = [&](const View& out) {
+        return [&s, to = out.ptr<float>() + first](std::int64_t k, std::int64_t i, Vec v, auto n) { Store(v, to + k * s.pooled() + i, n); };
+      };
+      from_lanes(pooled.y, s.pooled(), s.pictures(group), put(a.out[0]));
+      from_lanes(pooled.raw, s.pooled(), s.pictures(group), put(a.out[1]));
+      from_lanes(pooled.place, s.pooled(), s.pictures(group), [&, to = a.out[2].ptr<std::uint8_t>() + first](std::int64_t k, std::int64_t i, Vec v, auto n) {
+        store_places(reinterpret_cast<Ints>(v), to + k * s.pooled() + i, n);
+      });
+    }
+  });
+}
+const char* decline_forward(const KernelArgs& a) {
+  const Sizes s = sizes_of(a.in[0], a.in[1], a.out[0]);
+  return s.kh > largest_kernel ? "the kernel is tall" : decline(a.in[0], s);
+}
+
+// --- gradient -----------------------------------------------------------------------------------------------------------
+// Line `py` of the pooled map: what PReLU lets through goes to the winners, sums of it and of the slopes' gradient to `sums` [2][channel][lane]. SIZE: of a square
+// window, 0 for any other. WRITES: windows do not overlap; otherwise it is added.
+template <int SIZE, bool WRITES>
+void spread(const Sizes& s, const ConvBlockParams& q, std::int64_t py, const PooledLanes& from, const float* slopes, float* map, float* sums) {
+  const std::int64_t pixel = s.o * lanes, line = s.ow * pixel, rows = std::min(q.kernel[0], s.oh - py * q.stride[0]);
+  for (std::int64_t c = 0; c < s.o; ++c) {
+    const Vec slope = Set(slopes[c]);
+    float *bias_sums = sums + c * lanes, *slope_sums = bias_sums + s.o * lanes;
+    Vec bias_sum = Load(bias_sums), slope_sum = Load(slope_sums);
+    for (std::int64_t px = 0; px < s.pw; ++px) {
+      const std::int64_t at = ((py * s.pw + px) * s.o + c) * lanes, cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
+      const Vec g = Load(from.y + at), raw = Load(from.raw + at);
+      const Ints place = reinterpret_cast<Ints>(Load(from.place + at));
+      const Mask on = Positive(raw);
+      const Vec d = Select(on, g, Mul(slope, g));
+      bias_sum = Add(bias_sum, d);
+      slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
+      float* corner = map + py * q.stride[0] * line + px * q.stride[1] * pixel + c * lanes;
+      const auto put = [=](std::int64_t i, std::int64_t j, std::int32_t number) {
+        float* to = corner + i * line + j * pixel;
+        const Vec part = Select(Equal(place, SetInt(number)), d, Set(0));
+        Store(WRITES ? part : Add(Load(to), part), to);
+      };
+      if (SIZE > 0 && rows == SIZE && cols == SIZE) {
+#pragma GCC unroll 9
+        for (int number = 0; number < SIZE * SIZE; ++number) put(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
+      } else {
+        for (std::int64_t i = 0; i < rows; ++i)
+          for (std::int64_t j = 0; j < cols; ++j) put(i, j, static_cast<std::int32_t>(i * q.kernel[1] + j));
+      }
+    }
+    Store(bias_sum, bias_sums);
+    Store(slope_sum, slope_sums);
+  }
+}
+
+// sums[tap][channel][lane] += x[pixel + tap] * gradient[pixel][channel] for TAPS taps that lie side by side and OUTPUTS channels.
+struct Lines {
+  std::int64_t lines, pixels, x_line, x_pixel, g_line, g_pixel;
+};
+template <int TAPS, int OUTPUTS>
+[[gnu::noinline]] void weight_tile(const Lines& l, const float* x, const float* gradient, float* sums, std::int64_t step) {
+  Vec acc[TAPS][OUTPUTS];
+#pragma GCC unroll 16
+  for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+    for (int o = 0; o < OUTPUTS; ++o) acc[t][o] = Load(sums + t * step + o * lanes);
+  const std::int64_t x_pixel = l.x_pixel, g_pixel = l.g_pixel;
+  for (std::int64_t line = 0; line < l.lines; ++line) {
+    const float *p = x + line * l.x_line, *g = gradient + line * l.g_line;
+    for (std::int64_t k = 0; k < l.pixels; ++k, p += x_pixel, g += g_pixel) {
+      Vec b[OUTPUTS];
+#pragma GCC unroll 2
+      for (int o = 0; o < OUTPUTS; ++o) b[o] = Load(g + o * lanes);
+#pragma GCC unroll 16
+      for (int t = 0; t < TAPS; ++t) {
+        const Vec tap = Load(p + t * lanes);
+#pragma GCC unroll 2
+        for (int o = 0; o < OUTPUTS; ++o) AddProduct(acc[t][o], tap, b[o]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+    for (int o = 0; o < OUTPUTS; ++o) Store(acc[t][o], sums + t * step + o * lanes);
+}
+using WeightTile = void (*)(const Lines&, const float*, const float*, float*, std::int64_t);
+template <int OUTPUTS, std::size_t... I>
+constexpr std::array<WeightTile, sizeof...(I)> weight_tiles(std::index_sequence<I...>) {
+  return {&weight_tile<static_cast<int>(I) + 1, OUTPUTS>...};
+}
+constexpr std::array<std::array<WeightTile, tile_outputs>, 2> weight_tile_of{weight_tiles<1>(std::make_index_sequence<tile_outputs>()), weight_tiles<2>(std::make_index_sequence<tile_outputs>())};
+
+// A few lines at a time, which stay in the first cache while every tile goes over them.
+void add_weights(const Sizes& s, const float* x, const float* map, float* sums) {
+  const std::int64_t at_once = std::max<std::int64_t>(1, 6144 / (s.ow * (s.o + s.c) * lanes)), cuts = ceil_div(s.run(), tile_outputs), step = s.o * lanes;
+  Lines l{0, s.ow, s.w * s.c * lanes, s.c * lanes, s.ow * step, step};
+  for (std::int64_t line = 0; line < s.oh; line += at_once) {
+    l.lines = std::min(at_once, s.oh - line);
+    for (std::int64_t i = 0; i < s.kh; ++i)
+      for (std::int64_t cut = 0; cut < cuts; ++cut) {
+        const std::int64_t first = s.run() * cut / cuts, some = s.run() * (cut + 1) / cuts - first;
+        for (std::int64_t o = 0; o < s.o; o += 2)
+          weight_tile_of[o + 1 < s.o][static_cast<std::size_t>(some - 1)](l, x + (line + i) * l.x_line + first * lanes, map + line * l.g_line + o * lanes,
+                                                                       sums + ((i * s.run() + first) * s.o + o) * lanes, step);
+      }
+  }
+}
+
+struct Backward {
+  explicit Backward(const KernelArgs& a)
+      : s(sizes_of(a.in[1], a.in[2], a.in[0])), share(s.sums() + round_up(4 * s.o, 16)), room(s.picture() + s.map() + 3 * s.pooled() * lanes + 2 * s.o * lanes), slopes(round_up(s.o, 16)) {}
+  Sizes s;
+  std::int64_t share, room, slopes;  // floats: of each share sums of weights, and of bias and slope in double; of each that runs; of the slopes
+};
+std::int64_t backward_workspace(const KernelArgs& a) {
+  const Backward b(a);
+  return 4 * (b.slopes + shares_of(b.s.groups()) * (b.share + b.room));
+}
+void run_backward(const KernelArgs& a) {
+  const Backward b(a);
+  const Sizes& s = b.s;
+  const View &gy = a.in[0], &raw = a.in[4], &places = a.in[5], &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
+  const auto& q = a.get<ConvBlockParams>();
+  const std::int64_t number = shares_of(s.groups());
+  auto* slopes = static_cast<float*>(a.workspace);
+  float *shares = slopes + b.slopes, *rooms = shares + number * b.share;
+  const auto doubles = [&](std::int64_t share) { return reinterpret_cast<double*>(shares + share * b.share + s.sums()); };  // of bias, then of slope
+  for (std::int64_t o = 0; o < s.o; ++o) slopes[o] = value_of(a.in[3], o);
+  const bool apart = q.kernel == q.stride && s.ph * q.stride[0] >= s.oh && s.pw * q.stride[1] >= s.ow;
+  const auto spread_line = apart && q.kernel == Pair{1, 1} ? spread<1, true> : apart && q.kernel == Pair{2, 2} ? spread<2, true> : spread<0, false>;
+  const bool writes = apart && (q.kernel == Pair{1, 1} || q.kernel == Pair{2, 2});
+  ScratchSlots slots;
+  for_shares(s.groups(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float *sums = shares + share * b.share, *pictures = rooms + slot.number() * b.room, *map = pictures + s.picture(), *kept = map + s.map();
+    const PooledLanes pooled{kept, kept + s.pooled() * lanes, kept + 2 * s.pooled() * lanes};
+    float* small = kept + 3 * s.pooled() * lanes;
+    double* exact = doubles(share);
+    std::fill_n(sums, s.sums(), 0.f);
+    std::fill_n(exact, 2 * s.o, 0.0);
+    for (std::int64_t group = begin; group < end; ++group) {
+      const std::int64_t count = s.pictures(group), first = group * lanes * s.pooled();
+      const auto take = [&](const View& in) {  // lanes without a picture have no gradient
+        return [&s, count, from = in.ptr<float>() + first](std::int64_t k, std::int64_t i, auto n) { return k < count ? Load(from + k * s.pooled() + i, n) : Set(0); };
+      };
+      to_lanes(s.pooled(), pooled.y, lanes, take(gy));
+      to_lanes(s.pooled(), pooled.raw, lanes, take(raw));
+      to_lanes(s.pooled(), pooled.place, lanes, [&, from = places.ptr<std::uint8_t>() + first](std::int64_t k, std::int64_t i, auto n) {
+        return k < count ? reinterpret_cast<Vec>(load_places(from + k * s.pooled() + i, n)) : Set(0);
+      });
+      load_pictures(a.in[1], s, group, pictures);
+      if (!writes) std::fill_n(map, s.map(), 0.f);
+      std::fill_n(small, 2 * s.o * lanes, 0.f);
+      for (std::int64_t py = 0; py < s.ph; ++py) spread_line(s, q, py, pooled, slopes, map, small);
+      for (std::int64_t i = 0; i < 2 * s.o * lanes; ++i) exact[i / lanes] += static_cast<double>(small[i]);
+      add_weights(s, pictures, map, sums);
+    }
+  });
+  // Shares in order, then lanes in order: the same bits for any number of threads.
+  const auto total = [](Vec v) {
+    float values[lanes], sum = 0;
+    Store(v, values);
+    for (const float x : values) sum += x;
+    return sum;
+  };
+  for (std::int64_t k = 0; k < s.taps(); ++k)
+    for (std::int64_t o = 0; o < s.o; ++o) {
+      Vec sum = Set(0);
+      for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(shares + share * b.share + (k * s.o + o) * lanes));
+      gw.ptr<float>()[o * gw.stride(0) + k % s.c * gw.stride(1) + k / s.run() * gw.stride(2) + k / s.c % s.kw * gw.stride(3)] = total(sum);
+    }
+  double all_slopes = 0;
+  for (std::int64_t o = 0; o < s.o; ++o) {
+    double bias_sum = 0, slope_sum = 0;
+    for (std::int64_t share = 0; share < number; ++share) bias_sum += doubles(share)[o], slope_sum += doubles(share)[s.o + o];
+    gb.ptr<float>()[o * gb.stride(0)] = static_cast<float>(bias_sum);
+    all_slopes += slope_sum;
+    if (ga.size(0) > 1) ga.ptr<float>()[o * ga.stride(0)] = static_cast<float>(slope_sum);
+  }
+  if (ga.size(0) == 1) *ga.ptr<float>() = static_cast<float>(all_slopes);
+}
+const char* decline_backward(const KernelArgs& a) {
+  if (a.get<ConvBlockParams>().input_gradient) return "the input's gradient is wanted";
+  if (!a.in[0].is_channels_last()) return "the gradient is not channels_last";
+  return decline(a.in[1], sizes_of(a.in[1], a.in[2], a.in[0]));
+}
+
+}  // namespace
+
+extern const KernelEntry conv_block_lanes_entry{run_forward, decline_forward, forward_workspace};
+extern const KernelEntry conv_block_lanes_backward_entry{run_backward, decline_backward, backward_workspace};
+
+}  // namespace mien::MIEN_LEVEL
