@@ -17,6 +17,10 @@ function(mien_add_kernel_levels target)
   # By name: with clang, CMAKE_LINKER is lld, which cannot dissolve section groups.
   find_program(MIEN_GNU_LD NAMES ${CMAKE_LIBRARY_ARCHITECTURE}-ld.bfd ld.bfd REQUIRED)  # the prefixed one first: of a cross compiler
   foreach(level IN LISTS levels)
+    if(MIEN_KERNELS_FROM)
+      target_sources(${target} PRIVATE ${MIEN_KERNELS_FROM}/kernels/mien_cpu_${level}.o)
+      continue()
+    endif()
     if(level STREQUAL amx)
       file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/amx/*.cpp)
     endif()

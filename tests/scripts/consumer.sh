@@ -33,7 +33,7 @@ try() {
   if [ -x "$work/$1/bin/mien" ]; then "$work/$1/bin/mien" detect "$photo" > /dev/null; fi
 }
 try static "$1"
-cmake -S "$2" -B "$1/consumer-shared" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DMIEN_CUDA=OFF -DMIEN_BUILD_TESTS=OFF -DMIEN_BUILD_TOOLS=OFF > /dev/null
+cmake -S "$2" -B "$1/consumer-shared" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DMIEN_KERNELS_FROM="$1" -DMIEN_CUDA=OFF -DMIEN_BUILD_TESTS=OFF -DMIEN_BUILD_TOOLS=OFF > /dev/null
 cmake --build "$1/consumer-shared" > "$work/shared-build.log" 2>&1 || { tail -40 "$work/shared-build.log"; exit 1; }
 try shared "$1/consumer-shared"
 cmp "$work/static.txt" "$work/shared.txt"
