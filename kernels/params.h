@@ -49,7 +49,8 @@ struct PackedConvParams : ConvParams {
 };
 
 // conv_block: in x[N,C,H,W], w[O,C,kh,kw], bias[O], a[O] or a[1]; out y[N,O,PH,PW] = max_pool2d(prelu(conv2d(x, w, bias), a)), raw and index of y's shape:
-//   what the activation saw at each winner, and u8 i * kernel width + j of the winner inside its window. The convolution has stride 1 and no padding;
+//   what the activation saw at each winner, and u8 i * kernel width + j of the winner inside its window: the first of the largest, but among values that PReLU
+//   rounds to the same number a kernel may take another. The convolution has stride 1 and no padding;
 //   a window of {1, 1} with stride {1, 1} does not pool. _backward: in gy, x, w, a, raw, index; out gx (left alone unless input_gradient), gw, gb, ga.
 struct ConvBlockParams {
   Pair kernel{1, 1}, stride{1, 1};  // of the pooling

@@ -74,13 +74,6 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
     }
 }
 
-using PoolFunction = void (*)(const float*, const Sizes&, const ConvBlockParams&, const float*, Pooled);
-PoolFunction pool_function(const Pair& window) {
-  if (window == Pair{1, 1}) return activate_and_pool<1>;
-  if (window == Pair{2, 2}) return activate_and_pool<2>;
-  return window == Pair{3, 3} ? activate_and_pool<3> : activate_and_pool<0>;
-}
-
 // A value per channel, laid out with `rest` behind them; one for all is repeated.
 void lay_out(const View& v, const Sizes& s, float rest, float* out) {
   for (std::int64_t c = 0; c < s.padded; ++c) out[c] = c < s.o ? value_of(v, c) : rest;
@@ -99,12 +92,10 @@ ForwardPlan forward_plan(const KernelArgs& a) {
   return p;
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
-  if (!conv_block_lanes_entry.decline(a)) return conv_block_lanes_entry.workspace(a);
   const ForwardPlan p = forward_plan(a);
   return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.room);
 }
 void run_forward(const KernelArgs& a) {
-  if (!conv_block_lanes_entry.decline(a)) return conv_block_lanes_entry.run(a);
   const View &x = a.in[0], &w = a.in[1];
   const ForwardPlan plan = forward_plan(a);
   const Sizes& s = plan.s;
@@ -113,11 +104,11 @@ void run_forward(const KernelArgs& a) {
   pack_direct(straight(w), packed);
   lay_out(a.in[2], s, 0, bias);
   lay_out(a.in[3], s, 1, slopes);
+  const auto pool = for_window(a.get<ConvBlockParams>().kernel, activate_and_pool<0>, activate_and_pool<1>, activate_and_pool<2>, activate_and_pool<3>);
   ScratchSlots slots;
   for_shares(s.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
-    const PoolFunction pool = pool_function(a.get<ConvBlockParams>().kernel);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first);
       convolve(forward_convolution(s, images), as_pixels(x, s, first, images, room), {s.picture(), s.w * s.c, s.c}, packed, bias, maps, s.padded, gathered);
@@ -127,13 +118,6 @@ void run_forward(const KernelArgs& a) {
       }
     }
   });
-}
-const char* decline_picture(const View& x) { return x.is_channels_last() || x.is_contiguous() ? nullptr : "the input is neither channels_last nor contiguous"; }
-const char* decline_forward(const KernelArgs& a) {
-  if (!all_f32(a)) return "f32 only";
-  for (const auto& v : a.out)
-    if (!v.is_channels_last()) return "the output is not channels_last";
-  return decline_picture(a.in[0]);
 }
 
 // --- gradient -----------------------------------------------------------------------------------------------------------
@@ -148,10 +132,10 @@ struct Kept {
   const std::uint8_t* index;
   Maps gy_steps;
 };
-// Of a few channels: what the activation lets through to the winner of each window, and sums of it and of the slope's gradient.
+// Of a few channels: what the activation lets through to the winner of each window.
 struct Channels {
   Channels(const Kept& kept, const Sizes& sizes, const float* slopes, std::int64_t channel)
-      : k(kept), s(sizes), c(channel), some(std::min<std::int64_t>(lanes, sizes.o - channel)), slope(Load(slopes + channel)) {}
+      : k(kept), s(sizes), c(channel), some(std::min<std::int64_t>(lanes, sizes.o - channel)), gradient{Load(slopes + channel), Set(0), Set(0)} {}
   struct Passed {
     Vec d;
     Ints at;
@@ -160,17 +144,12 @@ struct Channels {
   Passed pass(std::int64_t py, std::int64_t px) {
     const std::int64_t pooled = (py * s.pw + px) * s.o + c;
     const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
-    const Mask on = Positive(raw);
-    const Vec d = Select(on, g, Mul(slope, g));
-    bias_sum = Add(bias_sum, d);
-    slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
-    return {d, load_places(k.index + pooled, some)};
+    return {gradient.pass(g, raw), load_places(k.index + pooled, some)};
   }
   const Kept& k;
   const Sizes& s;
   const std::int64_t c, some;
-  const Vec slope;
-  Vec bias_sum = Set(0), slope_sum = Set(0);
+  PreluGradient gradient;
 };
 struct Sums {
   double *bias, *slope;
@@ -188,21 +167,10 @@ void spread(const Kept& k, const Sizes& s, const ConvBlockParams& q, const float
         const Channels::Passed passed = channels.pass(py, px);
         const std::int64_t cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
         float* corner = map + py * q.stride[0] * line_step + (px * q.stride[1] + s.edge) * s.padded + c;
-        const auto put = [=](std::int64_t i, std::int64_t j, int number) {
-          float* to = corner + i * line_step + j * s.padded;
-          const Vec part = passed.where(number);
-          Store(WRITES ? part : Add(Load(to), part), to);
-        };
-        if (SIZE > 0 && rows == SIZE && cols == SIZE) {
-#pragma GCC unroll 9
-          for (int number = 0; number < SIZE * SIZE; ++number) put(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
-        } else {
-          for (std::int64_t i = 0; i < rows; ++i)
-            for (std::int64_t j = 0; j < cols; ++j) put(i, j, static_cast<int>(i * q.kernel[1] + j));
-        }
+        spread_window<SIZE, WRITES>(corner, line_step, s.padded, rows, cols, q.kernel[1], passed.d, passed.at);
       }
-      add_to(sums.bias + c, channels.bias_sum);
-      add_to(sums.slope + c, channels.slope_sum);
+      add_to(sums.bias + c, channels.gradient.bias_sum);
+      add_to(sums.slope + c, channels.gradient.slope_sum);
     }
   }
 }
@@ -233,8 +201,8 @@ void spread_threes(const Kept& k, const Sizes& s, const ConvBlockParams&, const 
       }
       if (2 * s.pw < s.ow)
         for (std::int64_t i = 0; i < rows; ++i) put(i, 2 * s.pw, column[i]);
-      add_to(sums.bias + c, channels.bias_sum);
-      add_to(sums.slope + c, channels.slope_sum);
+      add_to(sums.bias + c, channels.gradient.bias_sum);
+      add_to(sums.slope + c, channels.gradient.slope_sum);
     }
   }
 }
@@ -273,13 +241,11 @@ BackwardPlan backward_plan(const KernelArgs& a) {
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
-  if (!conv_block_lanes_backward_entry.decline(a)) return conv_block_lanes_backward_entry.workspace(a);
   const BackwardPlan p = backward_plan(a);
   return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * (p.share + p.room));
 }
 
 void run_backward(const KernelArgs& a) {
-  if (!conv_block_lanes_backward_entry.decline(a)) return conv_block_lanes_backward_entry.run(a);
   const View &gy = a.in[0], &x = a.in[1], &w = a.in[2], &slope = a.in[3];
   const auto& q = a.get<ConvBlockParams>();
   const BackwardPlan plan = backward_plan(a);
@@ -334,17 +300,12 @@ void run_backward(const KernelArgs& a) {
   }
   if (ga.size(0) == 1) *ga.ptr<float>() = static_cast<float>(all_slopes);
 }
-const char* decline_backward(const KernelArgs& a) {
-  if (!all_f32({a.in.first(5), a.out})) return "f32 only";
-  if (a.in[0].stride(1) != 1 && a.in[0].size(1) != 1) return "channels of the gradient do not lie side by side";
-  if (!a.in[4].is_channels_last() || !a.in[5].is_channels_last()) return "what was kept is not channels_last";
-  if (a.get<ConvBlockParams>().input_gradient && !a.out[0].is_channels_last()) return "the output is not channels_last";
-  return decline_picture(a.in[1]);
-}
 
 }  // namespace
 
-extern const KernelEntry conv_block_entry{run_forward, decline_forward, forward_workspace};
-extern const KernelEntry conv_block_backward_entry{run_backward, decline_backward, backward_workspace};
+extern const KernelEntry conv_block_of_channels{run_forward, decline_block, forward_workspace};
+extern const KernelEntry conv_block_backward_of_channels{run_backward, decline_block_backward, backward_workspace};
+extern const KernelEntry conv_block_entry = FirstOf<conv_block_of_pictures, conv_block_of_channels>::entry;
+extern const KernelEntry conv_block_backward_entry = FirstOf<conv_block_backward_of_pictures, conv_block_backward_of_channels>::entry;
 
 }  // namespace mien::MIEN_LEVEL

@@ -119,7 +119,7 @@ inline DirectWeights straight(const View& w) { return {w.ptr<float>(), w.size(0)
 // gw[o, c, i, j] = sum over `number` shares, `step` floats apart, of sums[(i * kw + j) * C + c][o]: added in order, the same bits for any number of threads.
 inline void add_weight_sums(const float* sums, std::int64_t number, std::int64_t step, std::int64_t padded, const View& gw) {
   const std::int64_t channels = gw.size(1), kw = gw.size(3);
-  parallel_for(gw.size(2) * kw * channels, std::max<std::int64_t>(1, 1024 / padded), [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(gw.size(2) * kw * channels, std::max<std::int64_t>(1, 1024 / std::max<std::int64_t>(padded, 1)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
       float* to = gw.ptr<float>() + k % channels * gw.stride(1) + k / channels / kw * gw.stride(2) + k / channels % kw * gw.stride(3);
       for (std::int64_t o = 0; o < gw.size(0); o += lanes) {

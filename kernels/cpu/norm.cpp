@@ -10,20 +10,18 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-using MIEN_LEVEL::activate;  // of vectors
-using MIEN_LEVEL::gradient;
 constexpr std::int64_t chunk_floats = 1 << 13;
 
 // --- what one channel needs to know --------------------------------------------------------------------------------------
 // What follows one normalised value v, and what of a gradient reaches it, as norm_rows.h has it for vectors.
 template <Activation A>
-inline float activate(float v, float slope) {
+inline float activate_one(float v, float slope) {
   const float low = A == Activation::prelu ? slope * v : 0.f;
   if (A == Activation::relu) return v <= 0 ? 0.f : v;
   return A == Activation::none || v > 0 ? v : low;
 }
 template <Activation A>
-inline float gradient(float g, float v, float slope) {
+inline float gradient_one(float g, float v, float slope) {
   const float low = A == Activation::prelu ? slope * g : 0.f;
   return A == Activation::none || v > 0 ? g : low;
 }
@@ -255,7 +253,7 @@ void planes_forward(const KernelArgs& a) {
     for (std::int64_t i = 0; i < n; ++i) {
       const float* __restrict from = x.ptr<float>() + (i * channels + c) * size;
       float* __restrict to = y.ptr<float>() + (i * channels + c) * size;
-      for (std::int64_t t = 0; t < size; ++t) to[t] = activate<A>((from[t] - f.mean) * f.scale + f.shift, slope);
+      for (std::int64_t t = 0; t < size; ++t) to[t] = activate_one<A>((from[t] - f.mean) * f.scale + f.shift, slope);
     }
   });
 }
@@ -273,7 +271,7 @@ void planes_backward(const KernelArgs& a) {
         const std::int64_t at = (i * channels + c) * size + k, count = std::min(chunk_floats, size - k);
         const float *gs = g.ptr<float>() + at, *xs = x.ptr<float>() + at;
         const auto value = [=](std::int64_t t) { return (xs[t] - mean) * scale + shift; };
-        const auto masked = [=](std::int64_t t) { return gradient<A>(gs[t], value(t), slope); };
+        const auto masked = [=](std::int64_t t) { return gradient_one<A>(gs[t], value(t), slope); };
         sum_g += static_cast<double>(sum_run(count, masked));
         sum_gd += static_cast<double>(sum_run(count, [=](std::int64_t t) { return masked(t) * (xs[t] - mean); }));
         if (A == Activation::prelu) sum_slope += static_cast<double>(sum_run(count, [=](std::int64_t t) { return value(t) > 0 ? 0.f : gs[t] * value(t); }));
@@ -284,7 +282,7 @@ void planes_backward(const KernelArgs& a) {
       const std::int64_t at = (i * channels + c) * size;
       const float *__restrict gs = g.ptr<float>() + at, *__restrict xs = x.ptr<float>() + at;
       float* __restrict to = a.out[0].ptr<float>() + at;
-      for (std::int64_t t = 0; t < size; ++t) to[t] = gradient<A>(gs[t], (xs[t] - mean) * scale + shift, slope) * scale + ((xs[t] - mean) * f.by_x + f.rest);
+      for (std::int64_t t = 0; t < size; ++t) to[t] = gradient_one<A>(gs[t], (xs[t] - mean) * scale + shift, slope) * scale + ((xs[t] - mean) * f.by_x + f.rest);
     }
   });
 }

@@ -38,9 +38,9 @@ inline Winner square_window(const float* x, std::int64_t row_step, std::int64_t 
   return best;
 }
 
-// The same without an activation, numbers only: false if there is a NaN, and then `best` is not to be used.
+// The largest number of such a window and its place; false if there is a NaN.
 template <int SIZE>
-inline bool square_window(const float* x, std::int64_t row_step, std::int64_t col_step, Winner& best) {
+inline bool largest_number(const float* x, std::int64_t row_step, std::int64_t col_step, Vec& largest, Ints& at) {
   constexpr int all = SIZE * SIZE;
   Vec v[all];
 #pragma GCC unroll 9
@@ -49,14 +49,14 @@ inline bool square_window(const float* x, std::int64_t row_step, std::int64_t co
 #pragma GCC unroll 4
   for (int k = 1; k < all - 1; k += 2) odd |= Unordered(v[k], v[k + 1 < all - 1 ? k + 1 : k]);
   if (Any(odd)) return false;
-  best = {v[0], v[0], SetInt(0)};
+  largest = v[0];
+  at = SetInt(0);
 #pragma GCC unroll 9
   for (int k = 1; k < all; ++k) {
-    const Mask better = Greater(v[k], best.raw);
-    best.raw = Select(better, v[k], best.raw);
-    best.at = Select(better, SetInt(k), best.at);
+    const Mask better = Greater(v[k], largest);
+    largest = Select(better, v[k], largest);
+    at = Select(better, SetInt(k), at);
   }
-  best.value = best.raw;
   return true;
 }
 
@@ -75,16 +75,17 @@ inline Winner pool_window(const T* x, const Window& w, std::int32_t first, std::
 }
 
 // PReLU of a window and its largest value, all lanes. SIZE: of windows that are mostly square, 0 for any other. PReLU rises where its slope is positive (`rises`: in
-// all lanes): then the largest value before it wins, and only that one is activated. (Of two that it rounds to the same number the larger one wins then, not the first.)
+// all lanes): then the largest value before it wins, and only that one is activated. (Of two that it rounds to the same number
+// the larger one wins then, not the first.)
 template <int SIZE>
 inline Winner prelu_winner(const float* x, const Window& w, Vec slope, bool rises) {
   const auto activate = [slope](Vec v) { return prelu_of(v, slope); };
   if constexpr (SIZE > 0)
     if (w.rows == SIZE && w.cols == SIZE) {
-      Winner best;
-      if (!rises || !square_window<SIZE>(x, w.row_step, w.col_step, best)) return square_window<SIZE>(x, w.row_step, w.col_step, activate);
-      best.value = activate(best.raw);
-      return best;
+      Vec largest;
+      Ints at;
+      if (rises && largest_number<SIZE>(x, w.row_step, w.col_step, largest, at)) return {activate(largest), largest, at};
+      return square_window<SIZE>(x, w.row_step, w.col_step, activate);
     }
   return pool_window(x, w, 0, lanes, activate);
 }

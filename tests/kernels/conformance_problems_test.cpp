@@ -185,8 +185,11 @@ struct BlockCase {
 };
 BlockCase block_case(const Kind& kind, Dice& dice) {
   BlockCase c;
-  const std::int64_t n = kind.empty ? 0 : dice.one_of<std::int64_t>({1, 2, 5, 17, 30}), channels = dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
-  const std::int64_t outputs = dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48}), kh = dice.integer(1, 4), kw = dice.integer(1, 4);
+  const bool many = !kind.big && dice.chance(.05);  // a share of them has several groups
+  const std::int64_t n = kind.empty ? 0 : many ? 290 : dice.one_of<std::int64_t>({1, 2, 5, 16, 17, 30});
+  const std::int64_t channels = many ? dice.integer(1, 3) : dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
+  const std::int64_t outputs = many ? dice.integer(1, 10) : dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48});
+  const std::int64_t kh = dice.chance(.03) ? 9 : dice.integer(1, 4), kw = dice.integer(1, 4);
   c.map = {n, outputs, kind.big ? 17 : dice.integer(1, 6), kind.big ? 20 : kind.width};
   c.x = {n, channels, c.map[2] + kh - 1, c.map[3] + kw - 1};
   c.w = {outputs, channels, kh, kw};
@@ -232,6 +235,7 @@ Problem make_conv_block_backward(Dice& dice, int number) {
   Problem p;
   p.in.push_back(filled(c.y, DType::f32, block_picture(dice), dice, value));
   p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
+  if (kind.nan && !kind.empty) p.in[1].set(p.in[1].offsets().back(), std::numeric_limits<double>::infinity());  // in the last picture
   p.in.push_back(input(c.w, dice, value));
   p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
   p.in.push_back(filled(c.y, DType::f32, Order::channels_last, dice, value));

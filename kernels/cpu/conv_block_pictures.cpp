@@ -1,5 +1,5 @@
 // conv_block for few channels, a vector of pictures at a time: maps are [line][pixel][channel][lane], so 10 channels cost 10 and not 16. A group's map stays in the
-// second cache. The forward pass sums in the same order as vectors of channels do: the same bits.
+// second cache. The forward pass sums in the same order as vectors of channels do: y has the same bits.
 #include <array>
 #include <utility>
 
@@ -12,44 +12,52 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-// Floats of one group, and sums over lanes.
 struct Sizes : BlockSizes {
   std::int64_t groups() const { return ceil_div(n, lanes); }
   std::int64_t pictures(std::int64_t group) const { return std::min<std::int64_t>(lanes, n - group * lanes); }
   std::int64_t run() const { return kw * c; }
   std::int64_t taps() const { return kh * run(); }
-  std::int64_t picture() const { return h * w * c * lanes; }
-  std::int64_t map() const { return oh * ow * o * lanes; }
-  std::int64_t pooled() const { return ph * pw * o; }  // values of one picture
-  std::int64_t sums() const { return taps() * o * lanes; }
+  // Values of one picture; those of a group are `lanes` times as many.
+  std::int64_t picture() const { return h * w * c; }
+  std::int64_t map() const { return oh * ow * o; }
+  std::int64_t pooled() const { return ph * pw * o; }
+  std::int64_t weights() const { return taps() * o; }
+  // Floats of a group: its pictures, their map, and three values for each pooled one.
+  std::int64_t room() const { return (picture() + map() + 3 * pooled()) * lanes; }
 };
 Sizes sizes_of(const View& x, const View& w, const View& pooled) { return {block_sizes(x, w, pooled)}; }
-
-const char* decline(const View& x, const Sizes& s) {
-  if (4 * round_up(s.o, lanes) < 5 * s.o) return "vectors of channels are full enough";
-  if (s.n < lanes) return "fewer pictures than lanes";
-  if (s.picture() + s.map() > 1 << 16) return "maps of a vector of pictures would not fit the second cache";
-  return x.is_channels_last() || x.is_contiguous() ? nullptr : "the input is neither channels_last nor contiguous";
+// Of tap k, counted through lines, columns and input channels, and output channel o.
+std::int64_t offset_of(const View& w, std::int64_t o, std::int64_t k) {
+  return o * w.stride(0) + k % w.size(1) * w.stride(1) + k / w.size(1) / w.size(3) * w.stride(2) + k / w.size(1) % w.size(3) * w.stride(3);
 }
 
-// Pictures of a group; lanes without one get the last.
+constexpr std::int64_t largest_kernel = 8;  // lines
+const char* decline(const Sizes& s) {
+  if (s.picture() == 0 || s.o == 0) return "no values";
+  if (s.n < lanes) return "fewer pictures than lanes";
+  if (4 * round_up(s.o, lanes) * s.n < 5 * s.o * round_up(s.n, lanes)) return "vectors of channels are full enough";
+  if (s.kh > largest_kernel) return "the kernel is tall";
+  return s.room() > 3 << 15 ? "a group of pictures would not stay in the second cache" : nullptr;
+}
+
+// Pictures of a group; lanes without one hold zeros.
 void load_pictures(const View& x, const Sizes& s, std::int64_t group, float* to) {
-  const float* from[lanes];
-  for (std::int64_t k = 0; k < lanes; ++k) from[k] = x.ptr<float>() + (group * lanes + std::min(k, s.pictures(group) - 1)) * (s.picture() / lanes);
-  const std::int64_t planes = x.is_channels_last() ? 1 : s.c, plane = s.h * s.w * s.c / planes;
+  const std::int64_t count = s.pictures(group), planes = x.is_channels_last() ? 1 : s.c, plane = s.picture() / planes;
+  const float* first = x.ptr<float>() + group * lanes * s.picture();
   for (std::int64_t c = 0; c < planes; ++c)
-    to_lanes(plane, to + c * lanes, planes * lanes, [&](std::int64_t k, std::int64_t i, auto n) { return Load(from[k] + c * plane + i, n); });
+    to_lanes(plane, to + c * lanes, planes * lanes, [=, &s](std::int64_t k, std::int64_t i, auto n) {
+      return k < count ? Load(first + k * s.picture() + c * plane + i, n) : Set(0);
+    });
 }
 
 // --- forward ------------------------------------------------------------------------------------------------------------
-// Channels and pixels of a tile: one broadcast serves two multiplications, and the accumulators fill the registers.
+// Channels and pixels of a tile: one broadcast serves two multiplications; P-Net's 10 channels are one tile or two.
 #if MIEN_LEVEL_IS_avx512
 constexpr std::int64_t tile_outputs = 12;
 #else
 constexpr std::int64_t tile_outputs = 5;
 #endif
 constexpr int tile_pixels = 2;  // convolve() says which two
-constexpr std::int64_t largest_kernel = 8;  // lines
 
 using Tile = void (*)(const float* const (*)[tile_pixels], const LaneTaps&, const float*, const float*, const float*, float* const*, std::int64_t, std::int64_t);
 template <std::size_t... I>
@@ -102,13 +110,13 @@ void activate_and_pool(const Sizes& s, const ConvBlockParams& q, std::int64_t py
 }
 
 struct Forward {
-  explicit Forward(const KernelArgs& a) : s(sizes_of(a.in[0], a.in[1], a.out[0])), parameters(round_up(s.taps() * s.o + 2 * s.o, 16)), room(s.picture() + s.map() + 3 * s.pooled() * lanes) {}
+  explicit Forward(const KernelArgs& a) : s(sizes_of(a.in[0], a.in[1], a.out[0])), parameters(round_up(s.weights() + 2 * s.o, 16)) {}
   Sizes s;
-  std::int64_t parameters, room;  // floats: weights, bias and slopes; of each share that runs
+  std::int64_t parameters;  // floats: weights, bias and slopes
 };
 std::int64_t forward_workspace(const KernelArgs& a) {
   const Forward f(a);
-  return 4 * (f.parameters + shares_of(f.s.groups()) * f.room);
+  return 4 * (f.parameters + shares_of(f.s.groups()) * f.s.room());
 }
 void run_forward(const KernelArgs& a) {
   const Forward f(a);
@@ -116,16 +124,16 @@ void run_forward(const KernelArgs& a) {
   const View &x = a.in[0], &w = a.in[1];
   const auto& q = a.get<ConvBlockParams>();
   auto* packed = static_cast<float*>(a.workspace);
-  float *bias = packed + s.taps() * s.o, *slopes = bias + s.o, *rooms = packed + f.parameters;
+  float *bias = packed + s.weights(), *slopes = bias + s.o, *rooms = packed + f.parameters;
   for (std::int64_t k = 0; k < s.taps(); ++k)
     for (std::int64_t o = 0; o < s.o; ++o)
-      packed[k * s.o + o] = w.ptr<float>()[o * w.stride(0) + k % s.c * w.stride(1) + k / s.run() * w.stride(2) + k / s.c % s.kw * w.stride(3)];
+      packed[k * s.o + o] = w.ptr<float>()[offset_of(w, o, k)];
   for (std::int64_t o = 0; o < s.o; ++o) bias[o] = value_of(a.in[2], o), slopes[o] = value_of(a.in[3], o);
-  const auto pool = q.kernel == Pair{1, 1} ? activate_and_pool<1> : q.kernel == Pair{2, 2} ? activate_and_pool<2> : q.kernel == Pair{3, 3} ? activate_and_pool<3> : activate_and_pool<0>;
+  const auto pool = for_window(q.kernel, activate_and_pool<0>, activate_and_pool<1>, activate_and_pool<2>, activate_and_pool<3>);
   ScratchSlots slots;
   for_shares(s.groups(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
-    float *pictures = rooms + slot.number() * f.room, *map = pictures + s.picture(), *y = map + s.map();
+    float *pictures = rooms + slot.number() * s.room(), *map = pictures + s.picture() * lanes, *y = map + s.map() * lanes;
     const PooledLanes pooled{y, y + s.pooled() * lanes, y + 2 * s.pooled() * lanes};
     for (std::int64_t group = begin; group < end; ++group) {
       load_pictures(x, s, group, pictures);
@@ -149,8 +157,8 @@ void run_forward(const KernelArgs& a) {
   });
 }
 const char* decline_forward(const KernelArgs& a) {
-  const Sizes s = sizes_of(a.in[0], a.in[1], a.out[0]);
-  return s.kh > largest_kernel ? "the kernel is tall" : decline(a.in[0], s);
+  if (const char* reason = decline_block(a)) return reason;
+  return decline(sizes_of(a.in[0], a.in[1], a.out[0]));
 }
 
 // --- gradient -----------------------------------------------------------------------------------------------------------
@@ -160,34 +168,26 @@ template <int SIZE, bool WRITES>
 void spread(const Sizes& s, const ConvBlockParams& q, std::int64_t py, const PooledLanes& from, const float* slopes, float* map, float* sums) {
   const std::int64_t pixel = s.o * lanes, line = s.ow * pixel, rows = std::min(q.kernel[0], s.oh - py * q.stride[0]);
   for (std::int64_t c = 0; c < s.o; ++c) {
-    const Vec slope = Set(slopes[c]);
-    float *bias_sums = sums + c * lanes, *slope_sums = bias_sums + s.o * lanes;
-    Vec bias_sum = Load(bias_sums), slope_sum = Load(slope_sums);
+    PreluGradient gradient{Set(slopes[c]), Load(sums + c * lanes), Load(sums + (s.o + c) * lanes)};
     for (std::int64_t px = 0; px < s.pw; ++px) {
       const std::int64_t at = ((py * s.pw + px) * s.o + c) * lanes, cols = std::min(q.kernel[1], s.ow - px * q.stride[1]);
-      const Vec g = Load(from.y + at), raw = Load(from.raw + at);
-      const Ints place = reinterpret_cast<Ints>(Load(from.place + at));
-      const Mask on = Positive(raw);
-      const Vec d = Select(on, g, Mul(slope, g));
-      bias_sum = Add(bias_sum, d);
-      slope_sum = Add(slope_sum, Select(on, Set(0), Mul(g, raw)));
+      const Vec d = gradient.pass(Load(from.y + at), Load(from.raw + at));
       float* corner = map + py * q.stride[0] * line + px * q.stride[1] * pixel + c * lanes;
-      const auto put = [=](std::int64_t i, std::int64_t j, std::int32_t number) {
-        float* to = corner + i * line + j * pixel;
-        const Vec part = Select(Equal(place, SetInt(number)), d, Set(0));
-        Store(WRITES ? part : Add(Load(to), part), to);
-      };
-      if (SIZE > 0 && rows == SIZE && cols == SIZE) {
-#pragma GCC unroll 9
-        for (int number = 0; number < SIZE * SIZE; ++number) put(number / std::max(SIZE, 1), number % std::max(SIZE, 1), number);
-      } else {
-        for (std::int64_t i = 0; i < rows; ++i)
-          for (std::int64_t j = 0; j < cols; ++j) put(i, j, static_cast<std::int32_t>(i * q.kernel[1] + j));
-      }
+      spread_window<SIZE, WRITES>(corner, line, pixel, rows, cols, q.kernel[1], d, reinterpret_cast<Ints>(Load(from.place + at)));
     }
-    Store(bias_sum, bias_sums);
-    Store(slope_sum, slope_sums);
+    Store(gradient.bias_sum, sums + c * lanes);
+    Store(gradient.slope_sum, sums + (s.o + c) * lanes);
   }
+}
+struct Spread {
+  void (*line)(const Sizes&, const ConvBlockParams&, std::int64_t, const PooledLanes&, const float*, float*, float*);
+  bool writes;  // all of the map; otherwise it must hold zeros
+};
+Spread spread_for(const Sizes& s, const ConvBlockParams& q) {
+  const bool apart = q.kernel == q.stride && s.ph * q.stride[0] >= s.oh && s.pw * q.stride[1] >= s.ow;
+  if (apart && q.kernel == Pair{1, 1}) return {spread<1, true>, true};
+  if (apart && q.kernel == Pair{2, 2}) return {spread<2, true>, true};
+  return {spread<0, false>, false};
 }
 
 // sums[tap][channel][lane] += x[pixel + tap] * gradient[pixel][channel] for TAPS taps that lie side by side and OUTPUTS channels.
@@ -226,7 +226,8 @@ template <int OUTPUTS, std::size_t... I>
 constexpr std::array<WeightTile, sizeof...(I)> weight_tiles(std::index_sequence<I...>) {
   return {&weight_tile<static_cast<int>(I) + 1, OUTPUTS>...};
 }
-constexpr std::array<std::array<WeightTile, tile_outputs>, 2> weight_tile_of{weight_tiles<1>(std::make_index_sequence<tile_outputs>()), weight_tiles<2>(std::make_index_sequence<tile_outputs>())};
+constexpr std::array<std::array<WeightTile, tile_outputs>, 2> weight_tile_of{weight_tiles<1>(std::make_index_sequence<tile_outputs>()),
+                                                                           weight_tiles<2>(std::make_index_sequence<tile_outputs>())};
 
 // A few lines at a time, which stay in the first cache while every tile goes over them.
 void add_weights(const Sizes& s, const float* x, const float* map, float* sums) {
@@ -246,7 +247,7 @@ void add_weights(const Sizes& s, const float* x, const float* map, float* sums) 
 
 struct Backward {
   explicit Backward(const KernelArgs& a)
-      : s(sizes_of(a.in[1], a.in[2], a.in[0])), share(s.sums() + round_up(4 * s.o, 16)), room(s.picture() + s.map() + 3 * s.pooled() * lanes + 2 * s.o * lanes), slopes(round_up(s.o, 16)) {}
+      : s(sizes_of(a.in[1], a.in[2], a.in[0])), share(s.weights() * lanes + round_up(4 * s.o, 16)), room(s.room() + 2 * s.o * lanes), slopes(round_up(s.o, 16)) {}
   Sizes s;
   std::int64_t share, room, slopes;  // floats: of each share sums of weights, and of bias and slope in double; of each that runs; of the slopes
 };
@@ -262,34 +263,34 @@ void run_backward(const KernelArgs& a) {
   const std::int64_t number = shares_of(s.groups());
   auto* slopes = static_cast<float*>(a.workspace);
   float *shares = slopes + b.slopes, *rooms = shares + number * b.share;
-  const auto doubles = [&](std::int64_t share) { return reinterpret_cast<double*>(shares + share * b.share + s.sums()); };  // of bias, then of slope
+  const auto doubles = [&](std::int64_t share) { return reinterpret_cast<double*>(shares + share * b.share + s.weights() * lanes); };  // of bias, then of slope
   for (std::int64_t o = 0; o < s.o; ++o) slopes[o] = value_of(a.in[3], o);
-  const bool apart = q.kernel == q.stride && s.ph * q.stride[0] >= s.oh && s.pw * q.stride[1] >= s.ow;
-  const auto spread_line = apart && q.kernel == Pair{1, 1} ? spread<1, true> : apart && q.kernel == Pair{2, 2} ? spread<2, true> : spread<0, false>;
-  const bool writes = apart && (q.kernel == Pair{1, 1} || q.kernel == Pair{2, 2});
+  const Spread spread = spread_for(s, q);
   ScratchSlots slots;
   for_shares(s.groups(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
-    float *sums = shares + share * b.share, *pictures = rooms + slot.number() * b.room, *map = pictures + s.picture(), *kept = map + s.map();
+    float *sums = shares + share * b.share, *pictures = rooms + slot.number() * b.room, *map = pictures + s.picture() * lanes, *kept = map + s.map() * lanes;
     const PooledLanes pooled{kept, kept + s.pooled() * lanes, kept + 2 * s.pooled() * lanes};
     float* small = kept + 3 * s.pooled() * lanes;
     double* exact = doubles(share);
-    std::fill_n(sums, s.sums(), 0.f);
+    std::fill_n(sums, s.weights() * lanes, 0.f);
     std::fill_n(exact, 2 * s.o, 0.0);
     for (std::int64_t group = begin; group < end; ++group) {
       const std::int64_t count = s.pictures(group), first = group * lanes * s.pooled();
-      const auto take = [&](const View& in) {  // lanes without a picture have no gradient
-        return [&s, count, from = in.ptr<float>() + first](std::int64_t k, std::int64_t i, auto n) { return k < count ? Load(from + k * s.pooled() + i, n) : Set(0); };
+      const auto take = [&](const View& in, float otherwise) {
+        return [&s, count, otherwise, from = in.ptr<float>() + first](std::int64_t k, std::int64_t i, auto n) {
+          return k < count ? Load(from + k * s.pooled() + i, n) : Set(otherwise);
+        };
       };
-      to_lanes(s.pooled(), pooled.y, lanes, take(gy));
-      to_lanes(s.pooled(), pooled.raw, lanes, take(raw));
+      to_lanes(s.pooled(), pooled.y, lanes, take(gy, 0));  // no gradient, and none of a slope
+      to_lanes(s.pooled(), pooled.raw, lanes, take(raw, 1));
       to_lanes(s.pooled(), pooled.place, lanes, [&, from = places.ptr<std::uint8_t>() + first](std::int64_t k, std::int64_t i, auto n) {
         return k < count ? reinterpret_cast<Vec>(load_places(from + k * s.pooled() + i, n)) : Set(0);
       });
       load_pictures(a.in[1], s, group, pictures);
-      if (!writes) std::fill_n(map, s.map(), 0.f);
+      if (!spread.writes) std::fill_n(map, s.map() * lanes, 0.f);
       std::fill_n(small, 2 * s.o * lanes, 0.f);
-      for (std::int64_t py = 0; py < s.ph; ++py) spread_line(s, q, py, pooled, slopes, map, small);
+      for (std::int64_t py = 0; py < s.ph; ++py) spread.line(s, q, py, pooled, slopes, map, small);
       for (std::int64_t i = 0; i < 2 * s.o * lanes; ++i) exact[i / lanes] += static_cast<double>(small[i]);
       add_weights(s, pictures, map, sums);
     }
@@ -305,7 +306,7 @@ void run_backward(const KernelArgs& a) {
     for (std::int64_t o = 0; o < s.o; ++o) {
       Vec sum = Set(0);
       for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(shares + share * b.share + (k * s.o + o) * lanes));
-      gw.ptr<float>()[o * gw.stride(0) + k % s.c * gw.stride(1) + k / s.run() * gw.stride(2) + k / s.c % s.kw * gw.stride(3)] = total(sum);
+      gw.ptr<float>()[offset_of(gw, o, k)] = total(sum);
     }
   double all_slopes = 0;
   for (std::int64_t o = 0; o < s.o; ++o) {
@@ -318,14 +319,18 @@ void run_backward(const KernelArgs& a) {
   if (ga.size(0) == 1) *ga.ptr<float>() = static_cast<float>(all_slopes);
 }
 const char* decline_backward(const KernelArgs& a) {
+  if (const char* reason = decline_block_backward(a)) return reason;
   if (a.get<ConvBlockParams>().input_gradient) return "the input's gradient is wanted";
   if (!a.in[0].is_channels_last()) return "the gradient is not channels_last";
-  return decline(a.in[1], sizes_of(a.in[1], a.in[2], a.in[0]));
+  const Sizes s = sizes_of(a.in[1], a.in[2], a.in[0]);
+  // Every tile loads and stores sums for each group: that must not outweigh the pixels that it sums. Measured: slower where there are more sums than values.
+  if (s.weights() > s.picture() + s.map()) return "more weights than pixels";
+  return decline(s);
 }
 
 }  // namespace
 
-extern const KernelEntry conv_block_lanes_entry{run_forward, decline_forward, forward_workspace};
-extern const KernelEntry conv_block_lanes_backward_entry{run_backward, decline_backward, backward_workspace};
+extern const KernelEntry conv_block_of_pictures{run_forward, decline_forward, forward_workspace};
+extern const KernelEntry conv_block_backward_of_pictures{run_backward, decline_backward, backward_workspace};
 
 }  // namespace mien::MIEN_LEVEL
