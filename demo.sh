@@ -29,7 +29,7 @@ value() { awk -v key="$1" '$1 == "p" && $2 == key { print $3 }' "$out/training.t
 
 echo
 echo "Found $faces faces in $pictures photographs with weights that mien trained itself: $out/faces.csv"
-echo "Embeddings of $(($(wc -l < "$out/embeddings.csv") - 1)) faces, by a MobileFaceNet that mien trained itself: $out/embeddings.csv"
+echo "Embeddings of $(awk -F, 'NR > 1 && $2 != ""' "$out/embeddings.csv" | wc -l) faces, by a MobileFaceNet that mien trained itself: $out/embeddings.csv"
 echo "A photograph and its drawing: $same"
 echo "It and a photograph of another person: $other"
 echo "Pictures with boxes, five points and scores: $out/detections/"
