@@ -96,7 +96,7 @@ int report(const Settings& s, const char* command, const bench::Work& work) {
   const auto or_null = [](bool there, double v) { return there ? Json(rounded(v)) : Json(nullptr); };
   const auto MiB = [](std::int64_t bytes) { return rounded(static_cast<double>(bytes) / (1 << 20)); };
   Json j{{"schema", "mien.bench/1"}, {"command", command}, {"net", work.net}, {"mode", name(s.model.mode)}, {"dtype", name(work.dtype)}, {"inputs", sizes(work.inputs)},
-         {"items", work.items}, {"parameters", work.parameters}, {"device", work.device.is_cpu() ? "cpu" : describe(work.device)}, {"threads", threads}, {"level", name(max_cpu_level())}, {"runs", f.runs},
+         {"items", work.items}, {"parameters", work.parameters > 0 ? Json(work.parameters) : Json(nullptr)}, {"device", work.device.is_cpu() ? "cpu" : describe(work.device)}, {"threads", threads}, {"level", name(max_cpu_level())}, {"runs", f.runs},
          {"wall_ms", spread_json(f.wall_ms)}, {"cpu_ms", spread_json(f.cpu_ms)}, {"rated_by", one ? "cpu_ms" : "wall_ms"},
          {"items_per_s", rounded(1e3 * static_cast<double>(work.items) / ms)}, {"gflop_per_item", or_null(flop > 0, flop / static_cast<double>(work.items) / 1e9)},
          {"gflops", or_null(flop > 0, gflops)}, {"share_of_peak", or_null(flop > 0, gflops / peak)},
@@ -111,6 +111,7 @@ int report(const Settings& s, const char* command, const bench::Work& work) {
     for (const bench::OpTime& t : bench::profile(work.eager))
       ops.push_back({{"op", t.op}, {"operands", t.operands}, {"calls", t.calls}, {"cpu_ms", rounded(t.ms)}, {"gflops", or_null(t.gflop > 0, 1e3 * t.gflop / t.ms)}});
   }
+  if (s.model.dtype != work.dtype) std::fprintf(stderr, "mien: bench: this machine has no units for bf16 (level amx); the plan computed in f32\n");
   print_line(j);
   if (isatty(STDERR_FILENO)) print_table(j);
   return 0;
@@ -120,6 +121,8 @@ int model(Settings& s) {
   if (s.threads > 0) set_num_threads(s.threads);
   s.model.mode = s.train ? bench::Mode::train : s.update ? bench::Mode::update : bench::Mode::inference;
   s.model.dtype = s.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const bool normalised = s.model.model != "pnet" && s.model.model != "rnet" && s.model.model != "onet" && s.model.model != "lenet";
+  if (s.train && normalised && s.model.batch < 2) throw ValueError("--batch", "a training step of this net needs 2 pictures or more, for the statistics of batch norm", "Give --batch 32.");
   if (!s.pyramid.empty()) {
     long width = 0, height = 0;
     char rest = 0;
@@ -157,7 +160,7 @@ Run add_bench(CLI::App& app) {
   app.require_subcommand(1);
   std::string names;
   for (const auto& n : bench::model_names()) names += n + ", ";
-  m->add_option("MODEL", s->model.model, names + "or a model file")->required();
+  m->add_option("MODEL", s->model.model, names + "or a model file of an embedding net")->required();
   m->add_option("--batch", s->model.batch, "Pictures a run")->check(CLI::Range(1, 65536))->capture_default_str();
   auto* train = m->add_flag("--train", s->train, "Forward, loss, backward and a step of SGD with momentum; an embedding's loss is a softmax over 10,575 people");
   m->add_flag("--update", s->update, "The step of SGD with momentum alone")->excludes(train);
