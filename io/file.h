@@ -1,7 +1,8 @@
 // Whole files: reading with a limit, writing that is either complete or did not happen.
 //
 // Note [Atomic files]: bytes go to a temporary file in the same folder (O_EXCL), then write, fsync, rename, fsync of the folder. A kill at any
-// moment leaves the old file or the new one. An fsync that failed is never tried again: the kernel may have dropped the pages.
+// moment leaves the old file or the new one. An fsync that failed is never tried again: the kernel may have dropped the pages. A link stays: the file it leads
+// to is replaced. A device, FIFO, socket or open descriptor (/dev/stdout) is written into as it is.
 #pragma once
 
 #include <cstddef>
