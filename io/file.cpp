@@ -26,6 +26,13 @@ std::atomic<unsigned> counter{0};
 
 constexpr const char* marker = ".mien-tmp-";
 
+fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
+std::string temporary_beside(const fs::path& file) {
+  std::string leaf = ".";
+  leaf += file.filename().string() + marker + std::to_string(getpid()) + "-" + std::to_string(counter.fetch_add(1));
+  return (folder_of(file) / leaf).string();
+}
+
 // Left behind by a process that was killed while it saved.
 void remove_stale(const fs::path& folder, const std::string& leaf) {
   std::error_code ignored;
@@ -88,7 +95,7 @@ Place place_of(const std::string& path) {
   std::error_code error;
   const fs::path own = fs::canonical("/proc/self/fd", error);
   for (int links = 0; fs::is_symlink(fs::symlink_status(p.file, error)); ++links) {
-    const fs::path folder = p.file.has_parent_path() ? p.file.parent_path() : fs::path(".");
+    const fs::path folder = folder_of(p.file);
     if (!own.empty() && fs::canonical(folder, error) == own) {  // opening it again would need permission, and begin at the start of a file
       p.descriptor = std::atoi(p.file.filename().c_str());
       return p;
@@ -135,7 +142,7 @@ int FileCalls::unlink(const char* path) { return ::unlink(path); }
 FileCalls* set_file_calls(FileCalls* other) noexcept { return std::exchange(calls, other ? other : &real_calls); }
 
 InputFile::InputFile(const std::string& path, std::int64_t max_bytes) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  if (fd_ < 0) throw IoError(errno == ENOENT || errno == ENOTDIR ? IoKind::missing : IoKind::bad_data, "read", path, std::strerror(errno));
+  if (fd_ < 0) throw IoError(errno == ENOENT || errno == ENOTDIR || errno == EACCES ? IoKind::missing : IoKind::bad_data, "read", path, std::strerror(errno));
   try {
     struct stat info {};
     if (fstat(fd_, &info) != 0) throw IoError(IoKind::bad_data, "read", path, std::strerror(errno));
@@ -171,10 +178,9 @@ void write_file_atomic(const std::string& path, std::span<const std::byte> bytes
   const Place place = place_of(path);
   if (place.descriptor >= 0 || place.device) return write_into(place, path, bytes);
   const fs::path& target = place.file;
-  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
-  const std::string leaf = target.filename().string();
-  remove_stale(folder, leaf);
-  Temporary temp((folder / ("." + leaf + marker + std::to_string(getpid()) + "-" + std::to_string(counter.fetch_add(1)))).string());
+  const fs::path folder = folder_of(target);
+  remove_stale(folder, target.filename().string());
+  Temporary temp(temporary_beside(target));
   if (!temp.open()) fail(IoKind::cannot_create, path, "creating a temporary file beside it", bytes.size());
   if (!write_all(temp.fd(), bytes)) fail(IoKind::write_failed, path, "writing", bytes.size());
   if (calls->fsync(temp.fd()) != 0) fail(IoKind::write_failed, path, "fsync", bytes.size());
@@ -186,6 +192,18 @@ void write_file_atomic(const std::string& path, std::span<const std::byte> bytes
   const int synced = calls->fsync(dir);
   calls->close(dir);
   if (synced != 0) fail(IoKind::write_failed, path, "fsync of its folder", bytes.size());
+}
+
+void check_can_write(const std::string& path) {
+  const Place place = place_of(path);
+  if (place.descriptor >= 0) return;
+  const auto refuse = [&] { throw IoError(IoKind::cannot_create, "write", path, std::string("can't be written: ") + std::strerror(errno), "Give a place in a folder that is there and may be written."); };
+  if (place.device) {
+    if (::access(place.file.c_str(), W_OK) != 0) refuse();  // opening a FIFO would wait
+    return;
+  }
+  Temporary temp(temporary_beside(place.file));  // more certain than to ask for permissions
+  if (!temp.open()) refuse();
 }
 
 }  // namespace mien

@@ -34,6 +34,9 @@ std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes
 // Replaces `path` (see the note). IoError of kind cannot_create or write_failed says how many bytes were needed; the old file stays.
 void write_file_atomic(const std::string& path, std::span<const std::byte> bytes);
 
+// Before long work: IoError cannot_create when write_file_atomic(path) could not begin. Nothing is left behind.
+void check_can_write(const std::string& path);
+
 // The system calls behind write_file_atomic; tests put one here that fails the n-th call. Each returns what the call of that name does.
 struct FileCalls {
   virtual ~FileCalls() = default;
