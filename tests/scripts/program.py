@@ -351,8 +351,8 @@ expect(mien("doctor").returncode == 0, "doctor")
 for topic in ("detect", "embed", "verify", "align", "eval", "convert", "inspect", "bench", "doctor", "exit-codes"):
     expect(mien("help", topic).returncode == 0, f"help {topic}")
 r = mien("help", "eval", "lfw")
-expect(r.returncode == 0 and r.stdout == mien("eval", "lfw", "--help").stdout and "--pairs" in r.stdout, "help on a command within a command", r)
-fails(2, ["eval lwf", "lfw"], "help", "eval", "lwf")
+expect(r.returncode == 0 and "lfw [OPTIONS]" in r.stdout and "--pairs" in r.stdout, "help on a command within a command", r)
+fails(2, ["eval lfww", "Did you mean lfw?"], "help", "eval", "lfww")
 if os.path.exists("/dev/full"):
     for args in (["--help"], ["detect", "--help"], ["--version"], ["help"], []):
         expect(subprocess.run([MIEN, *args], stdout=open("/dev/full", "w"), stderr=subprocess.DEVNULL).returncode == 74, f"{args} on a full disk")
