@@ -152,7 +152,7 @@ Run add_bench(CLI::App& app) {
     c.add_option("--min-face", s->detector.min_face, "Smallest face in pixels")->check(CLI::Range(12., 16384.))->capture_default_str();
     c.add_flag("--profile", s->profile, "Also the CPU time of every op on operands of the same shapes, in one eager run");
     c.add_option("--device", s->device, "cpu, cuda[:n] or auto")->capture_default_str();
-    c.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(CLI::PositiveNumber);
+    c.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(at_least_one());
     c.add_option("--runs", s->runs, "Measured runs, after two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(CLI::Range(1, 1000000));
   };
   CLI::App* m = app.add_subcommand("model", "A net on random pictures: inference, or a training step with --train");

@@ -34,10 +34,18 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
 
 // A name for OUT/... that two pictures of different folders don't share.
 std::string unique_leaf(const std::string& file, std::set<std::string>& used, const std::string& end, const std::string& folder = {});
-// With its parents; nothing for "". IoError cannot_create.
+// Before any work: ValueError when a picture that would be written as FOLDER/STEM + `end` (or STEM-2...) would replace one of the pictures to read.
+void keep_inputs(const std::string& option, const std::vector<std::string>& files, const std::string& folder, const std::set<std::string>& stems, const std::string& end);
+// With its parents, and files can be made in it; nothing for "". IoError cannot_create.
 void make_folder(const std::string& command, const std::string& path);
-// The pictures behind the PATHs of a command line, in order; IoError missing when one of them leads to none.
-std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command);
+// The pictures behind the PATHs of a command line, in order; IoError missing when one of them leads to none. Folders below that can't be listed are said on
+// stderr and counted in `locked`: they are bad as unreadable pictures are.
+std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command, std::size_t& locked);
+// The stems of pictures, for keep_inputs.
+std::set<std::string> stems_of(const std::vector<std::string>& files);
+// Checks that an option is a whole number of at least 1, in words.
+CLI::Validator at_least_one();
+CLI::Validator whole_number(long long low, long long high);
 
 using Json = nlohmann::ordered_json;
 Json number(float v);  // the shortest text that reads back as the same float

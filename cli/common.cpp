@@ -1,8 +1,11 @@
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <numeric>
 
@@ -87,16 +90,85 @@ std::string unique_leaf(const std::string& file, std::set<std::string>& used, co
 void make_folder(const std::string& command, const std::string& path) {
   std::error_code error;
   if (!path.empty() && !fs::create_directories(path, error) && error) throw IoError(IoKind::cannot_create, command, path, "can't be made: " + error.message());
+  if (!path.empty() && ::access(path.c_str(), W_OK | X_OK) != 0) throw IoError(IoKind::cannot_create, command, path, std::string("can't be written: ") + std::strerror(errno));
 }
 
-std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command) {
-  std::vector<std::string> files;
+std::set<std::string> stems_of(const std::vector<std::string>& files) {
+  std::set<std::string> stems;
+  for (const auto& f : files) stems.insert(fs::path(f).stem().string());
+  return stems;
+}
+
+void keep_inputs(const std::string& option, const std::vector<std::string>& files, const std::string& folder, const std::set<std::string>& stems, const std::string& end) {
+  std::set<std::pair<dev_t, ino_t>> inputs;  // whatever name or link leads to them
+  struct stat info {};
+  for (const auto& f : files)
+    if (::stat(f.c_str(), &info) == 0) inputs.emplace(info.st_dev, info.st_ino);
+  std::error_code none;  // a folder that is not there yet holds no input
+  for (fs::directory_iterator it(folder, none), last; !none && it != last; it.increment(none)) {
+    std::string stem = it->path().filename().string();
+    if (!stem.ends_with(end)) continue;
+    stem.resize(stem.size() - end.size());
+    const auto dash = stem.rfind('-');
+    const bool numbered = dash != std::string::npos && dash + 1 < stem.size() && stem.find_first_not_of("0123456789", dash + 1) == std::string::npos;
+    if (!stems.contains(stem) && !(numbered && stems.contains(stem.substr(0, dash)))) continue;
+    if (::stat(it->path().c_str(), &info) == 0 && inputs.contains({info.st_dev, info.st_ino}))
+      throw ValueError(option, it->path().string() + " is one of the pictures to read and would be overwritten", "Name another folder.");
+  }
+}
+
+namespace {
+// The pictures of a folder and of those below. A link that leads nowhere counts as a picture that can't be read.
+void walk(const fs::path& folder, std::vector<std::string>& files, std::vector<std::string>& locked) {
+  std::error_code error, none;
+  fs::directory_iterator it(folder, error);
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    const fs::path& path = it->path();
+    const auto kind = fs::symlink_status(path, none).type(), behind = fs::status(path, none).type();
+    if (kind == fs::file_type::directory) walk(path, files, locked);
+    else if (has_image_extension(path.string()) && (behind == fs::file_type::regular || (kind == fs::file_type::symlink && behind != fs::file_type::directory))) files.push_back(path.string());
+  }
+  if (error) locked.push_back(folder.string() + ": can't be listed: " + error.message());
+}
+}  // namespace
+
+std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command, std::size_t& locked) {
+  std::vector<std::string> files, unlisted;
   for (const auto& p : paths) {
-    const auto found = list_images(p);
+    std::error_code error;
+    std::vector<std::string> found, refused;
+    if (const auto status = fs::status(p, error); fs::is_directory(status)) {
+      walk(p, found, refused);
+      std::sort(found.begin(), found.end());
+    } else if (p[0] != '@' && status.type() == fs::file_type::none) {
+      throw IoError(IoKind::missing, command, p, "can't be read: " + error.message());
+    } else {
+      found = list_images(p);
+    }
+    if (found.empty() && !refused.empty()) throw IoError(IoKind::missing, command, refused[0], "no picture can be read below " + p);
     if (found.empty()) throw IoError(IoKind::missing, command, p, "holds no picture (.jpg .jpeg .png .bmp)");
     files.insert(files.end(), found.begin(), found.end());
+    unlisted.insert(unlisted.end(), refused.begin(), refused.end());
   }
+  for (const auto& text : unlisted) std::fprintf(stderr, "mien: %s\n", text.c_str());
+  locked = unlisted.size();
   return files;
+}
+
+CLI::Validator whole_number(long long low, long long high) {
+  return CLI::Validator(
+      [low, high](std::string& text) {
+        char* end = nullptr;
+        errno = 0;
+        const long long v = std::strtoll(text.c_str(), &end, 10);
+        if (end != text.c_str() && *end == 0 && errno == 0 && v >= low && v <= high) return std::string();
+        return "expected a whole number from " + std::to_string(low) + " to " + std::to_string(high) + ", got '" + text + "'";
+      },
+      "");
+}
+CLI::Validator at_least_one() {
+  return CLI::Validator(
+      [](std::string& text) { return whole_number(1, 2147483647)(text).empty() ? std::string() : "expected a whole number of at least 1, got '" + text + "'"; }, "");
 }
 
 Json number(float v) {

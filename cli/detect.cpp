@@ -51,14 +51,17 @@ int detect(Settings& s) {
   s.detector.device = Device::parse(s.device);
   if (s.threads > 0) set_num_threads(s.threads);
   const MaxBad max_bad = parse_max_bad(s.max_bad);
-  const auto files = pictures_of(s.paths, "detect");
+  std::size_t locked = 0;
+  const auto files = pictures_of(s.paths, "detect", locked);
+  if (!s.draw.empty()) keep_inputs("--draw", files, s.draw, stems_of(files), ".png");
+  if (!s.crops.empty()) keep_inputs("--save-crops", files, s.crops, stems_of(files), "-face.png");
   const Detector detector = Detector::load(find_weights(s.weights, "mtcnn.safetensors"), s.detector);
   make_folder("detect", s.draw);
   make_folder("detect", s.crops);
   if (s.format == "csv") std::printf("file,x1,y1,x2,y2,score,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,mouth_left_x,mouth_left_y,mouth_right_x,mouth_right_y\n");
   Counter counter(s.progress, files.size());
   std::set<std::string> used_draw, used_crop;
-  std::size_t bad = 0;
+  std::size_t bad = locked;
   for (std::size_t i = 0; i < files.size(); ++i) {
     counter.at(i);
     try {
@@ -80,7 +83,7 @@ int detect(Settings& s) {
       counter.say(e.what());
     }
   }
-  return bad == 0 || max_bad.allows(bad, files.size()) ? 0 : code(Exit::bad_data);
+  return bad == 0 || max_bad.allows(bad, files.size() + locked) ? 0 : code(Exit::bad_data);
 }
 
 }  // namespace
@@ -96,7 +99,7 @@ Run add_detect(CLI::App& app) {
   app.add_option("--format", s->format, "text, json (one line a picture) or csv (one line a face)")->check(CLI::IsMember({"text", "json", "csv"}))->capture_default_str();
   app.add_option("--draw", s->draw, "Folder for pictures with boxes, points and scores");
   app.add_option("--save-crops", s->crops, "Folder for the cut-out faces");
-  app.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(CLI::PositiveNumber);
+  app.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(at_least_one());
   app.add_option("--max-bad", s->max_bad, "How many pictures may be unreadable, N or P%, before the exit code is 65")->capture_default_str();
   app.add_option("--device", s->device, "auto, cpu or cuda[:n]")->capture_default_str();
   app.add_option("--progress", s->progress, "auto, on or off")->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <memory>
 
 #include "exit_codes.h"
@@ -64,7 +65,13 @@ int embed(Settings& s) {
   if (s.format == "npy" && s.face == "all") throw ValueError("--face", "all gives a changing number of rows: take --format json or csv");
   if (s.format == "npy" && s.out.empty()) throw ValueError("--format", "npy needs --out FILE");
   const MaxBad max_bad = parse_max_bad(s.max_bad);
-  const auto files = pictures_of(s.paths, "embed");
+  std::size_t locked = 0;
+  const auto files = pictures_of(s.paths, "embed", locked);
+  if (!s.out.empty()) {
+    const fs::path out(s.out);
+    keep_inputs("--out", files, out.has_parent_path() ? out.parent_path().string() : ".", {out.filename().string()}, "");
+    check_can_write(s.out);
+  }
   const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
   const auto detector = start_faces(s);
   const std::int64_t size = embedder.spec().size;
@@ -72,7 +79,7 @@ int embed(Settings& s) {
   std::string text = s.format == "csv" ? csv_header(size) : "";
   const Tensor rows = Tensor::empty({matrix ? static_cast<std::int64_t>(files.size()) : 0, size});
   if (matrix) std::fill_n(rows.data<float>(), rows.numel(), std::numeric_limits<float>::quiet_NaN());
-  const std::size_t bad = embed_pictures(files, embedder, detector.get(), s, [&](std::size_t i, const std::vector<EmbeddedFace>& faces) {
+  const std::size_t bad = locked + embed_pictures(files, embedder, detector.get(), s, [&](std::size_t i, const std::vector<EmbeddedFace>& faces) {
     std::vector<EmbeddedFace> found = faces;
     if (!s.raw)
       for (auto& f : found) l2_normalize(f.embedding);
@@ -89,19 +96,34 @@ int embed(Settings& s) {
   });
   if (matrix) save_npy(s.out, rows);
   else if (!s.out.empty()) write_file_atomic(s.out, std::as_bytes(std::span(text)));
-  return bad == 0 || max_bad.allows(bad, files.size()) ? 0 : code(Exit::bad_data);
+  return bad == 0 || max_bad.allows(bad, files.size() + locked) ? 0 : code(Exit::bad_data);
 }
 
 int align(Settings& s) {
   const MaxBad max_bad = parse_max_bad(s.max_bad);
+  std::vector<std::vector<std::string>> lists;
+  std::vector<std::string> every;
+  std::map<std::string, std::set<std::string>> stems;  // of the pictures that go into a folder
+  // A folder keeps its shape (one folder a person stays one folder a person).
+  const auto below = [](const std::string& path, const std::string& file) {
+    return fs::is_directory(path) ? fs::relative(fs::path(file).parent_path(), path).string() : std::string(".");
+  };
+  std::size_t bad = 0;
+  for (const auto& path : s.paths) {
+    std::size_t locked = 0;
+    lists.push_back(pictures_of({path}, "align", locked));
+    bad += locked;
+    every.insert(every.end(), lists.back().begin(), lists.back().end());
+    for (const auto& f : lists.back()) stems[below(path, f)].insert(fs::path(f).stem().string());
+  }
+  for (const auto& [folder, names] : stems) keep_inputs("--out", every, folder == "." ? s.out : s.out + "/" + folder, names, ".png");
+  make_folder("align", s.out);
   const EmbeddingSpec spec = Embedder::load(find_model(s.model)).spec();
   const auto detector = start_faces(s);
-  make_folder("align", s.out);
   std::set<std::string> used, folders;
-  std::size_t bad = 0, total = 0, without = 0, written = 0;
-  for (const auto& path : s.paths) {
-    const auto files = pictures_of({path}, "align");
-    const bool tree = fs::is_directory(path);
+  std::size_t total = bad, without = 0, written = 0;
+  for (std::size_t l = 0; l < lists.size(); ++l) {
+    const auto& files = lists[l];
     total += files.size();
     Counter counter(s.progress, files.size());
     for (std::size_t i = 0; i < files.size(); ++i) {
@@ -110,17 +132,19 @@ int align(Settings& s) {
         const auto faces = aligned_faces(read_image(files[i]), detector.get(), spec, face_choice(s));
         without += faces.empty();
         if (faces.empty()) counter.say(files[i] + ": no face");
-        // A folder keeps its shape (one folder a person stays one folder a person).
-        const std::string below = tree ? fs::relative(fs::path(files[i]).parent_path(), path).string() : ".";
-        if (folders.insert(below).second) make_folder("align", s.out + "/" + below);
+        const std::string sub = below(s.paths[l], files[i]);
+        if (folders.insert(sub).second) make_folder("align", s.out + "/" + sub);
         for (const auto& f : faces) {
-          write_png(s.out + "/" + unique_leaf(files[i], used, ".png", below == "." ? "" : below + "/"), f.crop);
+          write_png(s.out + "/" + unique_leaf(files[i], used, ".png", sub == "." ? "" : sub + "/"), f.crop);
           ++written;
         }
       } catch (const IoError& e) {
         if (e.kind() == IoKind::cannot_create || e.kind() == IoKind::write_failed) throw;
         ++bad;
         counter.say(e.what());
+      } catch (const ShapeError& e) {  // --aligned, and not a crop
+        ++bad;
+        counter.say(files[i] + ": " + e.what());
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "exit_codes.h"
@@ -133,7 +134,8 @@ struct Result {
   std::optional<Curves> curves;
 };
 
-Result judge(const Settings& s, LfwPairs pairs, const Rows& rows) {
+// Before the work: what can't be judged is refused.
+FoldOptions fold_options(const Settings& s, const LfwPairs& pairs) {
   FoldOptions options{{}, s.inner};
   for (const int f : s.folds) {
     if (f < 1 || f > pairs.folds) throw ValueError("--folds", s.pairs + " has the folds 1.." + std::to_string(pairs.folds) + ", got " + std::to_string(f));
@@ -141,6 +143,17 @@ Result judge(const Settings& s, LfwPairs pairs, const Rows& rows) {
     options.folds.push_back(f - 1);
   }
   if (pairs.folds == 1 && s.inner == 0) throw ValueError("--inner", s.pairs + " has one fold, which leaves none to choose the threshold on", "Give --inner 10.");
+  if (s.inner > 0) {
+    std::set<std::size_t> parts;  // pairs are dealt in turn
+    for (std::size_t i = 0; i < pairs.fold.size(); ++i)
+      if (options.folds.empty() || std::count(options.folds.begin(), options.folds.end(), pairs.fold[i]) > 0) parts.insert(i % static_cast<std::size_t>(s.inner));
+    if (parts.size() < static_cast<std::size_t>(s.inner))
+      throw ValueError("--inner", "the judged pairs of " + s.pairs + " fill only " + std::to_string(parts.size()) + " of " + std::to_string(s.inner) + " parts", "Give fewer, such as 10.");
+  }
+  return options;
+}
+
+Result judge(const FoldOptions& options, LfwPairs pairs, const Rows& rows) {
   Result r;
   r.distances = squared_distances(rows.values, rows.width, pairs.pairs);
   r.accuracy = fold_accuracy(r.distances, pairs.same, pairs.fold, options);
@@ -342,10 +355,16 @@ int eval_lfw(const Settings& s) {
   if (s.embeddings.empty() && s.images.empty()) throw ValueError("eval lfw", "needs --images, the folder with Name/Name_0001.jpg in it");
   LfwPairs pairs = read_lfw_pairs(s.pairs);
   if (s.embeddings.empty()) check_lfw_pictures(pairs, s.images);
+  const FoldOptions options = fold_options(s, pairs);
   make_folder("eval lfw", s.out);
+  if (!s.calibrated.empty()) check_can_write(s.calibrated);
   const Rows rows = s.embeddings.empty() ? embed(s, pairs) : read_embeddings(s, pairs);
-  const Result r = judge(s, std::move(pairs), rows);
+  const Result r = judge(options, std::move(pairs), rows);
   const Json j = summary(s, r);
+  // Before the files: a full disk must not take the result along.
+  if (s.format == "json") std::printf("%s\n", j.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+  else print_text(s, r);
+  std::fflush(stdout);
   if (!s.out.empty()) {
     write_text(s.out + "/summary.json", j.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
     write_tables(s.out, r);
@@ -353,8 +372,6 @@ int eval_lfw(const Settings& s) {
     if (!s.images.empty()) write_worst(s.out, s, r);
   }
   if (!s.calibrated.empty()) save_calibrated(s, r);
-  if (s.format == "json") std::printf("%s\n", j.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
-  else print_text(s, r);
   return rows.unreadable == 0 ? 0 : code(Exit::bad_data);
 }
 
@@ -372,7 +389,7 @@ Run add_eval(CLI::App& app) {
   auto* embeddings = lfw->add_option("--embeddings", s->embeddings, "Embeddings made before instead of a model: .npz with paths and rows, or .npy with --list")->excludes("--model");
   lfw->add_option("--list", s->list, "File with the picture of each row of --embeddings, one a line")->needs(embeddings);
   lfw->add_option("--folds", s->folds, "Folds to judge, from 1 (default: all)")->delimiter(',');
-  lfw->add_option("--inner", s->inner, "Choose thresholds within the judged folds, dealt into so many parts (for models trained on people of the others)")->check(CLI::Range(2, 1000));
+  lfw->add_option("--inner", s->inner, "Choose thresholds within the judged folds, dealt into so many parts (for models trained on people of the others)")->check(whole_number(2, 1000));
   lfw->add_option("--out", s->out, "Folder for summary.json, pairs.csv, roc.csv, charts (PNG and SVG) and the worst pairs");
   lfw->add_option("--format", s->format, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
   lfw->add_option("--calibrated", s->calibrated, "Write the model to this file with the threshold of best accuracy on the judged pairs in it");

@@ -10,7 +10,7 @@ void add_face_options(CLI::App& app, FaceSettings& s) {
   app.add_option("--model", s.model, "Model file of a face-embedding net (default: $MIEN_MODEL, else ../share/mien/weights/mobilefacenet.safetensors)");
   app.add_option("--weights", s.weights, "Weights of the detector (default: $MIEN_WEIGHTS, then ../share/mien/weights/mtcnn.safetensors)");
   app.add_option("--min-face", s.detector.min_face, "Smallest face in pixels")->capture_default_str();
-  app.add_option("--threads", s.threads, "Threads (default: all CPUs)")->check(CLI::PositiveNumber);
+  app.add_option("--threads", s.threads, "Threads (default: all CPUs)")->check(at_least_one());
   app.add_option("--device", s.device, "auto, cpu or cuda[:n]")->capture_default_str();
   app.add_option("--progress", s.progress, "auto, on or off")->check(CLI::IsMember({"auto", "on", "off"}))->capture_default_str();
 }

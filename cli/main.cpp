@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 #include <map>
+#include <sstream>
 
 #include "commands.h"
 #include "exit_codes.h"
@@ -55,7 +56,8 @@ int usage_error(const CLI::App& app, const CLI::App* command, const CLI::ParseEr
   return code(Exit::usage);
 }
 
-int help(const CLI::App& app, const std::string& topic) {
+int help(const CLI::App& app, const std::vector<std::string>& topics) {
+  const std::string topic = topics.empty() ? "" : topics[0];
   if (topic.empty()) {
     std::printf("%s", app.help().c_str());
     return 0;
@@ -68,6 +70,20 @@ int help(const CLI::App& app, const std::string& topic) {
   std::vector<std::string> known{"exit-codes"};
   for (const CLI::App* c : app.get_subcommands({})) {
     if (c->get_name() == topic) {
+      for (std::size_t i = 1; i < topics.size(); ++i) {  // eval lfw
+        std::vector<std::string> inner;
+        const CLI::App* next = nullptr;
+        for (const CLI::App* b : c->get_subcommands([](const CLI::App*) { return true; })) {
+          inner.push_back(b->get_name());
+          if (b->get_name() == topics[i]) next = b;
+        }
+        if (!next) {
+          const std::string close = cli::nearest(topics[i], inner);
+          std::fprintf(stderr, "mien: there is no help on %s %s.%s\n", full_name(*c).c_str(), topics[i].c_str(), close.empty() ? "" : (" Did you mean " + close + "?").c_str());
+          return code(Exit::usage);
+        }
+        c = next;
+      }
       std::printf("%s", c->help().c_str());
       return 0;
     }
@@ -76,6 +92,13 @@ int help(const CLI::App& app, const std::string& topic) {
   const std::string near = cli::nearest(topic, known);
   std::fprintf(stderr, "mien: there is no help on %s.%s\n", topic.c_str(), near.empty() ? "" : (" Did you mean " + near + "?").c_str());
   return code(Exit::usage);
+}
+
+// The exit code, unless what was printed did not arrive.
+int printed(int result) {
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return result;
+  std::perror("mien: writing to stdout");
+  return code(Exit::io);
 }
 
 }  // namespace
@@ -99,26 +122,26 @@ int main(int argc, char** argv) {
   add("eval", "Measure how good a model is", cli::add_eval);
   add("bench", "Measure how fast a net or the detector is here", cli::add_bench);
   add("doctor", "Show what this machine and build can do", cli::add_doctor);
-  std::string topic;
+  std::vector<std::string> topics;
   CLI::App* help_command = app.add_subcommand("help", "Explain a command, or the exit codes (mien help exit-codes)");
-  help_command->add_option("TOPIC", topic, "A command or exit-codes");
-  commands[help_command] = [&] { return help(app, topic); };
+  help_command->add_option("TOPIC", topics, "A command (two words for one within another, as eval lfw) or exit-codes");
+  commands[help_command] = [&] { return help(app, topics); };
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
+    if (e.get_exit_code() == 0) {  // --help, --version
+      std::ostringstream out, errors;
+      app.exit(e, out, errors);
+      std::printf("%s", out.str().c_str());
+      return printed(0);
+    }
     const CLI::App* chosen = nullptr;  // the innermost command
     for (auto below = app.get_subcommands(); !below.empty(); below = below[0]->get_subcommands()) chosen = below[0];
     return usage_error(app, chosen, e, argc, argv);
   }
-  if (app.get_subcommands().empty()) return help(app, "");
+  if (app.get_subcommands().empty()) return printed(help(app, {}));
   try {
-    const int result = commands.at(app.get_subcommands()[0])();
-    if (std::fflush(stdout) != 0) {
-      std::perror("mien: writing to stdout");
-      return code(Exit::io);
-    }
-    return result;
+    return printed(commands.at(app.get_subcommands()[0])());
   } catch (const std::exception& e) {
     std::fprintf(stderr, "mien: %s\n", e.what());
     return code(exit_code(e));

@@ -17,6 +17,8 @@ struct Settings : FaceSettings {
 int verify(Settings& s) {
   if (s.threshold && !(*s.threshold > 0 && *s.threshold <= 4)) throw ValueError("--threshold", "a squared distance of unit vectors lies between 0 and 4, got " + std::to_string(*s.threshold));
   const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
+  if (!s.threshold && !embedder.spec().threshold)
+    throw ValueError("verify", find_model(s.model) + " holds no threshold", "Give one with --threshold; `mien eval lfw --calibrated` finds it on pairs of pictures and writes it into the model.");
   const auto detector = start_faces(s);
   const Image a = read_image(s.a), b = read_image(s.b);
   const Verification v = mien::verify(*detector, embedder, a, b, s.threshold, s.flip);

@@ -12,6 +12,8 @@ Image png(std::span<const std::byte> bytes, const std::string& name, const Decod
   const std::unique_ptr<spng_ctx, void (*)(spng_ctx*)> ctx(spng_ctx_new(0), spng_ctx_free);
   if (!ctx) throw OutOfMemory("decode", name + ": no memory for a PNG decoder");
   const auto check = [&](int code) {
+    if (code == SPNG_EUSER_WIDTH || code == SPNG_EUSER_HEIGHT)
+      refuse(name, "is too large: more than the limit of " + std::to_string(limits.max_side) + " pixels a side", "Scale it down first.");
     if (code != 0) refuse(name, std::string("is a damaged PNG: ") + spng_strerror(code));
   };
   check(spng_set_image_limits(ctx.get(), static_cast<std::uint32_t>(limits.max_side), static_cast<std::uint32_t>(limits.max_side)));

@@ -39,7 +39,8 @@ Image decode_image(std::span<const std::byte> bytes, const std::string& name, co
   }
   if (starts({0x89, 'P', 'N', 'G', 0x0d, 0x0a, 0x1a, 0x0a})) return decode::png(bytes, name, limits);
   if (starts({'B', 'M'})) return decode::stb(bytes, name, limits);
-  decode::refuse(name, bytes.empty() ? "is empty" : "is neither JPEG, PNG nor BMP", "Convert it first.");
+  if (bytes.empty()) decode::refuse(name, "is empty (0 bytes)");
+  decode::refuse(name, "is neither JPEG, PNG nor BMP", "Convert it first.");
 }
 
 Image read_image(const std::string& path, const DecodeLimits& limits) { return decode_image(file_bytes(path, limits.max_file_bytes), path, limits); }

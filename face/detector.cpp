@@ -248,7 +248,7 @@ class Cascade {
 
 void check(const DetectorOptions& o) {
   if (!(o.min_face >= 12 && std::isfinite(o.min_face))) throw ValueError("detector", "min_face must be at least 12 pixels, got " + std::to_string(o.min_face));
-  if (!(o.factor > .1 && o.factor < .99)) throw ValueError("detector", "factor must lie between .1 and .99, got " + std::to_string(o.factor));
+  if (!(o.factor > .1 && o.factor < .99)) throw ValueError("detector", "factor must be above .1 and below .99, got " + std::to_string(o.factor));
   for (const float t : o.thresholds)
     if (!(t >= 0 && t <= 1)) throw ValueError("detector", "thresholds must lie between 0 and 1, got " + std::to_string(t));
   if (o.chunk < 1) throw ValueError("detector", "chunk must be at least 1, got " + std::to_string(o.chunk));

@@ -1,7 +1,8 @@
 // Whole files: reading with a limit, writing that is either complete or did not happen.
 //
 // Note [Atomic files]: bytes go to a temporary file in the same folder (O_EXCL), then write, fsync, rename, fsync of the folder. A kill at any
-// moment leaves the old file or the new one. An fsync that failed is never tried again: the kernel may have dropped the pages.
+// moment leaves the old file or the new one. An fsync that failed is never tried again: the kernel may have dropped the pages. A link stays: the file it leads
+// to is replaced. A device, FIFO, socket or open descriptor (/dev/stdout) is written into as it is.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +33,9 @@ std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes
 
 // Replaces `path` (see the note). IoError of kind cannot_create or write_failed says how many bytes were needed; the old file stays.
 void write_file_atomic(const std::string& path, std::span<const std::byte> bytes);
+
+// Before long work: IoError cannot_create when write_file_atomic(path) could not begin. Nothing is left behind.
+void check_can_write(const std::string& path);
 
 // The system calls behind write_file_atomic; tests put one here that fails the n-th call. Each returns what the call of that name does.
 struct FileCalls {

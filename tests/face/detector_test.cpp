@@ -174,7 +174,7 @@ TEST_CASE("options of the detector are checked", "[detector]") {
   CHECK(message({.min_face = 11}) == "detector: min_face must be at least 12 pixels, got 11.000000");
   CHECK(message({.min_face = NAN}).find("min_face") != std::string::npos);
   CHECK(message({.thresholds = {.6f, 1.7f, .7f}}).find("thresholds must lie between 0 and 1") != std::string::npos);
-  CHECK(message({.factor = 1}).find("factor must lie between") != std::string::npos);
+  CHECK(message({.factor = 1}).find("factor must be above") != std::string::npos);
   CHECK(message({.chunk = 0}).find("chunk must be at least 1") != std::string::npos);
   CHECK_THROWS_AS(Detector::load("/nowhere/mtcnn.safetensors"), IoError);
 }

@@ -1,9 +1,11 @@
 // Saving: whole or not at all, whatever call fails.
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "catch.h"
 #include "mien/io/checkpoint.h"
@@ -113,6 +115,53 @@ TEST_CASE("only regular files are read", "[io]") {
   }
   write_file_atomic((dir / "ten").string(), text("0123456789"));
   CHECK_THROWS_AS(read_file((dir / "ten").string(), 9), IoError);
+  fs::remove_all(dir);
+}
+
+TEST_CASE("a link stays and its file is replaced; devices and FIFOs are written into", "[io]") {
+  const fs::path dir = temp_dir("places");
+  fs::create_directories(dir / "far");
+  write_file_atomic((dir / "far" / "file").string(), text("old"));
+  fs::create_symlink("far/file", dir / "one");
+  fs::create_symlink("one", dir / "two");
+  write_file_atomic((dir / "two").string(), text("new"));
+  CHECK(fs::is_symlink(dir / "one"));
+  CHECK(fs::is_symlink(dir / "two"));
+  CHECK(read(dir / "far" / "file") == "new");
+  fs::create_symlink("far/later", dir / "dangling");
+  write_file_atomic((dir / "dangling").string(), text("made"));
+  CHECK(fs::is_symlink(dir / "dangling"));
+  CHECK(read(dir / "far" / "later") == "made");
+  CHECK(entries(dir / "far") == 2);
+  REQUIRE(mkfifo((dir / "pipe").c_str(), 0600) == 0);
+  const int end = ::open((dir / "pipe").c_str(), O_RDWR);  // so that opening it to write does not wait
+  REQUIRE(end >= 0);
+  for (const std::string& p : {(dir / "pipe").string(), "/dev/fd/" + std::to_string(end)}) {
+    INFO(p);
+    write_file_atomic(p, text("12345"));
+    char got[9] = {};
+    CHECK(::read(end, got, sizeof got) == 5);
+    CHECK(std::string(got) == "12345");
+  }
+  ::close(end);
+  CHECK(fs::is_fifo(dir / "pipe"));
+  write_file_atomic("/dev/null", text("nothing"));
+  CHECK(fs::is_character_file("/dev/null"));
+  fs::create_symlink("loop", dir / "loop");
+  const auto kind = [](const std::string& p) {
+    try {
+      write_file_atomic(p, text("x"));
+    } catch (const IoError& e) {
+      return e.kind();
+    }
+    return IoKind::locked;
+  };
+  CHECK(kind((dir / "loop").string()) == IoKind::cannot_create);
+  CHECK(kind(dir.string()) == IoKind::cannot_create);
+  if (fs::exists("/dev/full")) {
+    CHECK(kind("/dev/full") == IoKind::write_failed);
+    CHECK(fs::is_character_file("/dev/full"));
+  }
   fs::remove_all(dir);
 }
 

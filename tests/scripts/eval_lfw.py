@@ -175,6 +175,15 @@ fails(65, ["e.npy", "--list"], "lfw", "--pairs", pairs_file, "--embeddings", row
 fails(65, ["short.list", "1 pictures for"], "lfw", "--pairs", pairs_file, "--embeddings", rows_file, "--list", write("short.list", pictures[0] + "\n"))
 fails(66, ["lacks", pictures[0]], "lfw", "--images", path("out"), "--pairs", pairs_file, "--model", "m")
 fails(73, [path("pairs.txt")], *given, "--out", path("pairs.txt", "sub"))
+# before the pictures are embedded: not even the model, which is not there, is looked at
+for words, *more in ((["1..4", "got 6"], "--folds", "6"), (["got 0"], "--folds", "0"), (["fold 1 twice"], "--folds", "1,1"), (["--inner", "96 of 1000"], "--inner", "1000"), (["--inner", "24 of 40"], "--folds", "1", "--inner", "40")):
+    fails(2, words, "lfw", "--images", path("lfw"), "--pairs", pairs_file, "--model", "m", *more)
+fails(73, [path("nowhere", "m.safetensors")], "lfw", "--images", path("lfw"), "--pairs", pairs_file, "--model", "m", "--calibrated", path("nowhere", "m.safetensors"))
+if os.path.exists("/dev/full"):
+    os.makedirs(path("full"))
+    os.symlink("/dev/full", path("full", "summary.json"))
+    r = mien(*given, "--out", path("full"))
+    expect(r.returncode == 74 and "summary.json" in r.stderr and f"{j['accuracy']:.5f}" in r.stdout, "a full disk does not take the table along", r)
 
 shutil.rmtree(work)
 print(f"{checks} checks, beside lfw_verify.py: {'yes' if pythons else 'no (needs numpy and the script)'}")
