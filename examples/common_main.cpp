@@ -35,6 +35,10 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
   app.add_option_function<int>("--threads", [](int n) { set_num_threads(n); }, "Threads for the kernels (default: all CPUs)")->check(CLI::PositiveNumber);
 }
 
+void add_workers(CLI::App& app, int& workers) {
+  app.add_option("--workers", workers, "Threads that make batches ahead (0: none)")->capture_default_str()->check(CLI::Range(0, 256));
+}
+
 int parse(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);

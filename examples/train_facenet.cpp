@@ -370,7 +370,7 @@ int run(int argc, char** argv) {
   app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str();
   app.add_option("--augment", s.augment, "Strength of the random changes (0: mirroring alone)")->capture_default_str()->check(CLI::Range(0.0, 3.0));
   app.add_flag("--centre", s.centre, "Give the finished net's embeddings the mean 0 over the training crops");
-  app.add_option("--workers", s.workers, "Threads that make batches ahead")->capture_default_str();
+  example::add_workers(app, s.workers);
   app.add_option("--lfw", s.lfw, "Folder of LFW: accuracy on its pairs after an epoch");
   app.add_option("--pairs", s.pairs, "Its pairs file");
   app.add_option("--lfw-folds", s.lfw_folds, "Folds to judge, e.g. 5 (default: all)");

@@ -245,7 +245,7 @@ int run(int argc, char** argv) {
   app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)");
   app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)");
   app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)");
-  app.add_option("--workers", s.workers, "Threads that make batches ahead")->capture_default_str();
+  example::add_workers(app, s.workers);
   app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy is above the rate of the larger class");
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
