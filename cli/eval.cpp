@@ -10,6 +10,7 @@
 
 #include "exit_codes.h"
 #include "faces.h"
+#include "folds.h"
 #include "mien/data/encode.h"
 #include "mien/data/lfw.h"
 #include "mien/data/plot.h"
@@ -134,13 +135,7 @@ struct Result {
 };
 
 Result judge(const Settings& s, LfwPairs pairs, const Rows& rows) {
-  FoldOptions options{{}, s.inner};
-  for (const int f : s.folds) {
-    if (f < 1 || f > pairs.folds) throw ValueError("--folds", s.pairs + " has the folds 1.." + std::to_string(pairs.folds) + ", got " + std::to_string(f));
-    if (std::count(s.folds.begin(), s.folds.end(), f) > 1) throw ValueError("--folds", "names fold " + std::to_string(f) + " twice");
-    options.folds.push_back(f - 1);
-  }
-  if (pairs.folds == 1 && s.inner == 0) throw ValueError("--inner", s.pairs + " has one fold, which leaves none to choose the threshold on", "Give --inner 10.");
+  const FoldOptions options = chosen_folds(s.folds, s.inner, pairs, s.pairs, "--folds", "--inner");
   Result r;
   r.distances = squared_distances(rows.values, rows.width, pairs.pairs);
   r.accuracy = fold_accuracy(r.distances, pairs.same, pairs.fold, options);
