@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -210,7 +211,7 @@ MaxBad parse_max_bad(const std::string& text) {
   MaxBad m;
   m.value = std::strtod(text.c_str(), &end);
   m.percent = *end == '%';
-  if (end == text.c_str() || m.value < 0 || (*end && !(m.percent && end[1] == 0)) || (m.percent && m.value > 100))
+  if (end == text.c_str() || !(m.value >= 0) || std::isinf(m.value) || (*end && !(m.percent && end[1] == 0)) || (m.percent && m.value > 100))
     throw ValueError("--max-bad", "expected a number such as 3 or a share such as 2%, got '" + text + "'");
   return m;
 }

@@ -6,11 +6,11 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 
 #include "exit_codes.h"
 #include "faces.h"
+#include "folds.h"
 #include "mien/data/encode.h"
 #include "mien/data/lfw.h"
 #include "mien/data/plot.h"
@@ -133,25 +133,6 @@ struct Result {
   };
   std::optional<Curves> curves;
 };
-
-// Before the work: what can't be judged is refused.
-FoldOptions fold_options(const Settings& s, const LfwPairs& pairs) {
-  FoldOptions options{{}, s.inner};
-  for (const int f : s.folds) {
-    if (f < 1 || f > pairs.folds) throw ValueError("--folds", s.pairs + " has the folds 1.." + std::to_string(pairs.folds) + ", got " + std::to_string(f));
-    if (std::count(s.folds.begin(), s.folds.end(), f) > 1) throw ValueError("--folds", "names fold " + std::to_string(f) + " twice");
-    options.folds.push_back(f - 1);
-  }
-  if (pairs.folds == 1 && s.inner == 0) throw ValueError("--inner", s.pairs + " has one fold, which leaves none to choose the threshold on", "Give --inner 10.");
-  if (s.inner > 0) {
-    std::set<std::size_t> parts;  // pairs are dealt in turn
-    for (std::size_t i = 0; i < pairs.fold.size(); ++i)
-      if (options.folds.empty() || std::count(options.folds.begin(), options.folds.end(), pairs.fold[i]) > 0) parts.insert(i % static_cast<std::size_t>(s.inner));
-    if (parts.size() < static_cast<std::size_t>(s.inner))
-      throw ValueError("--inner", "the judged pairs of " + s.pairs + " fill only " + std::to_string(parts.size()) + " of " + std::to_string(s.inner) + " parts", "Give fewer, such as 10.");
-  }
-  return options;
-}
 
 Result judge(const FoldOptions& options, LfwPairs pairs, const Rows& rows) {
   Result r;
@@ -355,7 +336,7 @@ int eval_lfw(const Settings& s) {
   if (s.embeddings.empty() && s.images.empty()) throw ValueError("eval lfw", "needs --images, the folder with Name/Name_0001.jpg in it");
   LfwPairs pairs = read_lfw_pairs(s.pairs);
   if (s.embeddings.empty()) check_lfw_pictures(pairs, s.images);
-  const FoldOptions options = fold_options(s, pairs);
+  const FoldOptions options = chosen_folds(s.folds, s.inner, pairs, s.pairs, "--folds", "--inner");
   make_folder("eval lfw", s.out);
   if (!s.calibrated.empty()) check_can_write(s.calibrated);
   const Rows rows = s.embeddings.empty() ? embed(s, pairs) : read_embeddings(s, pairs);

@@ -26,6 +26,8 @@ Loader::Loader(LoaderOptions options, Make make) : options_(options), make_(std:
   if (options_.batch < 1 || options_.size < 1 || (options_.drop_last && options_.size < options_.batch))
     throw ValueError("loader", "no batch can be made of " + std::to_string(options_.size) + " samples with a batch size of " + std::to_string(options_.batch),
                      "Use a smaller batch, or drop_last = false.");
+  if (options_.workers < 0 || options_.ahead < 1)  // nobody would ever make the batch that next() waits for
+    throw ValueError("loader", "expects workers >= 0 and ahead >= 1, got " + std::to_string(options_.workers) + " and " + std::to_string(options_.ahead));
 }
 
 Loader::~Loader() { stop(); }

@@ -71,6 +71,8 @@ People read_people(const std::string& path, const PeopleOptions& options) {
     if (!found.contains(name)) throw IoError(IoKind::missing, "people", path, "holds nobody called '" + name + "', who was asked for");
   std::map<std::string, std::string> simple;
   People people;
+  for (const auto& name : options.without)
+    if (!found.contains(name)) people.unknown.push_back(name);
   for (auto& [name, files] : found) {
     if ((!options.only.empty() && !options.only.contains(name)) || options.without.contains(name) || static_cast<std::int64_t>(files.size()) < options.min_pictures) continue;
     if (const auto [it, fresh] = simple.emplace(simplified(name), name); !fresh && !it->first.empty())
@@ -84,12 +86,23 @@ People read_people(const std::string& path, const PeopleOptions& options) {
   return people;
 }
 
-std::set<std::string> read_names(const std::string& file) {
+std::vector<std::string> read_name_lines(const std::string& file) {
+  if (fs::is_directory(file)) throw IoError(IoKind::bad_data, "names", file, "is a folder", "Give a text file with one name a line.");
   std::ifstream in(file);
   if (!in) throw IoError(IoKind::missing, "names", file, "can't be opened");
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) {
+    const auto begin = line.find_first_not_of(" \t\r");
+    if (begin != std::string::npos) lines.push_back(line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin));
+  }
+  if (in.bad()) throw IoError(IoKind::bad_data, "names", file, "can't be read");
+  if (lines.empty()) throw IoError(IoKind::bad_data, "names", file, "holds no name", "Write one name a line, or leave the option out.");
+  return lines;
+}
+
+std::set<std::string> read_names(const std::string& file) {
   std::set<std::string> names;
-  for (std::string line; std::getline(in, line);)
-    if (const auto end = line.find_first_of(" \t\r"); !line.empty() && end != 0) names.insert(line.substr(0, end));
+  for (const auto& line : read_name_lines(file)) names.insert(line.substr(0, line.find_first_of(" \t")));
   return names;
 }
 

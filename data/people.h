@@ -15,6 +15,7 @@ struct PersonPicture {
 struct People {
   std::vector<std::string> names;       // sorted
   std::vector<PersonPicture> pictures;  // by person, then by file
+  std::vector<std::string> unknown;     // names of PeopleOptions::without that nobody has
 };
 
 struct PeopleOptions {
@@ -27,7 +28,9 @@ struct PeopleOptions {
 // listed twice. ValueError: two names that differ in case, spaces and punctuation alone are one person twice; the message says both.
 People read_people(const std::string& path, const PeopleOptions& options = {});
 
-// The lines of a file, without empty ones; of each line the first word. IoError missing.
+// The lines of a text file without blanks and CR at their ends, without empty ones. IoError: missing, a folder, not readable, no line at all.
+std::vector<std::string> read_name_lines(const std::string& file);
+// Of each line the first word.
 std::set<std::string> read_names(const std::string& file);
 
 }  // namespace mien

@@ -1,5 +1,12 @@
 #include "common_main.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
 #include "mien/kernels/kernel.h"
 #include "mien/kernels/parallel.h"
 
@@ -11,15 +18,51 @@ constexpr const char* after_help =
     "Environment: MIEN_MEMORY_LIMIT and MIEN_CUDA_MEMORY_LIMIT bound the memory of tensors on the CPU and on a GPU, e.g. 8GiB.";
 }  // namespace
 
+namespace {
+// CLI's own ranges let NaN pass.
+CLI::Validator number(bool (*good)(double), const char* expected) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        char* end = nullptr;
+        const double v = std::strtod(text.c_str(), &end);
+        return end != text.c_str() && *end == 0 && std::isfinite(v) && good(v) ? std::string() : std::string("expected ") + expected + ", got '" + text + "'";
+      },
+      "");
+}
+}  // namespace
+
+CLI::Validator above_zero() { return number([](double v) { return v > 0; }, "a number above 0"); }
+CLI::Validator zero_or_more() { return number([](double v) { return v >= 0; }, "a number of 0 or more"); }
+CLI::Validator below_one() { return number([](double v) { return v >= 0 && v < 1; }, "a number from 0 to below 1"); }
+
+void make_out(const std::string& program, const std::string& out) {
+  const char* hint = "Choose another --out.";
+  if (out.empty()) throw IoError(IoKind::cannot_create, program, "--out ''", "names no folder", hint);
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (!error && !std::filesystem::is_directory(out)) error = std::make_error_code(std::errc::not_a_directory);
+  if (!error && access(out.c_str(), W_OK | X_OK) != 0) error = {errno, std::generic_category()};
+  if (error) throw IoError(IoKind::cannot_create, program, out, "can't be made or written to: " + error.message(), hint);
+}
+
+void tell_unknown(const std::string& program, const std::string& file, const std::vector<std::string>& names, const char* what) {
+  if (names.empty()) return;
+  std::string some;
+  for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 3); ++i) some += (i ? ", " : "") + names[i];
+  std::fprintf(stderr, "%s: %zu of the names in %s match no %s: %s%s\n", program.c_str(), names.size(), file.c_str(), what, some.c_str(), names.size() > 3 ? " and more" : "");
+}
+
 void add_train_options(CLI::App& app, TrainOptions& options) {
   app.footer(after_help);
   app.add_option("--out", options.out, "Folder of this run: checkpoint, metrics.csv, curves, weights")->capture_default_str();
   app.add_option("--epochs", options.epochs, "Passes over the training data")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--seed", options.seed, "Decides the initial weights, the order and the augmentation")->capture_default_str();
+  app.add_option("--seed", options.seed, "Decides the initial weights, the order and the augmentation")->capture_default_str()->check([](const std::string& text) {
+    return text.find('-') != std::string::npos ? "expected a whole number of 0 or more, got '" + text + "'" : std::string();  // it would wrap around
+  });
   app.add_flag("--resume", options.resume, "Go on with the run in --out, bit for bit");
-  app.add_option("--seconds", options.seconds, "Stop after this time, with everything saved (0: no limit)")->capture_default_str();
-  app.add_option("--max-steps", options.max_steps, "Stop after this many steps in all (0: no limit)")->capture_default_str();
-  app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str();
+  app.add_option("--seconds", options.seconds, "Stop after this time, with everything saved (0: no limit)")->capture_default_str()->check(zero_or_more());
+  app.add_option("--max-steps", options.max_steps, "Stop after this many steps in all (0: no limit)")->capture_default_str()->check(zero_or_more());
+  app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str()->check(zero_or_more());
   app.add_option("--progress", options.progress, "auto, on or off")->capture_default_str();
   app.add_option_function<std::string>("--device", [&](const std::string& name) { options.device = Device::parse(name); }, "auto, cpu or cuda[:n]")->default_str("auto")->run_callback_for_default();
   app.add_option_function<std::string>("--autocast", [&](const std::string& text) { options.autocast = text == "bf16" ? DType::bf16 : text == "f16" ? DType::f16 : DType::f32; },
@@ -33,6 +76,10 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
     set_matmul_precision(Precision::bf16);
   });
   app.add_option_function<int>("--threads", [](int n) { set_num_threads(n); }, "Threads for the kernels (default: all CPUs)")->check(CLI::PositiveNumber);
+}
+
+void add_workers(CLI::App& app, int& workers) {
+  app.add_option("--workers", workers, "Threads that make batches ahead (0: none)")->capture_default_str()->check(CLI::Range(0, 256));
 }
 
 int parse(CLI::App& app, int argc, char** argv) {

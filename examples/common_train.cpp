@@ -41,7 +41,7 @@ std::string exact(double v) {
 
 TensorFile to_file(const std::vector<NamedTensor>& tensors) {
   TensorFile file;
-  for (const auto& t : tensors) file.tensors.emplace_back(t.name, t.value);
+  for (const auto& t : tensors) file.tensors.emplace_back(t.name, on_cpu(t.value));
   return file;
 }
 std::vector<NamedTensor> from_file(const TensorFile& file) {
@@ -69,7 +69,9 @@ class Run {
   Run(const TrainTask& task, const TrainOptions& options) : task_(task), options_(options), folder_(options.out + "/checkpoint") {}
 
   void resume(Progress& progress) {
-    const Checkpoint c = folder_.load_last();
+    std::string note;
+    const Checkpoint c = folder_.load_last(&note);
+    if (!note.empty()) std::fprintf(stderr, "resume: the last checkpoint can't be read, the one before is used: %s\n", note.c_str());  // also with --progress off
     task_.model.load_state_dict(from_file(c.model));
     std::vector<NamedTensor> optimizer, averages;
     for (auto& t : from_file(c.optimizer)) (t.name.rfind("ema.", 0) == 0 ? averages : optimizer).push_back(std::move(t));
@@ -100,6 +102,7 @@ class Run {
   void save(bool is_best) {
     Checkpoint c;
     c.model = to_file(task_.model.state_dict());
+    check_weights(c.model);
     c.optimizer = to_file(task_.optimizer.state_dict());
     if (task_.ema)
       for (const auto& t : task_.ema->state_dict()) c.optimizer.tensors.emplace_back(t.name, t.value);
@@ -118,6 +121,8 @@ class Run {
     folder_.save(c, is_best);
     saved = step;
   }
+  // A step with a finite loss can still make weights that are not: they must replace neither a checkpoint nor the finished net.
+  void check_weights() const { check_weights(to_file(task_.model.state_dict())); }
   // For messages: what is left of a run that ends here.
   std::string remains() const {
     return saved < 0 ? "nothing had been saved yet" : "the checkpoint of step " + std::to_string(saved) + " in " + options_.out + "/checkpoint is intact: --resume goes on from there";
@@ -132,6 +137,13 @@ class Run {
   std::vector<std::pair<std::int64_t, Metrics>> history;
 
  private:
+  void check_weights(const TensorFile& model) const {
+    try {
+      check_finite(model, "model");
+    } catch (const IoError& e) {
+      throw Diverged("train", words_of(e) + " after step " + std::to_string(step) + "; " + remains(), "Lower --lr.");
+    }
+  }
   static const std::string& text(const Checkpoint& c, const char* key) {
     const auto it = c.state.find(key);
     if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
@@ -217,6 +229,10 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   Stepper stepper(task, options);
   DevicePrefetcher batches(task.loader, options.device);
   int bad_in_a_row = 0;
+  std::string last_bad;  // the loss that was not finite, and where its batch comes from
+  const auto diverged = [&] {
+    return Diverged("train", last_bad + "; " + run.remains(), "Lower --lr.");
+  };
   const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
   if (enough()) {  // a finished run that is resumed
     result.end = TrainEnd::time_up;
@@ -232,10 +248,10 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
       ++run.step;
       ++run.batch;
       if (!std::isfinite(m[0].second)) {
-        if (++bad_in_a_row >= 10)
-          throw Diverged("train", m[0].first + " was not finite in 10 steps in a row (step " + std::to_string(run.step) + ")" +
-                                      (task.origin ? "; the last batch was " + task.origin(batch->host) : ""),
-                         "The last good state is in " + options.out + "/checkpoint; lower --lr.");
+        ++bad_in_a_row;
+        last_bad = m[0].first + " was not finite in " + (bad_in_a_row == 1 ? "the last step" : std::to_string(bad_in_a_row) + " steps in a row") + " (step " +
+                   std::to_string(run.step) + ")" + (task.origin ? "; the last batch was " + task.origin(batch->host) : "");
+        if (bad_in_a_row >= 10) throw diverged();
       } else {
         bad_in_a_row = 0;
         if (task.ema) task.ema->update();
@@ -250,6 +266,9 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
       if (options.save_every > 0 && run.step % options.save_every == 0 && bad_in_a_row == 0) run.save(false);
     }
     const bool whole = run.batch >= task.loader.batches();
+    // A run that ends in bad steps has no weights worth keeping, and whoever reads its last lines must learn that.
+    if (bad_in_a_row > 0 && (result.end != TrainEnd::finished || run.epoch + 1 >= options.epochs)) throw diverged();
+    if (bad_in_a_row == 0) run.check_weights();
     if (whole || result.end == TrainEnd::time_up) {
       Metrics row;
       for (const auto& [name, value] : run.sums) row.emplace_back(name, value / static_cast<double>(run.batch));
@@ -283,7 +302,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
       }
     }
     if (result.end != TrainEnd::finished) {
-      if (!whole && bad_in_a_row == 0) run.save(false);
+      if (!whole) run.save(false);
       progress.line((result.end == TrainEnd::interrupted ? "stopped by a signal; " : "stopped at the limit; ") + std::string("saved at step ") + std::to_string(run.step) +
                     ". Go on with --resume.");
       break;
@@ -344,7 +363,12 @@ int signal_received() noexcept { return received; }
 
 int guarded_main(const char* program, const std::function<int()>& body) {
   try {
-    return body();
+    const int result = body();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {  // the second: what an earlier flush could not write
+      std::fprintf(stderr, "%s: writing to stdout failed. Is the disk full?\n", program);
+      return code(Exit::io);
+    }
+    return result;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s: %s\n", program, e.what());
     return code(exit_code(e));

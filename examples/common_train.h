@@ -51,7 +51,8 @@ struct TrainResult {
   std::vector<std::pair<std::int64_t, Metrics>> history;  // epoch, training means and evaluation
   double seconds = 0;
 };
-// A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite, OutOfMemory when a step
+// A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite, when the run ends with one
+// (by a limit or a signal too), and when weights are not finite at the moment of saving: the caller must not write the net then. OutOfMemory when a step
 // does not fit in two tries (common_retry.h), DeviceLost when the GPU fails: what is saved then is the last good state, and the message says of which step.
 TrainResult run_training(const TrainTask& task, const TrainOptions& options);
 

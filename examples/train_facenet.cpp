@@ -14,9 +14,11 @@
 #include <filesystem>
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "common_main.h"
 #include "commands.h"
+#include "folds.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/augment.h"
 #include "mien/data/encode.h"
@@ -41,7 +43,9 @@ namespace {
 
 struct Settings {
   std::string data, only, without, detector, net = "mobilefacenet", init, cache, pk, optimizer = "sgd", schedule = "cosine", max_bad = "1%";
-  std::string lfw, pairs, lfw_folds;
+  std::string lfw, pairs;
+  std::vector<int> lfw_folds;
+  std::optional<double> margin;  // without: what suits the loss
   double min_face = 40, lr = .1, weight_decay = 5e-4, momentum = .9, head_lr = 1, ema = 0, augment = 1, clip = 0;
   std::vector<std::int64_t> milestones, size;
   std::int64_t batch = 128, min_pictures = 1, warm_up = 200, embedding = 0, lfw_every = 1;
@@ -79,6 +83,7 @@ EmbeddingSpec new_spec(const Settings& s) {
 AlignedSet load_people(const Settings& s, const EmbeddingSpec& spec, const Detector& detector, const std::string& detector_id, const std::string& out, example::Progress& progress) {
   const People people = read_people(s.data, {.only = s.only.empty() ? std::set<std::string>{} : read_names(s.only),
                                              .without = s.without.empty() ? std::set<std::string>{} : read_names(s.without), .min_pictures = s.min_pictures});
+  example::tell_unknown("train_facenet", s.without, people.unknown, "person");
   AlignOptions o;
   o.cache = s.cache.empty() ? out + "/aligned.safetensors" : s.cache;
   o.detector_id = detector_id;
@@ -140,11 +145,7 @@ struct LfwJudge {
   std::vector<Image> crops;              // empty where no face was found
   std::vector<std::int64_t> crop_of;     // of each picture, -1 without
 
-  LfwJudge(const Settings& s, const EmbeddingSpec& spec, const Detector& detector, example::Progress& progress) : pairs(read_lfw_pairs(s.pairs)) {
-    check_lfw_pictures(pairs, s.lfw);
-    for (const char c : s.lfw_folds)
-      if (c >= '1' && c <= '9') options.folds.push_back(c - '1');
-    options.inner = s.lfw_inner;
+  LfwJudge(const Settings& s, LfwPairs p, const FoldOptions& o, const EmbeddingSpec& spec, const Detector& detector, example::Progress& progress) : pairs(std::move(p)), options(o) {
     std::vector<bool> needed(pairs.pictures.size(), options.folds.empty());
     for (std::size_t i = 0; i < pairs.pairs.size(); ++i)
       if (options.inner == 0 || std::find(options.folds.begin(), options.folds.end(), pairs.fold[i]) != options.folds.end())
@@ -230,10 +231,36 @@ void centre(EmbeddingNet& net, const AlignedSet& people, const EmbeddingSpec& sp
   for (std::size_t i = 0; i < total.size(); ++i) net.shift().data<float>()[i] -= static_cast<float>(total[i] / static_cast<double>(people.count()));
 }
 
+// What the command line alone can get wrong, before any picture is read. Fills in the margin.
+PkOptions check(Settings& s) {
+  if (s.lfw.empty() != s.pairs.empty()) throw ValueError("--lfw", "needs --pairs, and the other way round");
+  cli::parse_max_bad(s.max_bad);
+  PkOptions pk{.people = 30, .pictures = 4};
+  int read = 0;
+  if (!s.pk.empty() && (std::sscanf(s.pk.c_str(), "%ldx%ld%n", &pk.people, &pk.pictures, &read) != 2 || read != static_cast<int>(s.pk.size()) || pk.people < 1 || pk.pictures < 1))
+    throw ValueError("--pk", "expected PEOPLExPICTURES such as 30x4, got '" + s.pk + "'");
+  pk.singles = s.singles;
+  ObjectiveOptions& o = s.objective;
+  if (o.people == PeopleLoss::none && o.triplets == TripletRule::none) throw ValueError("--loss", "is none, and so is --triplets: there is nothing to learn");
+  if (o.people == PeopleLoss::none && o.center_weight > 0) throw ValueError("--center-weight", "needs a --loss over the people beside it");
+  const bool sphere = o.people == PeopleLoss::sphereface;  // its margin is a factor of the angle, not a summand
+  o.margin = s.margin.value_or(sphere ? 1.35 : .2);
+  if (sphere && o.margin < 1) throw ValueError("--margin", "must be at least 1 for --loss sphereface, got " + std::to_string(o.margin));
+  if (o.people == PeopleLoss::arcface && o.margin >= 3.14159) throw ValueError("--margin", "must be below pi for --loss arcface, got " + std::to_string(o.margin));
+  return pk;
+}
+
 int train(Settings& s, example::TrainOptions& options) {
   example::Progress progress(example::Progress::parse(options.progress));
-  if (s.lfw.empty() != s.pairs.empty()) throw ValueError("--lfw", "needs --pairs, and the other way round");
-  fs::create_directories(options.out);
+  const PkOptions pk = check(s);
+  std::optional<LfwPairs> pairs;
+  FoldOptions folds;
+  if (!s.lfw.empty()) {
+    pairs = read_lfw_pairs(s.pairs);
+    folds = cli::chosen_folds(s.lfw_folds, s.lfw_inner, *pairs, s.pairs, "--lfw-folds", "--lfw-inner");
+    check_lfw_pictures(*pairs, s.lfw);
+  }
+  example::make_out("train_facenet", options.out);
   const std::string detector_file = cli::find_weights(s.detector, "mtcnn.safetensors");
   const Detector detector = Detector::load(detector_file, {.min_face = s.min_face, .device = options.device});
   const std::string detector_id = sha256(read_file(detector_file)) + " min_face " + std::to_string(s.min_face);
@@ -261,11 +288,9 @@ int train(Settings& s, example::TrainOptions& options) {
 
   LoaderOptions order{.size = people.count(), .batch = std::min(s.batch, people.count()), .seed = options.seed, .workers = s.workers};
   if (s.objective.triplets != TripletRule::none || !s.pk.empty()) {
-    PkOptions pk{.people = 30, .pictures = 4};
-    if (!s.pk.empty() && std::sscanf(s.pk.c_str(), "%ldx%ld", &pk.people, &pk.pictures) != 2) throw ValueError("--pk", "expected PEOPLExPICTURES such as 30x4, got '" + s.pk + "'");
-    pk.singles = s.singles;
-    pk.batches = std::max<std::int64_t>(1, people.count() / std::max<std::int64_t>(1, pk.people * pk.pictures));
-    const PkSampler sampler(people.person, pk);
+    PkOptions of_people = pk;
+    of_people.batches = std::max<std::int64_t>(1, people.count() / std::max<std::int64_t>(1, pk.people * pk.pictures));
+    const PkSampler sampler(people.person, of_people);
     order.size = sampler.size();
     order.batch = sampler.batch();
     order.sampler = sampler;
@@ -285,7 +310,7 @@ int train(Settings& s, example::TrainOptions& options) {
   if (s.dry_run) return dry_run(trainee, loader, step, options, people.crops.numel());
 
   std::unique_ptr<LfwJudge> judge;
-  if (!s.lfw.empty()) judge = std::make_unique<LfwJudge>(s, spec, detector, progress);
+  if (!s.lfw.empty()) judge = std::make_unique<LfwJudge>(s, *pairs, folds, spec, detector, progress);
   {
     std::vector<std::int64_t> first(static_cast<std::size_t>(std::min<std::int64_t>(48, people.count())));
     std::iota(first.begin(), first.end(), std::int64_t{0});
@@ -335,6 +360,11 @@ int run(int argc, char** argv) {
   example::TrainOptions options{.out = "runs/facenet", .epochs = 30};
   const std::map<std::string, PeopleLoss> losses{{"none", PeopleLoss::none}, {"softmax", PeopleLoss::softmax}, {"arcface", PeopleLoss::arcface}, {"cosface", PeopleLoss::cosface}, {"sphereface", PeopleLoss::sphereface}};
   const std::map<std::string, TripletRule> rules{{"none", TripletRule::none}, {"batch-all", TripletRule::batch_all}, {"batch-hard", TripletRule::batch_hard}, {"semi-hard", TripletRule::semi_hard}, {"violating", TripletRule::violating}, {"hard", TripletRule::hard}};
+  const auto names_of = [](const auto& table) {
+    std::vector<std::string> names;
+    for (const auto& [name, value] : table) names.push_back(name);
+    return names;
+  };
   app.add_option("--data", s.data, "Folder with one folder a person, or @LIST with 'path<TAB>name' lines")->required();
   app.add_option("--only", s.only, "File with the names of the people to use, one a line (default: all)");
   app.add_option("--without", s.without, "File with names that must not be used");
@@ -345,36 +375,36 @@ int run(int argc, char** argv) {
   app.add_option("--max-bad", s.max_bad, "How many pictures may be unreadable, N or P%")->capture_default_str();
   app.add_option("--net", s.net, "The net")->capture_default_str()->check(CLI::IsMember({"mobilefacenet", "inception-resnet-v1"}));
   app.add_option("--size", s.size, "Height and width of a crop, e.g. 112,96")->delimiter(',')->expected(2);
-  app.add_option("--embedding", s.embedding, "Size of the embedding (default: 128, 512 for Inception-ResNet-v1)");
+  app.add_option("--embedding", s.embedding, "Size of the embedding (default: 128, 512 for Inception-ResNet-v1)")->check(CLI::Range(1, 65536));
   app.add_option("--init", s.init, "Start from this model file (fine-tuning); it decides net, crop and embedding");
-  app.add_option("--loss", s.objective.people, "Loss over the people: none, softmax, cosface, arcface, sphereface")->transform(CLI::CheckedTransformer(losses).description(""))->default_str("cosface");
-  app.add_option("--scale", s.objective.scale, "Scale of the cosines")->capture_default_str();
-  app.add_option("--margin", s.objective.margin, "Margin of the loss")->capture_default_str();
-  app.add_option("--label-smoothing", s.objective.label_smoothing, "Share of the target that is spread over all people")->capture_default_str();
-  app.add_option("--center-weight", s.objective.center_weight, "Weight of a center loss beside it (0: none)")->capture_default_str();
-  app.add_option("--triplets", s.objective.triplets, "Triplet loss: none, batch-all, batch-hard, semi-hard, violating, hard")->transform(CLI::CheckedTransformer(rules).description(""))->default_str("none");
-  app.add_option("--triplet-weight", s.objective.triplet_weight, "Weight of the triplet loss")->capture_default_str();
-  app.add_option("--alpha", s.objective.alpha, "Margin of the triplets (squared distances)")->capture_default_str();
+  app.add_option_function<std::string>("--loss", [&](const std::string& name) { s.objective.people = losses.at(name); }, "Loss over the people")->default_str("cosface")->check(CLI::IsMember(names_of(losses)));
+  app.add_option("--scale", s.objective.scale, "Scale of the cosines")->capture_default_str()->check(example::above_zero());
+  app.add_option("--margin", s.margin, "Margin of the loss (default: .2, a factor of 1.35 for sphereface)")->check(example::zero_or_more());
+  app.add_option("--label-smoothing", s.objective.label_smoothing, "Share of the target that is spread over all people")->capture_default_str()->check(example::below_one());
+  app.add_option("--center-weight", s.objective.center_weight, "Weight of a center loss beside it (0: none)")->capture_default_str()->check(example::zero_or_more());
+  app.add_option_function<std::string>("--triplets", [&](const std::string& name) { s.objective.triplets = rules.at(name); }, "Triplet loss")->default_str("none")->check(CLI::IsMember(names_of(rules)));
+  app.add_option("--triplet-weight", s.objective.triplet_weight, "Weight of the triplet loss")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--alpha", s.objective.alpha, "Margin of the triplets (squared distances)")->capture_default_str()->check(example::zero_or_more());
   app.add_option("--pk", s.pk, "Batches of P people with K pictures, e.g. 30x4 (the default with triplets)");
   app.add_flag("--singles", s.singles, "People with one picture take part in such batches: the picture is repeated, changed differently each time");
   app.add_option("--batch", s.batch, "Crops a step")->capture_default_str()->check(CLI::Range(2, 65536));
   app.add_option("--optimizer", s.optimizer, "sgd (with Nesterov's momentum), adam, adamw or adagrad")->capture_default_str()->check(CLI::IsMember({"sgd", "adam", "adamw", "adagrad"}));
-  app.add_option("--lr", s.lr, "Highest learning rate")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--head-lr", s.head_lr, "Times that rate for the head (fine-tuning: larger than 1)")->capture_default_str();
+  app.add_option("--lr", s.lr, "Highest learning rate")->capture_default_str()->check(example::above_zero());
+  app.add_option("--head-lr", s.head_lr, "Times that rate for the head (fine-tuning: larger than 1)")->capture_default_str()->check(example::zero_or_more());
   app.add_option("--schedule", s.schedule, "cosine, multi-step, poly or constant")->capture_default_str()->check(CLI::IsMember({"cosine", "multi-step", "poly", "constant"}));
   app.add_option("--milestones", s.milestones, "Epochs after which the rate falls to a tenth (multi-step)")->delimiter(',');
-  app.add_option("--warm-up", s.warm_up, "Steps until the full rate")->capture_default_str();
-  app.add_option("--weight-decay", s.weight_decay, "L2 penalty of matrices and kernels")->capture_default_str();
-  app.add_option("--momentum", s.momentum, "Of sgd")->capture_default_str();
-  app.add_option("--clip", s.clip, "Largest norm of the gradient (0: no limit)")->capture_default_str();
-  app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str();
+  app.add_option("--warm-up", s.warm_up, "Steps until the full rate")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--weight-decay", s.weight_decay, "L2 penalty of matrices and kernels")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--momentum", s.momentum, "Of sgd")->capture_default_str()->check(example::below_one());
+  app.add_option("--clip", s.clip, "Largest norm of the gradient (0: no limit)")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str()->check(example::below_one());
   app.add_option("--augment", s.augment, "Strength of the random changes (0: mirroring alone)")->capture_default_str()->check(CLI::Range(0.0, 3.0));
   app.add_flag("--centre", s.centre, "Give the finished net's embeddings the mean 0 over the training crops");
-  app.add_option("--workers", s.workers, "Threads that make batches ahead")->capture_default_str();
+  example::add_workers(app, s.workers);
   app.add_option("--lfw", s.lfw, "Folder of LFW: accuracy on its pairs after an epoch");
   app.add_option("--pairs", s.pairs, "Its pairs file");
-  app.add_option("--lfw-folds", s.lfw_folds, "Folds to judge, e.g. 5 (default: all)");
-  app.add_option("--lfw-inner", s.lfw_inner, "Thresholds from K parts of the judged folds themselves")->capture_default_str();
+  app.add_option("--lfw-folds", s.lfw_folds, "Folds to judge, from 1, e.g. 4,5 (default: all)")->delimiter(',');
+  app.add_option("--lfw-inner", s.lfw_inner, "Thresholds from K parts of the judged folds themselves (0: from the other folds)")->capture_default_str()->check(CLI::Range(0, 1000));
   app.add_option("--lfw-every", s.lfw_every, "Judge every this many epochs")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_flag("--dry-run", s.dry_run, "Check data, shapes, memory and disk, estimate the time, train nothing");
   example::add_train_options(app, options);

@@ -52,11 +52,12 @@ int run(int argc, char** argv) {
   double lr = .9;
   int workers = 1;
   app.add_option("--data", data, "Folder with the four idx files, plain or .gz")->capture_default_str();
-  app.add_option("--batch", batch, "Samples per step")->capture_default_str();
-  app.add_option("--lr", lr, "Learning rate")->capture_default_str();
-  app.add_option("--workers", workers, "Threads that make batches ahead")->capture_default_str();
+  app.add_option("--batch", batch, "Samples per step")->capture_default_str()->check(CLI::Range(1, 65536));
+  app.add_option("--lr", lr, "Learning rate")->capture_default_str()->check(example::above_zero());
+  example::add_workers(app, workers);
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
+  example::make_out("train_lenet", options.out);
 
   // 1. The net.
   manual_seed(options.seed);

@@ -9,11 +9,11 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <set>
 
 #include "common_main.h"
 #include "mien/autograd/autograd.h"
+#include "mien/data/people.h"
 #include "mien/face/detector.h"
 #include "mien/io/checkpoint.h"
 #include "mien/io/safetensors.h"
@@ -52,12 +52,12 @@ void share_out(Photos& photos, const std::vector<LabelledPhoto>& from, std::int6
 Photos load_photos(const Settings& s) {
   std::set<std::string> excluded;
   if (!s.exclude.empty()) {
-    std::ifstream in(s.exclude);
-    if (!in) throw IoError(IoKind::missing, "train_mtcnn", s.exclude, "can't be opened");
-    for (std::string line; std::getline(in, line);)
-      if (!line.empty()) excluded.insert(fs::path(line).stem().string());
+    for (const auto& line : read_name_lines(s.exclude)) excluded.insert(fs::path(line).stem().string());
   }
   std::vector<LabelledPhoto> voc = read_voc_faces(s.voc);
+  std::set<std::string> unknown = excluded;
+  for (const auto& p : voc) unknown.erase(fs::path(p.file).stem().string());
+  example::tell_unknown("train_mtcnn", s.exclude, {unknown.begin(), unknown.end()}, "picture");
   std::erase_if(voc, [&](const auto& p) { return excluded.contains(fs::path(p.file).stem().string()); });
   Photos photos;
   share_out(photos, voc, s.hold_out);
@@ -237,22 +237,24 @@ int run(int argc, char** argv) {
   app.add_option("--stages", s.stages, "Which stages, in this order: p, r, o")->capture_default_str()->check([](const std::string& v) {
     return v.empty() || std::string("pro").find(v) == std::string::npos ? std::string("expected a run of p, r, o, e.g. pro or p") : std::string();
   });
-  app.add_option("--batch", s.batch, "Crops per step")->capture_default_str();
-  app.add_option("--hold-out", s.hold_out, "Every N-th photograph is held out (0: none)")->capture_default_str();
-  app.add_option("--lr", s.lr, "First learning rate")->capture_default_str();
-  app.add_option("--weight-decay", s.weight_decay, "L2 penalty")->capture_default_str();
-  app.add_option("--smallest-face", s.smallest_face, "Smaller faces give no positive crops (pixels)")->capture_default_str();
-  app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)");
-  app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)");
-  app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)");
-  app.add_option("--workers", s.workers, "Threads that make batches ahead")->capture_default_str();
+  app.add_option("--batch", s.batch, "Crops per step")->capture_default_str()->check(CLI::Range(1, 65536));
+  app.add_option("--hold-out", s.hold_out, "Every N-th photograph is held out (0: none)")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--lr", s.lr, "First learning rate")->capture_default_str()->check(example::above_zero());
+  app.add_option("--weight-decay", s.weight_decay, "L2 penalty")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--smallest-face", s.smallest_face, "Smaller faces give no positive crops (pixels)")->capture_default_str()->check(example::above_zero());
+  app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)")->check(example::zero_or_more());
+  app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)")->check(example::zero_or_more());
+  app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)")->check(example::zero_or_more());
+  example::add_workers(app, s.workers);
   app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy is above the rate of the larger class");
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
+  if (s.smallest_face < 12 && s.stages != "p")  // P-Net's window: the stages after it learn from what the detector proposes
+    throw ValueError("--smallest-face", "must be at least 12 pixels for the stages r and o, got " + std::to_string(s.smallest_face));
+  example::make_out("train_mtcnn", options.out);
 
   example::Progress progress(example::Progress::parse(options.progress));
   const Photos photos = load_photos(s);
-  fs::create_directories(options.out);
   const std::string weights = options.out + "/mtcnn.safetensors";
   manual_seed(options.seed);
   Mtcnn nets;

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "mien/io/crc32c.h"
+#include "mien/io/file.h"
 #include "mien/io/safetensors.h"
 
 namespace mien {
@@ -34,6 +36,16 @@ std::string digest_of(const People& people, const EmbeddingSpec& spec, const Ali
     text += p.file + " " + people.names[static_cast<std::size_t>(p.person)] + " " + std::to_string(info.st_size) + " " + std::to_string(info.st_mtime) + "\n";
   }
   return sha256(std::as_bytes(std::span(text)));
+}
+
+// What is made anew below replaces a file: it must be a cache, also one that is damaged, and not for instance somebody's weights. A cache's notes come first in it.
+void refuse_other_files(const std::string& path) {
+  if (path.empty() || !std::filesystem::exists(path)) return;
+  const InputFile file(path, std::numeric_limits<std::int64_t>::max());
+  std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 4096)), 0);
+  file.read(0, std::as_writable_bytes(std::span(head)));
+  if (head.find("\"mien.aligned\"") == std::string::npos)
+    throw IoError(IoKind::bad_data, "align_people", path, "is no cache of aligned crops and would be overwritten", "Choose another file for the cache, or remove this one.");
 }
 
 bool load_cache(const std::string& path, const std::string& digest, AlignedSet& set) {
@@ -77,6 +89,7 @@ View AlignedSet::crop(std::int64_t i) const {
 
 AlignedSet align_people(const People& people, const Detector& detector, const EmbeddingSpec& spec, const AlignOptions& o) {
   AlignedSet set;
+  refuse_other_files(o.cache);
   const std::string digest = digest_of(people, spec, o);
   if (load_cache(o.cache, digest, set)) return set;
   set = {};

@@ -24,7 +24,8 @@ struct AlignedSet {
 
 struct AlignOptions {
   std::int64_t border = 8;
-  std::string cache;  // a .safetensors file; empty: none. It is used again when pictures (names, sizes, times), detector and template are the same, else made anew.
+  std::string cache;  // a .safetensors file; empty: none. It is used again when pictures (names, sizes, times), detector and template are the same, else made anew;
+                      // another kind of file there is refused (IoError) and stays as it is
   std::string detector_id;  // whatever names the detector's weights and options, e.g. their digest
   std::function<void(std::size_t done, std::size_t total)> progress;  // before each picture
   std::function<bool()> stop;  // asked before each picture: true ends with an empty set

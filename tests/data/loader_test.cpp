@@ -59,6 +59,8 @@ TEST_CASE("an error in a worker comes out of next(), and the loader can be left 
     CHECK(loader.next());
   }  // destroyed in the middle of an epoch
   CHECK_THROWS_AS(Loader({.size = 3, .batch = 0}, [](auto, auto) { return Batch{}; }), ValueError);
+  CHECK_THROWS_AS(Loader({.size = 3, .workers = -1}, [](auto, auto) { return Batch{}; }), ValueError);
+  CHECK_THROWS_AS(Loader({.size = 3, .workers = 1, .ahead = 0}, [](auto, auto) { return Batch{}; }), ValueError);
 }
 
 }  // namespace mien::test

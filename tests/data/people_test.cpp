@@ -25,6 +25,7 @@ TEST_CASE("people from folders", "[people]") {
   CHECK(p.pictures[1].person == 1);
   CHECK(read_people(dir.string(), {.min_pictures = 2}).names == std::vector<std::string>{"Bob"});
   CHECK(read_people(dir.string(), {.without = {"Bob"}}).names == std::vector<std::string>{"Ann Lee"});
+  CHECK(read_people(dir.string(), {.without = {"Bob", "Bop"}}).unknown == std::vector<std::string>{"Bop"});
   CHECK(message(dir.string(), {.only = {"Dee"}}).find("holds nobody called 'Dee'") != std::string::npos);
   CHECK(message(dir.string(), {.min_pictures = 9}).find("holds nobody to train on (2 people before") != std::string::npos);
   touch(dir / "ann_lee/1.jpg");
@@ -50,6 +51,12 @@ TEST_CASE("people from a list", "[people]") {
   CHECK(message("@" + list + "x").find("can't be opened") != std::string::npos);
   write("Ann 3 1\n\nBob\n");
   CHECK(read_names(list) == std::set<std::string>{"Ann", "Bob"});
+  write(" Ann Lee \t\r\n\r\nBob\r\n");
+  CHECK(read_name_lines(list) == std::vector<std::string>{"Ann Lee", "Bob"});
+  write(" \r\n");
+  CHECK(message_of<IoError>([&] { read_names(list); }).find("list.txt: holds no name") != std::string::npos);
+  CHECK(message_of<IoError>([&] { read_names(dir.string()); }).find("is a folder") != std::string::npos);
+  CHECK(message_of<IoError>([&] { read_names(list + "x"); }).find("can't be opened") != std::string::npos);
   std::filesystem::remove_all(dir);
 }
 

@@ -1,6 +1,7 @@
 // The training loop when memory runs out: a run that got over it has the bits of one that was never disturbed.
 #include "common_train.h"
 
+#include <cmath>
 #include <filesystem>
 #include <functional>
 
@@ -245,6 +246,32 @@ TEST_CASE("a device that is lost on the way: one message, no second try, nothing
     ++with_checkpoint;
   }
   CHECK(with_checkpoint > 3);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a training that ends in bad steps or with bad weights says so and keeps what was saved", "[training]") {
+  const auto folder = temp_dir("diverged");
+  Linear net({.in = 1, .out = 1});
+  Sgd optimizer({.lr = .1});
+  optimizer.add_group(net.parameters());
+  Loader loader({.size = 4, .batch = 1}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+  std::function<double()> loss = [] { return 1.0; };
+  const auto train_to = [&](std::int64_t steps, bool resume, const std::string& out) {
+    example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .1; }, [&](const Batch&) -> example::Metrics { return {{"loss", loss()}}; }, {}},
+                          {.out = folder / out, .epochs = 9, .resume = resume, .max_steps = steps, .progress = "off"});
+  };
+  const auto run = [&](std::int64_t steps, bool resume, const std::string& out) { return message_of<Diverged>([&] { train_to(steps, resume, out); }); };
+  train_to(2, false, "a");
+  loss = [] { return std::nan(""); };
+  CHECK(run(3, true, "a").find("loss was not finite in the last step (step 3); the checkpoint of step 2") != std::string::npos);
+  CHECK(run(4, true, "a").find("2 steps in a row (step 4)") != std::string::npos);  // at the limit and at the end of the epoch
+  CHECK(run(3, false, "b").find("nothing had been saved yet") != std::string::npos);
+  loss = [&] {
+    net.parameters()[0].value.data<float>()[0] = INFINITY;
+    return 1.0;
+  };
+  CHECK(run(1, false, "c").find("after step 1; nothing had been saved yet. Lower --lr.") != std::string::npos);
+  CHECK(run(3, true, "a").find("after step 3; the checkpoint of step 2") != std::string::npos);
   std::filesystem::remove_all(folder);
 }
 

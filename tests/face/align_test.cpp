@@ -174,6 +174,12 @@ TEST_CASE("crops of people are kept in a file and made anew when a picture chang
   std::filesystem::resize_file(o.cache, 1000);  // a damaged file is made anew
   align_people(people, detector, spec_of(112, 96), o);
   CHECK(asked == 12);
+  o.cache = (dir / "weights.safetensors").string();  // another kind of file stays as it is
+  std::filesystem::copy_file(source_path("weights/mtcnn.safetensors"), o.cache);
+  const auto size = std::filesystem::file_size(o.cache);
+  CHECK(message_of<IoError>([&] { align_people(people, detector, spec_of(112, 96), o); }).find("weights.safetensors: is no cache of aligned crops") != std::string::npos);
+  CHECK(asked == 12);
+  CHECK(std::filesystem::file_size(o.cache) == size);
   std::filesystem::remove_all(dir);
 }
 
