@@ -145,7 +145,7 @@ struct LfwJudge {
   std::vector<Image> crops;              // empty where no face was found
   std::vector<std::int64_t> crop_of;     // of each picture, -1 without
 
-  LfwJudge(const Settings& s, LfwPairs p, const FoldOptions& o, const EmbeddingSpec& spec, const Detector& detector, example::Progress& progress) : pairs(std::move(p)), options(o) {
+  LfwJudge(const Settings& s, LfwPairs read, const FoldOptions& o, const EmbeddingSpec& spec, const Detector& detector, example::Progress& progress) : pairs(std::move(read)), options(o) {
     std::vector<bool> needed(pairs.pictures.size(), options.folds.empty());
     for (std::size_t i = 0; i < pairs.pairs.size(); ++i)
       if (options.inner == 0 || std::find(options.folds.begin(), options.folds.end(), pairs.fold[i]) != options.folds.end())
