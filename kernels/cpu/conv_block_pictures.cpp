@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "mien/kernels/cpu/conv_block.h"
+#include "mien/kernels/cpu/direct.h"
 #include "mien/kernels/cpu/lane_conv.h"
 #include "mien/kernels/cpu/lane_pictures.h"
 #include "mien/kernels/cpu/pool_window.h"
@@ -190,61 +191,6 @@ Spread spread_for(const Sizes& s, const ConvBlockParams& q) {
   return {spread<0, false>, false};
 }
 
-// sums[tap][channel][lane] += x[pixel + tap] * gradient[pixel][channel] for TAPS taps that lie side by side and OUTPUTS channels.
-struct Lines {
-  std::int64_t lines, pixels, x_line, x_pixel, g_line, g_pixel;
-};
-template <int TAPS, int OUTPUTS>
-[[gnu::noinline]] void weight_tile(const Lines& l, const float* x, const float* gradient, float* sums, std::int64_t step) {
-  Vec acc[TAPS][OUTPUTS];
-#pragma GCC unroll 16
-  for (int t = 0; t < TAPS; ++t)
-#pragma GCC unroll 2
-    for (int o = 0; o < OUTPUTS; ++o) acc[t][o] = Load(sums + t * step + o * lanes);
-  const std::int64_t x_pixel = l.x_pixel, g_pixel = l.g_pixel;
-  for (std::int64_t line = 0; line < l.lines; ++line) {
-    const float *p = x + line * l.x_line, *g = gradient + line * l.g_line;
-    for (std::int64_t k = 0; k < l.pixels; ++k, p += x_pixel, g += g_pixel) {
-      Vec b[OUTPUTS];
-#pragma GCC unroll 2
-      for (int o = 0; o < OUTPUTS; ++o) b[o] = Load(g + o * lanes);
-#pragma GCC unroll 16
-      for (int t = 0; t < TAPS; ++t) {
-        const Vec tap = Load(p + t * lanes);
-#pragma GCC unroll 2
-        for (int o = 0; o < OUTPUTS; ++o) AddProduct(acc[t][o], tap, b[o]);
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int t = 0; t < TAPS; ++t)
-#pragma GCC unroll 2
-    for (int o = 0; o < OUTPUTS; ++o) Store(acc[t][o], sums + t * step + o * lanes);
-}
-using WeightTile = void (*)(const Lines&, const float*, const float*, float*, std::int64_t);
-template <int OUTPUTS, std::size_t... I>
-constexpr std::array<WeightTile, sizeof...(I)> weight_tiles(std::index_sequence<I...>) {
-  return {&weight_tile<static_cast<int>(I) + 1, OUTPUTS>...};
-}
-constexpr std::array<std::array<WeightTile, tile_outputs>, 2> weight_tile_of{weight_tiles<1>(std::make_index_sequence<tile_outputs>()),
-                                                                           weight_tiles<2>(std::make_index_sequence<tile_outputs>())};
-
-// A few lines at a time, which stay in the first cache while every tile goes over them.
-void add_weights(const Sizes& s, const float* x, const float* map, float* sums) {
-  const std::int64_t at_once = std::max<std::int64_t>(1, 6144 / (s.ow * (s.o + s.c) * lanes)), cuts = ceil_div(s.run(), tile_outputs), step = s.o * lanes;
-  Lines l{0, s.ow, s.w * s.c * lanes, s.c * lanes, s.ow * step, step};
-  for (std::int64_t line = 0; line < s.oh; line += at_once) {
-    l.lines = std::min(at_once, s.oh - line);
-    for (std::int64_t i = 0; i < s.kh; ++i)
-      for (std::int64_t cut = 0; cut < cuts; ++cut) {
-        const std::int64_t first = s.run() * cut / cuts, some = s.run() * (cut + 1) / cuts - first;
-        for (std::int64_t o = 0; o < s.o; o += 2)
-          weight_tile_of[o + 1 < s.o][static_cast<std::size_t>(some - 1)](l, x + (line + i) * l.x_line + first * lanes, map + line * l.g_line + o * lanes,
-                                                                       sums + ((i * s.run() + first) * s.o + o) * lanes, step);
-      }
-  }
-}
-
 struct Backward {
   explicit Backward(const KernelArgs& a)
       : s(sizes_of(a.in[1], a.in[2], a.in[0])), share(s.weights() * lanes + round_up(4 * s.o, 16)), room(s.room() + 2 * s.o * lanes), slopes(round_up(s.o, 16)) {}
@@ -292,7 +238,8 @@ void run_backward(const KernelArgs& a) {
       std::fill_n(small, 2 * s.o * lanes, 0.f);
       for (std::int64_t py = 0; py < s.ph; ++py) spread.line(s, q, py, pooled, slopes, map, small);
       for (std::int64_t i = 0; i < 2 * s.o * lanes; ++i) exact[i / lanes] += static_cast<double>(small[i]);
-      add_weights(s, pictures, map, sums);
+      const std::int64_t x_pixel = s.c * lanes, x_line = s.w * x_pixel, pixel = s.o * lanes;
+      direct_weights<Pictures>({1, s.oh, s.ow, 0, x_line, x_pixel, 0, s.ow * pixel, pixel}, s.kh, x_line, s.run(), pixel, pictures, map, sums);
     }
   });
   // Shares in order, then lanes in order: the same bits for any number of threads.

@@ -135,7 +135,17 @@ struct DirectPixels {
   std::int64_t gy_image, gy_line, gy_pixel;
 };
 
-template <int TAPS, int VECTORS>
+// What a pixel's x is to a vector of gy: a number for all of its channels, or (conv_block_pictures.cpp) a vector of pictures as gy's is one.
+struct Number {
+  static constexpr int floats = 1;
+  static Vec at(const float* p) { return Set(*p); }
+};
+struct Pictures {
+  static constexpr int floats = lanes;
+  static Vec at(const float* p) { return Load(p); }
+};
+
+template <class X, int TAPS, int VECTORS>
 inline void direct_weight_tile(const DirectPixels& d, const float* x, const float* gy, float* sums, std::int64_t lds) {
   Vec acc[TAPS][VECTORS];
 #pragma GCC unroll 16
@@ -152,7 +162,7 @@ inline void direct_weight_tile(const DirectPixels& d, const float* x, const floa
         for (int v = 0; v < VECTORS; ++v) b[v] = Load(g + v * lanes);
 #pragma GCC unroll 16
         for (int t = 0; t < TAPS; ++t) {
-          const Vec a = Set(p[t]);
+          const Vec a = X::at(p + t * X::floats);
 #pragma GCC unroll 2
           for (int v = 0; v < VECTORS; ++v) acc[t][v] = MulAdd(a, b[v], acc[t][v]);
         }
@@ -164,15 +174,15 @@ inline void direct_weight_tile(const DirectPixels& d, const float* x, const floa
     for (int v = 0; v < VECTORS; ++v) Store(acc[t][v], sums + t * lds + v * lanes);
 }
 
-template <int VECTORS>
+template <class X, int VECTORS>
 inline void direct_weight_run(const DirectPixels& d, std::int64_t run, const float* x, const float* gy, float* sums, std::int64_t lds) {
   const std::int64_t tiles = (run + gemm_rows - 1) / gemm_rows;
   for (std::int64_t tile = 0; tile < tiles; ++tile) {
     const std::int64_t t = run * tile / tiles, n = run * (tile + 1) / tiles - t;
     switch (n) {
-#define MIEN_TILE(N)                                                                                      \
-  case N:                                                                                                 \
-    if constexpr (N <= gemm_rows) direct_weight_tile<N, VECTORS>(d, x + t, gy, sums + t * lds, lds);        \
+#define MIEN_TILE(N)                                                                                               \
+  case N:                                                                                                          \
+    if constexpr (N <= gemm_rows) direct_weight_tile<X, N, VECTORS>(d, x + t * X::floats, gy, sums + t * lds, lds); \
     break;
       MIEN_TILE(1) MIEN_TILE(2) MIEN_TILE(3) MIEN_TILE(4) MIEN_TILE(5) MIEN_TILE(6) MIEN_TILE(7) MIEN_TILE(8) MIEN_TILE(9) MIEN_TILE(10) MIEN_TILE(11) MIEN_TILE(12)
 #undef MIEN_TILE
@@ -182,6 +192,7 @@ inline void direct_weight_run(const DirectPixels& d, std::int64_t run, const flo
 
 // sums[i, t, O] += ...; O is a whole number of vectors (gy has zeros there), `kernel_line` the step of x from one kernel row to the next. A piece of the maps at a time,
 // which stays in the first cache while every tile of the sums goes over it.
+template <class X = Number>
 inline void direct_weights(const DirectPixels& d, std::int64_t kernel_rows, std::int64_t kernel_line, std::int64_t run, std::int64_t padded, const float* x, const float* gy,
                            float* sums) {
   const std::int64_t at_once = std::max<std::int64_t>(1, 6144 / (d.pixels * (d.x_pixel + gemm_cols)));  // lines
@@ -195,8 +206,8 @@ inline void direct_weights(const DirectPixels& d, std::int64_t kernel_rows, std:
       for (std::int64_t i = 0; i < kernel_rows; ++i)
         for (std::int64_t col = 0; col < padded; col += gemm_cols) {
           float* to = sums + i * run * padded + col;
-          if (padded - col >= gemm_cols) direct_weight_run<2>(piece, run, x_piece + i * kernel_line, gy_piece + col, to, padded);
-          else direct_weight_run<1>(piece, run, x_piece + i * kernel_line, gy_piece + col, to, padded);
+          if (padded - col >= gemm_cols) direct_weight_run<X, 2>(piece, run, x_piece + i * kernel_line, gy_piece + col, to, padded);
+          else direct_weight_run<X, 1>(piece, run, x_piece + i * kernel_line, gy_piece + col, to, padded);
         }
     }
 }
