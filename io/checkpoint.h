@@ -13,7 +13,8 @@ struct Checkpoint {
   std::map<std::string, std::string> state;  // counters, seeds, history: whatever the loop needs, as text
 };
 
-// One process per folder: the second gets an IoError of kind locked. Made when absent.
+// One process per folder: the second gets an IoError of kind locked. Made when absent. A save that a kill cut short after its file was written is brought
+// to its end here.
 class CheckpointFolder {
  public:
   explicit CheckpointFolder(const std::string& folder);
@@ -28,6 +29,8 @@ class CheckpointFolder {
   bool exists() const;
 
  private:
+  void take_names();  // `last` becomes `last-1`, the file that was just written `last`
+
   std::string folder_;
   int lock_ = -1;
 };

@@ -220,4 +220,30 @@ TEST_CASE("checkpoints: last, last-1 and best; a damaged last is replaced by the
   fs::remove_all(dir);
 }
 
+TEST_CASE("a save that was cut short when its file was complete is brought to its end", "[io]") {
+  const fs::path dir = temp_dir("checkpoint-cut");
+  const fs::path last = dir / "last.safetensors", before = dir / "last-1.safetensors", next = dir / "next.safetensors";
+  CheckpointFolder(dir.string()).save(checkpoint(1), true);
+  fs::rename(last, next);  // a kill in the first save of all, before the file got its name
+  {
+    CheckpointFolder folder(dir.string());
+    CHECK(folder.exists());
+    CHECK(value(folder.load_last()) == 1);
+    folder.save(checkpoint(2));
+    folder.save(checkpoint(3));
+  }
+  fs::rename(last, next);  // before the renames of a later save
+  fs::rename(before, last);
+  {
+    CheckpointFolder folder(dir.string());
+    CHECK(value(folder.load_last()) == 3);
+    CHECK(value(load_checkpoint(before.string())) == 2);
+  }
+  fs::rename(last, next);  // between the two
+  CHECK(value(CheckpointFolder(dir.string()).load_last()) == 3);
+  CHECK(value(load_checkpoint(before.string())) == 2);
+  CHECK_FALSE(fs::exists(next));
+  fs::remove_all(dir);
+}
+
 }  // namespace mien::test
