@@ -1,10 +1,12 @@
 // A block of a small network at once: convolution, PReLU and max pooling, and its gradients, with vectors of channels. A few images at a time: their map, the largest thing of all
-// passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map.
+// passes, is made in the second cache and never goes to memory; what is kept for the gradient has the size of the pooled map. 3x3 kernels of enough channels go by
+// Winograd.
 #include "mien/kernels/cpu/channels.h"
 #include "mien/kernels/cpu/conv_block.h"
 #include "mien/kernels/cpu/direct_maps.h"
 #include "mien/kernels/cpu/pool_window.h"
 #include "mien/kernels/cpu/scratch.h"
+#include "mien/kernels/cpu/winograd_maps.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -20,6 +22,10 @@ struct Sizes : BlockSizes {
   std::int64_t images() const { return images_at_once(map()); }
   std::int64_t chunks() const { return (n + images() - 1) / images(); }
   std::int64_t weights() const { return kh * run() * padded; }
+  // Of the convolution that makes `height` x `width` pixels from `channels`.
+  WinogradForm form(std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t cols) const {
+    return kh == 3 && kw == 3 ? winograd_form(height, width, oh * ow, channels, cols) : WinogradForm::none;
+  }
 };
 Sizes sizes_of(const View& x, const View& w, const View& pooled) { return {block_sizes(x, w, pooled), padded_channels(w.size(0))}; }
 
@@ -82,26 +88,33 @@ void lay_out(const View& v, const Sizes& s, float rest, float* out) {
 // Workspace: weights, bias, slopes; for each share that runs a copy of the pictures and their maps.
 struct ForwardPlan {
   Sizes s;
-  std::int64_t pictures, room;
+  WinogradForm form;
+  std::int64_t weights, pictures, room;
 };
+WinogradSizes winograd_sizes(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.oh, s.ow, 0, 0, ceil_div(s.o, panel_cols)}; }
 Convolution forward_convolution(const Sizes& s, std::int64_t images) { return {images, s.oh, s.ow, s.padded, s.kh, s.kw, s.c, s.h, s.w, 0, 0}; }
 ForwardPlan forward_plan(const KernelArgs& a) {
-  ForwardPlan p{sizes_of(a.in[0], a.in[1], a.out[0]), 0, 0};
-  if (!a.in[0].is_channels_last()) p.pictures = round_up(p.s.images() * p.s.picture(), 16);
-  p.room = p.pictures + p.s.images() * p.s.map() + gathered_floats(forward_convolution(p.s, 1));
+  ForwardPlan p{sizes_of(a.in[0], a.in[1], a.out[0]), WinogradForm::none, 0, 0, 0};
+  const Sizes& s = p.s;
+  p.form = s.form(s.oh, s.ow, s.c, s.o);
+  const bool winograd = p.form != WinogradForm::none;
+  p.weights = winograd ? winograd_weight_floats(p.form, s.o, s.c) : s.weights();
+  if (!a.in[0].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
+  p.room = p.pictures + s.images() * s.map() + (winograd ? winograd_map_floats(p.form, winograd_sizes(s, s.images())) : gathered_floats(forward_convolution(s, 1)));
   return p;
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
   const ForwardPlan p = forward_plan(a);
-  return 4 * (p.s.weights() + 2 * p.s.padded + shares_of(p.s.chunks()) * p.room);
+  return 4 * (p.weights + 2 * p.s.padded + shares_of(p.s.chunks()) * p.room);
 }
 void run_forward(const KernelArgs& a) {
   const View &x = a.in[0], &w = a.in[1];
   const ForwardPlan plan = forward_plan(a);
   const Sizes& s = plan.s;
   auto* packed = static_cast<float*>(a.workspace);
-  float *bias = packed + s.weights(), *slopes = bias + s.padded, *rooms = slopes + s.padded;
-  pack_direct(straight(w), packed);
+  float *bias = packed + plan.weights, *slopes = bias + s.padded, *rooms = slopes + s.padded;
+  if (plan.form == WinogradForm::none) pack_direct(straight(w), packed);
+  else with_form(plan.form, [&](auto f) { pack_winograd<decltype(f)>({w.ptr<float>(), s.o, s.c, w.stride(0), w.stride(2), w.stride(3), w.stride(1)}, packed); });
   lay_out(a.in[2], s, 0, bias);
   lay_out(a.in[3], s, 1, slopes);
   const auto pool = for_window(a.get<ConvBlockParams>().kernel, activate_and_pool<0>, activate_and_pool<1>, activate_and_pool<2>, activate_and_pool<3>);
@@ -111,7 +124,11 @@ void run_forward(const KernelArgs& a) {
     float *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first);
-      convolve(forward_convolution(s, images), as_pixels(x, s, first, images, room), {s.picture(), s.w * s.c, s.c}, packed, bias, maps, s.padded, gathered);
+      const float* pixels = as_pixels(x, s, first, images, room);
+      if (plan.form == WinogradForm::none)
+        convolve(forward_convolution(s, images), pixels, {s.picture(), s.w * s.c, s.c}, packed, bias, maps, s.padded, gathered);
+      else
+        winograd_maps(plan.form, winograd_sizes(s, images), pixels, s.c, packed, bias, s.padded, maps, s.padded, gathered);
       for (std::int64_t i = 0; i < images; ++i) {
         const std::int64_t at = (first + i) * s.ph * s.pw * s.o;
         pool(maps + i * s.map(), s, a.get<ConvBlockParams>(), slopes, {a.out[0].ptr<float>() + at, a.out[1].ptr<float>() + at, a.out[2].ptr<std::uint8_t>() + at});
@@ -226,23 +243,44 @@ Spread spread_for(const Sizes& s, const ConvBlockParams& q) {
 struct BackwardPlan {
   Sizes s;
   bool input;  // gx is wanted
-  bool narrow_input() const { return input && s.w <= narrow; }
-  std::int64_t turned, pictures, share, room;
+  WinogradForm input_form, weight_form;
+  bool narrow_input() const { return input && input_form == WinogradForm::none && s.w <= narrow; }
+  std::int64_t turned, pictures, sums, share, room;
 };
 Convolution input_convolution(const Sizes& s, std::int64_t images) { return {images, s.h, s.w, s.c, s.kh, s.kw, s.padded, s.oh, s.ow, s.kh - 1, s.kw - 1}; }
+WinogradSizes input_winograd(const Sizes& s, std::int64_t images) { return {images, s.oh, s.ow, s.o, s.h, s.w, s.kh - 1, s.kw - 1, ceil_div(s.c, panel_cols)}; }
 BackwardPlan backward_plan(const KernelArgs& a) {
-  BackwardPlan p{sizes_of(a.in[1], a.in[2], a.in[0]), a.get<ConvBlockParams>().input_gradient, 0, 0, 0, 0};
-  if (p.input && !p.narrow_input()) p.s.edge = p.s.kw - 1;
+  BackwardPlan p{};
+  p.s = sizes_of(a.in[1], a.in[2], a.in[0]);
+  p.input = a.get<ConvBlockParams>().input_gradient;
   const Sizes& s = p.s;
-  if (p.input) p.turned = p.narrow_input() ? scatter_weights(a.in[2]) : turned_floats(a.in[2]);
+  p.weight_form = s.form(s.oh, s.ow, s.c, s.o);
+  p.input_form = p.input ? s.form(s.h, s.w, s.o, s.c) : WinogradForm::none;
+  std::int64_t scratch = p.weight_form == WinogradForm::none ? 0 : winograd_gradient_floats(p.weight_form, s.c);
+  if (p.input_form != WinogradForm::none) {
+    p.turned = winograd_weight_floats(p.input_form, s.c, s.o);
+    scratch = std::max(scratch, winograd_map_floats(p.input_form, input_winograd(s, s.images())));
+  } else if (p.narrow_input()) {
+    p.turned = scatter_weights(a.in[2]);
+    scratch = std::max(scratch, scattered_floats(forward_convolution(s, 1)));
+  } else if (p.input) {
+    p.turned = turned_floats(a.in[2]);
+    p.s.edge = s.kw - 1;
+  }
   if (!a.in[1].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
-  p.share = round_up(s.weights() + 4 * s.padded, 16);
-  p.room = round_up(p.pictures + s.images() * s.gradient() + (p.narrow_input() ? scattered_floats(forward_convolution(s, 1)) : 0), 16);
+  p.sums = p.weight_form == WinogradForm::none ? s.weights() : winograd_sum_floats(p.weight_form, s.c, s.padded);
+  p.share = round_up(p.sums + 4 * s.padded, 16);
+  p.room = round_up(p.pictures + s.images() * s.gradient() + scratch, 16);
   return p;
 }
 std::int64_t backward_workspace(const KernelArgs& a) {
   const BackwardPlan p = backward_plan(a);
   return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * (p.share + p.room));
+}
+
+void pack_turned_winograd(const BackwardPlan& p, const View& w, float* out) {
+  const float* last = w.ptr<float>() + 2 * w.stride(2) + 2 * w.stride(3);
+  with_form(p.input_form, [&](auto f) { pack_winograd<decltype(f)>({last, p.s.c, p.s.o, w.stride(1), -w.stride(2), -w.stride(3), w.stride(0)}, out); });
 }
 
 void run_backward(const KernelArgs& a) {
@@ -252,7 +290,8 @@ void run_backward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16), *rooms = shares + shares_of(s.chunks()) * plan.share;
-  if (plan.narrow_input()) pack_scatter(w, turned);
+  if (plan.input_form != WinogradForm::none) pack_turned_winograd(plan, w, turned);
+  else if (plan.narrow_input()) pack_scatter(w, turned);
   else if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, 0, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
@@ -260,10 +299,10 @@ void run_backward(const KernelArgs& a) {
   ScratchSlots slots;
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
-    float *sums = shares + share * plan.share, *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *scattered = maps + maps_floats;
-    auto* small = reinterpret_cast<double*>(sums + s.weights());
+    float *sums = shares + share * plan.share, *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *scratch = maps + maps_floats;
+    auto* small = reinterpret_cast<double*>(sums + plan.sums);
     if (spread.writes && s.edge > 0) std::fill_n(maps, maps_floats, 0.f);  // all but the edges will be written
-    std::fill_n(sums, s.weights(), 0.f);
+    std::fill_n(sums, plan.sums, 0.f);
     std::fill_n(small, 2 * s.padded, 0.0);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * s.images(), images = std::min(s.images(), s.n - first), pooled = s.ph * s.pw * s.o;
@@ -273,24 +312,31 @@ void run_backward(const KernelArgs& a) {
                       {gy.stride(0), gy.stride(2), gy.stride(3)}},
                      s, q, slopes, maps + i * s.gradient(), {small, small + s.padded});
       const float* from = as_pixels(x, s, first, images, room);
-      DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), s.wide(), s.padded};
-      if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
-      direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, maps + s.edge * s.padded, sums);
-      if (plan.narrow_input())
-        scatter(forward_convolution(s, images), maps, s.padded, turned, a.out[0].ptr<float>() + first * s.picture(), scattered);
-      else if (plan.input)
-        convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, a.out[0].ptr<float>() + first * s.picture(), s.c, scattered);
+      const float* gradient = maps + s.edge * s.padded;
+      if (plan.weight_form != WinogradForm::none) {
+        winograd_weights(plan.weight_form, winograd_sizes(s, images), from, gradient, {s.gradient(), s.wide(), s.padded}, s.padded, sums, scratch);
+      } else {
+        DirectPixels d{images, s.oh, s.ow, s.picture(), s.w * s.c, s.c, s.gradient(), s.wide(), s.padded};
+        if (s.oh == 1 && s.ow == 1) d = {1, 1, images, 0, 0, s.picture(), 0, 0, s.gradient()};
+        direct_weights(d, s.kh, s.w * s.c, s.run(), s.padded, from, gradient, sums);
+      }
+      if (!plan.input) continue;
+      float* gx = a.out[0].ptr<float>() + first * s.picture();
+      if (plan.input_form != WinogradForm::none) winograd_maps(plan.input_form, input_winograd(s, images), maps, s.padded, turned, nullptr, s.c, gx, s.c, scratch);
+      else if (plan.narrow_input()) scatter(forward_convolution(s, images), maps, s.padded, turned, gx, scratch);
+      else convolve(input_convolution(s, images), maps, {s.gradient(), s.wide(), s.padded}, turned, nullptr, gx, s.c, scratch);
     }
   });
   // The shares are added in order: the same bits for any number of threads.
   const std::int64_t number = s.chunks() > 0 ? shares_of(s.chunks()) : 0;
   const View &gw = a.out[1], &gb = a.out[2], &ga = a.out[3];
-  add_weight_sums(shares, number, plan.share, s.padded, gw);
+  if (plan.weight_form == WinogradForm::none) add_weight_sums(shares, number, plan.share, s.padded, gw);
+  else add_winograd_sums(plan.weight_form, shares, number, plan.share, s.padded, gw);
   double all_slopes = 0;
   for (std::int64_t o = 0; o < s.o; ++o) {
     double bias_sum = 0, slope_sum = 0;
     for (std::int64_t share = 0; share < number; ++share) {
-      const auto* small = reinterpret_cast<const double*>(shares + share * plan.share + s.weights());
+      const auto* small = reinterpret_cast<const double*>(shares + share * plan.share + plan.sums);
       bias_sum += small[o];
       slope_sum += small[s.padded + o];
     }

@@ -56,22 +56,6 @@ void pack_weights(const Weights& w, std::int64_t kh, std::int64_t kw, std::int64
   });
 }
 
-// G g G^T of 3x3 weights in panels: [panel][36][channel][16].
-void pack_winograd(const Weights& w, std::int64_t channels, float* out) {
-  parallel_for(ceil_div(w.cols, panel_cols), 1, [&](std::int64_t panel, std::int64_t) {
-    float* to = out + panel * winograd::products * channels * panel_cols;
-    const float* first = w.data + panel * panel_cols * w.col;
-    const std::int64_t full = std::min<std::int64_t>(panel_cols, w.cols - panel * panel_cols);
-    for (std::int64_t c = 0; c < channels; ++c) {
-      float taps[3][3][panel_cols] = {};
-      for (std::int64_t t = 0; t < full; ++t)
-        for (std::int64_t i = 0; i < 3; ++i)
-          for (std::int64_t j = 0; j < 3; ++j) taps[i][j][t] = first[t * w.col + c * w.c + i * w.i + j * w.j];
-      for (std::int64_t t = 0; t < panel_cols; t += lanes) transform_weights(taps[0][0] + t, panel_cols, to + c * panel_cols + t, channels * panel_cols);
-    }
-  });
-}
-
 // Where the outputs lie.
 struct Target {
   float* y;
@@ -259,10 +243,9 @@ void run_product(const Product& q, float* copies) {
 }
 
 WinogradSizes winograd_sizes(const ConvSizes& s) { return {s.n, s.h, s.w, s.c, s.oh, s.ow, s.ph, s.pw, ceil_div(s.o, panel_cols)}; }
-std::int64_t winograd_weight_floats(const ConvSizes& s) { return ceil_div(s.o, panel_cols) * winograd::products * s.c * panel_cols; }
 
 std::int64_t product_floats(const ConvSizes& s, bool dense_output) {
-  if (dense_output && by_winograd(s)) return round_up(s.o, panel_cols) + winograd_weight_floats(s) + winograd_floats(winograd_sizes(s));
+  if (dense_output && by_winograd(s)) return round_up(s.o, panel_cols) + winograd_weight_floats<WinogradFour>(s.o, s.c) + winograd_floats<WinogradFour>(winograd_sizes(s));
   return packed_floats(s.depth(), s.o) + round_up(s.o, lanes) + max_shares * plan_of(s, dense_output).copy_floats();
 }
 void product(const float* x, const ConvSizes& s, const Weights& w, const float* bias, const Target& target, bool dense_output, float* workspace, Start start = Start::zero) {
@@ -270,14 +253,14 @@ void product(const float* x, const ConvSizes& s, const Weights& w, const float* 
     float *all_bias = workspace, *packed = all_bias + round_up(s.o, panel_cols);
     std::fill_n(all_bias, round_up(s.o, panel_cols), 0.f);
     if (bias) std::copy_n(bias, s.o, all_bias);
-    pack_winograd(w, s.c, packed);
+    pack_winograd<WinogradFour>({w.data, w.cols, s.c, w.col, w.i, w.j, w.c}, packed);
     const auto out_of = [&](std::int64_t panel) {
       const std::int64_t column = panel * panel_cols;
       PanelOut o{};
       o.y = target.y + column, o.step = target.pixel, o.cols = std::min<std::int64_t>(panel_cols, s.o - column), o.bias = all_bias + column;
       return o;
     };
-    return run_winograd(winograd_sizes(s), x, s.c, packed, out_of, packed + winograd_weight_floats(s));
+    return run_winograd<WinogradFour>(winograd_sizes(s), x, s.c, packed, out_of, packed + winograd_weight_floats<WinogradFour>(s.o, s.c));
   }
   float *padded_bias = workspace + packed_floats(s.depth(), s.o), *copies = padded_bias + round_up(s.o, lanes);
   pack_weights(w, s.kh, s.kw, s.c, workspace);

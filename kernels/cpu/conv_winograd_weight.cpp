@@ -10,6 +10,7 @@ namespace mien::MIEN_LEVEL {
 namespace {
 
 using namespace winograd_detail;
+using F = WinogradFour;
 
 struct Plan {
   ConvSizes s;
@@ -17,8 +18,8 @@ struct Plan {
   std::int64_t chunk;            // patches
   std::int64_t ld;               // of a transformed patch of X: no power of two
   std::int64_t x_step, gy_step;  // from one of the 36 products to the next
-  std::int64_t sum_floats() const { return winograd::products * s.o * s.c; }
-  std::int64_t floats() const { return round_up(s.c, 16) + winograd::products * (x_step + gy_step) + sum_floats(); }
+  std::int64_t sum_floats() const { return F::products * s.o * s.c; }
+  std::int64_t floats() const { return round_up(s.c, 16) + F::products * (x_step + gy_step) + sum_floats(); }
 };
 Plan plan_of(const KernelArgs& a) {
   Plan p{};
@@ -26,27 +27,13 @@ Plan plan_of(const KernelArgs& a) {
   p.w = {s.n, s.h, s.w, s.c, s.oh, s.ow, s.ph, s.pw, 0};
   // A chunk's patches take as much memory as the sums: a larger chunk would write more of the one, a smaller one would come to the other more often.
   const std::int64_t wanted = std::max<std::int64_t>(56, s.o * s.c / (s.o + s.c));
-  p.chunk = ceil_div(p.w.patches(), ceil_div(p.w.patches(), wanted));
+  p.chunk = ceil_div(patches<F>(p.w), ceil_div(patches<F>(p.w), wanted));
   p.ld = s.c + 16;
   p.x_step = p.chunk * p.ld + 16;
   p.gy_step = round_up(p.chunk * s.o, 16) + 16;
   return p;
 }
 std::int64_t workspace(const KernelArgs& a) { return 4 * plan_of(a).floats(); }
-
-// A gY A^T of one patch and one vector of channels, zeros past the map. `part`: only the first `width` lanes.
-template <bool PART>
-void transform_gradient(const float* gy, std::int64_t row_step, std::int64_t pixel, std::int64_t rows, std::int64_t cols, std::int64_t width, float* to, std::int64_t step) {
-  both_axes<4, 6>(turn_gradient,
-                  [&](int i, int j) {
-                    const float* from = gy + i * row_step + j * pixel;
-                    return i >= rows || j >= cols ? Set(0) : PART ? LoadFirst(from, width) : Load(from);
-                  },
-                  [&](int i, int j, Vec v) {
-                    if (PART) StoreFirst(v, to + (i * 6 + j) * step, width);
-                    else Store(v, to + (i * 6 + j) * step);
-                  });
-}
 
 // Sums [36][O][C] to gW.
 void finish(const Plan& p, const float* sums, const View& gw) {
@@ -55,7 +42,7 @@ void finish(const Plan& p, const float* sums, const View& gw) {
     for (std::int64_t o = begin; o < end; ++o)
       for (std::int64_t c = 0; c < p.s.c; c += lanes) {
         float* to = gw.ptr<float>() + o * gw.stride(0) + c * gw.stride(1);
-        both_axes<6, 3>(turn_weight_gradient, [&](int i, int j) { return Load(sums + (i * 6 + j) * step + o * p.s.c + c); },
+        both_axes<6, 3>(F::weight_gradient, [&](int i, int j) { return Load(sums + (i * 6 + j) * step + o * p.s.c + c); },
                         [&](int i, int j, Vec v) {
                           alignas(64) float values[lanes];
                           Store(v, values);
@@ -70,23 +57,23 @@ void run(const KernelArgs& a) {
   const Plan p = plan_of(a);
   const ConvSizes& s = p.s;
   auto* zeros = static_cast<float*>(a.workspace);
-  float *turned_x = zeros + round_up(s.c, 16), *turned_gy = turned_x + winograd::products * p.x_step, *sums = turned_gy + winograd::products * p.gy_step;
+  float *turned_x = zeros + round_up(s.c, 16), *turned_gy = turned_x + F::products * p.x_step, *sums = turned_gy + F::products * p.gy_step;
   std::fill_n(zeros, s.c, 0.f);
-  for (std::int64_t first = 0; first < p.w.patches(); first += p.chunk) {
-    const std::int64_t count = std::min(p.chunk, p.w.patches() - first);
+  for (std::int64_t first = 0; first < patches<F>(p.w); first += p.chunk) {
+    const std::int64_t count = std::min(p.chunk, patches<F>(p.w) - first);
     parallel_for(count, 8, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        const Patch patch = patch_at(p.w, first + t);
-        transform_input(p.w, x, s.c, patch, zeros, turned_x + t * p.ld, p.x_step);
+        const Patch patch = patch_at<F>(p.w, first + t);
+        transform_input<F>(p.w, x, s.c, patch, zeros, turned_x + t * p.ld, p.x_step);
         const float* from = gy + ((patch.image * s.oh + patch.y) * s.ow + patch.x) * s.o;
         for (std::int64_t o = 0; o < s.o; o += lanes) {
-          const auto transform = s.o - o >= lanes ? transform_gradient<false> : transform_gradient<true>;
+          const auto transform = s.o - o >= lanes ? transform_gradient<F, false> : transform_gradient<F, true>;
           transform(from + o, s.ow * s.o, s.o, s.oh - patch.y, s.ow - patch.x, s.o - o, turned_gy + t * s.o + o, p.gy_step);
         }
       }
     });
     const std::int64_t zero = 0, tiles = ceil_div(s.o, most_rows);
-    parallel_for(winograd::products, 1, [&](std::int64_t k, std::int64_t) {
+    parallel_for(F::products, 1, [&](std::int64_t k, std::int64_t) {
       for (std::int64_t t = 0; t < tiles; ++t) {
         const std::int64_t o = s.o * t / tiles, rows = s.o * (t + 1) / tiles - o;
         for (std::int64_t c = 0; c < s.c; c += 2 * lanes) {

@@ -11,10 +11,10 @@ WinogradSizes sizes(const KernelArgs& a) {
 }
 
 void run(const KernelArgs& a) {
-  run_winograd(sizes(a), a.in[0].ptr<float>(), pixel_step(a.in[0]), a.in[1].ptr<float>(), [&](std::int64_t panel) { return panel_out(a, panel, 0); },
+  run_winograd<WinogradFour>(sizes(a), a.in[0].ptr<float>(), pixel_step(a.in[0]), a.in[1].ptr<float>(), [&](std::int64_t panel) { return panel_out(a, panel, 0); },
                static_cast<float*>(a.workspace));
 }
-std::int64_t workspace(const KernelArgs& a) { return 4 * winograd_floats(sizes(a)); }
+std::int64_t workspace(const KernelArgs& a) { return 4 * winograd_floats<WinogradFour>(sizes(a)); }
 
 const char* decline(const KernelArgs& a) {
   if (const char* reason = decline_packed(a)) return reason;

@@ -1,8 +1,8 @@
-// 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3) (kernels/winograd.h), channels_last, f32.
+// 3x3 convolution with stride 1 by Winograd, channels_last, f32: F(4x4, 3x3) (kernels/winograd.h), and F(3x3, 3x3) for maps that it divides better.
 //
-// Note [How it runs]: output patches of 4x4, across all pictures, are cut into blocks. A block transforms its input once, [36][patch][C], which stays in L2;
-// then for each pair of panels the 36 products are made by the tiles of panel_tile.h, [36][patch][32], and turned into finished pixels before the next pair.
-// A patch is computed alike in whatever block it stands: cutting changes no bit.
+// Note [How it runs]: output patches of 4x4 or 3x3, across all pictures, are cut into blocks. A block transforms its input once, [product][patch][C], which
+// stays in L2; then for each pair of panels the 36 or 25 products are made by the tiles of panel_tile.h, [product][patch][32], and turned into finished pixels
+// before the next pair. A patch is computed alike in whatever block it stands: cutting changes no bit.
 #pragma once
 
 #include "mien/kernels/cpu/panel_tile.h"
@@ -16,9 +16,108 @@ struct WinogradSizes {
   std::int64_t oh, ow;                 // output
   std::int64_t top, left;              // padding
   std::int64_t panels;                 // of 16 outputs
-  std::int64_t patches_y() const { return ceil_div(oh, winograd::outputs); }
-  std::int64_t patches_x() const { return ceil_div(ow, winograd::outputs); }
-  std::int64_t patches() const { return n * patches_y() * patches_x(); }
+};
+
+// One axis of the transforms, for outputs x outputs pixels from side x side of the input. B, G and A as in kernels/winograd.h.
+struct WinogradFour {
+  static constexpr int outputs = 4, side = 6, products = side * side;
+  static constexpr float root = static_cast<float>(winograd::root), half_root = static_cast<float>(winograd::half_root);
+  // B^T d along one axis.
+  static void input(const Vec (&d)[6], Vec (&to)[6]) {
+    const Vec even = MulAdd(Set(-2), d[2], d[4]), odd = MulAdd(Set(-2), d[1], d[3]);
+    const Vec far_even = MulAdd(Set(-.5f), d[2], d[4]), far_odd = MulAdd(Set(-.5f), d[1], d[3]);
+    to[0] = MulAdd(Set(-2.5f), d[2], Add(d[0], d[4]));
+    to[1] = MulAdd(Set(half_root), odd, even);
+    to[2] = MulAdd(Set(-half_root), odd, even);
+    to[3] = MulAdd(Set(root), far_odd, far_even);
+    to[4] = MulAdd(Set(-root), far_odd, far_even);
+    to[5] = MulAdd(Set(-2.5f), d[3], Add(d[1], d[5]));
+  }
+  // A^T m.
+  static void output(const Vec (&m)[6], Vec (&to)[4]) {
+    const Vec near_sum = Add(m[1], m[2]), far_sum = Add(m[3], m[4]);
+    const Vec near = m[1] - m[2], far = m[3] - m[4];
+    to[0] = Add(m[0], Add(near_sum, far_sum));
+    to[1] = MulAdd(Set(half_root), near, Set(root) * far);
+    to[2] = MulAdd(Set(.5f), near_sum, Add(far_sum, far_sum));
+    to[3] = MulAdd(Set(.5f * half_root), near, MulAdd(Set(2 * root), far, m[5]));
+  }
+  // G g.
+  static void weights(const Vec (&g)[3], Vec (&to)[6]) {
+    constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
+    const Vec near = MulAdd(at(1, 0), g[0], at(1, 2) * g[2]), near_odd = at(1, 1) * g[1];
+    const Vec far = MulAdd(at(3, 0), g[0], at(3, 2) * g[2]), far_odd = at(3, 1) * g[1];
+    to[0] = g[0];
+    to[1] = near + near_odd;
+    to[2] = near - near_odd;
+    to[3] = far + far_odd;
+    to[4] = far - far_odd;
+    to[5] = g[2];
+  }
+  // A g, g a gradient of the output.
+  static void gradient(const Vec (&g)[4], Vec (&to)[6]) {
+    const Vec even = MulAdd(Set(.5f), g[2], g[0]), odd = Set(half_root) * MulAdd(Set(.5f), g[3], g[1]);
+    const Vec far_even = MulAdd(Set(2), g[2], g[0]), far_odd = Set(root) * MulAdd(Set(2), g[3], g[1]);
+    to[0] = g[0];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = far_even + far_odd;
+    to[4] = far_even - far_odd;
+    to[5] = g[3];
+  }
+  // G^T u, u the gradient of G g G^T.
+  static void weight_gradient(const Vec (&u)[6], Vec (&to)[3]) {
+    constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
+    const Vec near = u[1] + u[2], far = u[3] + u[4];
+    to[0] = MulAdd(at(1, 0), near, MulAdd(at(3, 0), far, u[0]));
+    to[1] = MulAdd(at(1, 1), u[1] - u[2], at(3, 1) * (u[3] - u[4]));
+    to[2] = MulAdd(at(1, 2), near, MulAdd(at(3, 2), far, u[5]));
+  }
+};
+
+// Points +-3/8, +-5/4 and infinity: of those with an even and an odd part the most exact, about as exact as a direct sum.
+struct WinogradThree {
+  static constexpr int outputs = 3, side = 5, products = side * side;
+  static constexpr float near = .375f, far = 1.25f, near2 = near * near, far2 = far * far, apart = 2 * (near2 - far2);
+  static void input(const Vec (&d)[5], Vec (&to)[5]) {
+    const Vec odd = MulAdd(Set(-far2), d[1], d[3]), even = MulAdd(Set(-far2), d[0], d[2]);
+    const Vec far_odd = MulAdd(Set(-near2), d[1], d[3]), far_even = MulAdd(Set(-near2), d[0], d[2]);
+    to[0] = MulAdd(Set(near), even, odd);
+    to[1] = MulAdd(Set(-near), even, odd);
+    to[2] = MulAdd(Set(far), far_even, far_odd);
+    to[3] = MulAdd(Set(-far), far_even, far_odd);
+    to[4] = MulAdd(Set(near2 * far2), d[0], MulAdd(Set(-near2 - far2), d[2], d[4]));
+  }
+  static void output(const Vec (&m)[5], Vec (&to)[3]) {
+    const Vec near_sum = Add(m[0], m[1]), far_sum = Add(m[2], m[3]);
+    to[0] = Add(near_sum, far_sum);
+    to[1] = MulAdd(Set(near), m[0] - m[1], Set(far) * (m[2] - m[3]));
+    to[2] = MulAdd(Set(near2), near_sum, MulAdd(Set(far2), far_sum, m[4]));
+  }
+  static void weights(const Vec (&g)[3], Vec (&to)[5]) {
+    const Vec even = MulAdd(Set(near / apart), g[2], Set(1 / (near * apart)) * g[0]), odd = Set(1 / apart) * g[1];
+    const Vec far_even = MulAdd(Set(-far / apart), g[2], Set(-1 / (far * apart)) * g[0]), far_odd = Set(-1 / apart) * g[1];
+    to[0] = odd + even;
+    to[1] = odd - even;
+    to[2] = far_odd + far_even;
+    to[3] = far_odd - far_even;
+    to[4] = g[2];
+  }
+  static void gradient(const Vec (&g)[3], Vec (&to)[5]) {
+    const Vec even = MulAdd(Set(near2), g[2], g[0]), odd = Set(near) * g[1];
+    const Vec far_even = MulAdd(Set(far2), g[2], g[0]), far_odd = Set(far) * g[1];
+    to[0] = even + odd;
+    to[1] = even - odd;
+    to[2] = far_even + far_odd;
+    to[3] = far_even - far_odd;
+    to[4] = g[2];
+  }
+  static void weight_gradient(const Vec (&u)[5], Vec (&to)[3]) {
+    const Vec even = u[0] - u[1], far_even = u[2] - u[3];
+    to[0] = MulAdd(Set(1 / (near * apart)), even, Set(-1 / (far * apart)) * far_even);
+    to[1] = Set(1 / apart) * ((u[0] + u[1]) - (u[2] + u[3]));
+    to[2] = MulAdd(Set(near / apart), even, MulAdd(Set(-far / apart), far_even, u[4]));
+  }
 };
 
 namespace winograd_detail {
@@ -27,82 +126,36 @@ inline constexpr std::int64_t tile_cols = tile_panels * panel_cols;
 inline constexpr std::int64_t block_floats = 256 * 1024;  // of a block's transformed input and products
 inline constexpr std::int64_t least_tiles = 2, most_tiles = 4;  // of a product
 
+template <class F>
+std::int64_t patches_y(const WinogradSizes& s) { return ceil_div(s.oh, F::outputs); }
+template <class F>
+std::int64_t patches_x(const WinogradSizes& s) { return ceil_div(s.ow, F::outputs); }
+template <class F>
+std::int64_t patches(const WinogradSizes& s) { return s.n * patches_y<F>(s) * patches_x<F>(s); }
+
 // How the patches are cut. Sizes alone decide.
 struct Cut {
   std::int64_t block, blocks;          // patches of a block
   std::int64_t shares_of_panels;       // too few blocks for the threads: the panels are dealt out as well
-  std::int64_t input_step, product_step;  // between two of the 36 products, in floats; not a power of two: they would meet in the same sets of the cache
-  std::int64_t floats() const { return winograd::products * (input_step + product_step); }
+  std::int64_t input_step, product_step;  // between two products, in floats; not a power of two: they would meet in the same sets of the cache
+  std::int64_t floats;                 // of a block
 };
-inline Cut cut_of(const WinogradSizes& s) {
+template <class F>
+Cut cut_of(const WinogradSizes& s) {
   Cut cut{};
-  const std::int64_t room = block_floats / (winograd::products * (s.c + tile_cols)), tiles = std::clamp<std::int64_t>(room / tile_rows, least_tiles, most_tiles);
-  cut.blocks = ceil_div(s.patches(), tiles * tile_rows);
-  cut.block = std::min(s.patches(), round_up(ceil_div(s.patches(), cut.blocks), tile_rows));
-  cut.blocks = ceil_div(s.patches(), cut.block);
+  const std::int64_t all = patches<F>(s);
+  const std::int64_t room = block_floats / (F::products * (s.c + tile_cols)), tiles = std::clamp<std::int64_t>(room / tile_rows, least_tiles, most_tiles);
+  cut.blocks = ceil_div(all, tiles * tile_rows);
+  cut.block = std::min(all, round_up(ceil_div(all, cut.blocks), tile_rows));
+  cut.blocks = ceil_div(all, cut.block);
   cut.shares_of_panels = cut.blocks >= 8 ? 1 : std::min(ceil_div(s.panels, tile_panels), ceil_div(8, cut.blocks));
   cut.input_step = cut.block * s.c + 16;
   cut.product_step = cut.block * tile_cols + 16;
+  cut.floats = round_up(F::products * (cut.input_step + cut.product_step), 16);
   return cut;
 }
 
 constexpr float no_bias[panel_cols] = {};
-constexpr float root = static_cast<float>(winograd::root), half_root = static_cast<float>(winograd::half_root);
-
-// B^T d along one axis.
-inline void turn_input(const Vec (&d)[6], Vec (&to)[6]) {
-  const Vec even = MulAdd(Set(-2), d[2], d[4]), odd = MulAdd(Set(-2), d[1], d[3]);
-  const Vec far_even = MulAdd(Set(-.5f), d[2], d[4]), far_odd = MulAdd(Set(-.5f), d[1], d[3]);
-  to[0] = MulAdd(Set(-2.5f), d[2], Add(d[0], d[4]));
-  to[1] = MulAdd(Set(half_root), odd, even);
-  to[2] = MulAdd(Set(-half_root), odd, even);
-  to[3] = MulAdd(Set(root), far_odd, far_even);
-  to[4] = MulAdd(Set(-root), far_odd, far_even);
-  to[5] = MulAdd(Set(-2.5f), d[3], Add(d[1], d[5]));
-}
-// A^T m along one axis.
-inline void turn_output(const Vec (&m)[6], Vec (&to)[4]) {
-  const Vec near_sum = Add(m[1], m[2]), far_sum = Add(m[3], m[4]);
-  const Vec near = m[1] - m[2], far = m[3] - m[4];
-  to[0] = Add(m[0], Add(near_sum, far_sum));
-  to[1] = MulAdd(Set(half_root), near, Set(root) * far);
-  to[2] = MulAdd(Set(.5f), near_sum, Add(far_sum, far_sum));
-  to[3] = MulAdd(Set(.5f * half_root), near, MulAdd(Set(2 * root), far, m[5]));
-}
-
-// G g along one axis.
-inline void turn_weights(const Vec (&g)[3], Vec (&to)[6]) {
-  constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
-  const Vec near = MulAdd(at(1, 0), g[0], at(1, 2) * g[2]), near_odd = at(1, 1) * g[1];
-  const Vec far = MulAdd(at(3, 0), g[0], at(3, 2) * g[2]), far_odd = at(3, 1) * g[1];
-  to[0] = g[0];
-  to[1] = near + near_odd;
-  to[2] = near - near_odd;
-  to[3] = far + far_odd;
-  to[4] = far - far_odd;
-  to[5] = g[2];
-}
-
-// A g along one axis, g a gradient of the output.
-inline void turn_gradient(const Vec (&g)[4], Vec (&to)[6]) {
-  const Vec even = MulAdd(Set(.5f), g[2], g[0]), odd = Set(half_root) * MulAdd(Set(.5f), g[3], g[1]);
-  const Vec far_even = MulAdd(Set(2), g[2], g[0]), far_odd = Set(root) * MulAdd(Set(2), g[3], g[1]);
-  to[0] = g[0];
-  to[1] = even + odd;
-  to[2] = even - odd;
-  to[3] = far_even + far_odd;
-  to[4] = far_even - far_odd;
-  to[5] = g[3];
-}
-// G^T u along one axis, u the gradient of G g G^T.
-inline void turn_weight_gradient(const Vec (&u)[6], Vec (&to)[3]) {
-  constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
-  const Vec near = u[1] + u[2], far = u[3] + u[4];
-  to[0] = MulAdd(at(1, 0), near, MulAdd(at(3, 0), far, u[0]));
-  to[1] = MulAdd(at(1, 1), u[1] - u[2], at(3, 1) * (u[3] - u[4]));
-  to[2] = MulAdd(at(1, 2), near, MulAdd(at(3, 2), far, u[5]));
-}
-
 // Turns columns, then rows: N x N values get(i, j) become M x M, put(i, j, value). Inlined: everything that fits stays in registers.
 template <int N, int M, class Turn, class Get, class Put>
 [[gnu::always_inline]] inline void both_axes(const Turn& turn, const Get& get, const Put& put) {
@@ -128,33 +181,39 @@ template <int N, int M, class Turn, class Get, class Put>
 struct Patch {
   std::int64_t image, y, x;  // first output pixel
 };
-inline Patch patch_at(const WinogradSizes& s, std::int64_t index) {
-  const std::int64_t columns = s.patches_x(), row = index / columns;
-  return {row / s.patches_y(), row % s.patches_y() * winograd::outputs, index % columns * winograd::outputs};
+template <class F>
+Patch patch_at(const WinogradSizes& s, std::int64_t index) {
+  const std::int64_t columns = patches_x<F>(s), row = index / columns;
+  return {row / patches_y<F>(s), row % patches_y<F>(s) * F::outputs, index % columns * F::outputs};
 }
 
 // x: pixels `pixel` floats apart. zeros: at least C of them.
-inline void transform_input(const WinogradSizes& s, const float* x, std::int64_t pixel, const Patch& at, const float* zeros, float* to, std::int64_t step) {
-  const float* from[6][6];
-  for (std::int64_t i = 0; i < 6; ++i) {
+template <class F>
+void transform_input(const WinogradSizes& s, const float* x, std::int64_t pixel, const Patch& at, const float* zeros, float* to, std::int64_t step) {
+  constexpr int side = F::side;
+  const float* from[side][side];
+  for (std::int64_t i = 0; i < side; ++i) {
     const std::int64_t y = at.y - s.top + i;
     const float* row = x + ((at.image * s.h + y) * s.w + at.x - s.left) * pixel;
-    for (std::int64_t j = 0; j < 6; ++j) {
+    for (std::int64_t j = 0; j < side; ++j) {
       const std::int64_t column = at.x - s.left + j;
       from[i][j] = y >= 0 && y < s.h && column >= 0 && column < s.w ? row + j * pixel : zeros;
     }
   }
-  for (std::int64_t c = 0; c < s.c; c += lanes)
-    both_axes<6, 6>(turn_input, [&](int i, int j) { return Load(from[i][j] + c); }, [&](int i, int j, Vec v) { Store(v, to + (i * 6 + j) * step + c); });
+  const auto put = [&](std::int64_t c) { return [=](int i, int j, Vec v) { Store(v, to + (i * side + j) * step + c); }; };
+  std::int64_t c = 0;
+  for (; c + lanes <= s.c; c += lanes) both_axes<side, side>(F::input, [&](int i, int j) { return Load(from[i][j] + c); }, put(c));
+  // Past the last channel zeros go where the next patch begins, which is written later.
+  if (c < s.c) both_axes<side, side>(F::input, [&](int i, int j) { return LoadFirst(from[i][j] + c, s.c - c); }, put(c));
 }
 
 // One vector of a patch's outputs, finished. `part`: only the first `width` lanes.
-template <bool PART>
-inline void transform_output(const float* products, std::int64_t step, const PanelOut& o, std::int64_t at, std::int64_t width, std::int64_t row_pixels, std::int64_t rows,
+template <class F, bool PART>
+void transform_output(const float* products, std::int64_t step, const PanelOut& o, std::int64_t at, std::int64_t width, std::int64_t row_pixels, std::int64_t rows,
                              std::int64_t cols) {
   const auto load = [=](const float* p) { return PART ? LoadFirst(p, width) : Load(p); };
   const Vec bias = load(o.bias + at), slope = o.slope ? load(o.slope + at) : Set(0);
-  both_axes<6, 4>(turn_output, [&](int i, int j) { return Load(products + (i * 6 + j) * step); },
+  both_axes<F::side, F::outputs>(F::output, [&](int i, int j) { return Load(products + (i * F::side + j) * step); },
                   [&](int i, int j, Vec y) {
                     if (i >= rows || j >= cols) return;
                     const std::int64_t pixel = i * row_pixels + j;
@@ -166,79 +225,124 @@ inline void transform_output(const float* products, std::int64_t step, const Pan
                   });
 }
 
-}  // namespace winograd_detail
-
-// One vector of outputs' 3x3 weights, `step` floats from tap to tap, to G g G^T, `to_step` from product to product.
-inline void transform_weights(const float* taps, std::int64_t step, float* to, std::int64_t to_step) {
-  using namespace winograd_detail;
-  both_axes<3, 6>(turn_weights, [&](int i, int j) { return Load(taps + (3 * i + j) * step); }, [&](int i, int j, Vec v) { Store(v, to + (i * 6 + j) * to_step); });
+// A gY A^T of one patch and one vector of channels, zeros past the map. PART: only the first `width` lanes.
+template <class F, bool PART>
+void transform_gradient(const float* gy, std::int64_t row_step, std::int64_t pixel, std::int64_t rows, std::int64_t cols, std::int64_t width, float* to, std::int64_t step) {
+  both_axes<F::outputs, F::side>(F::gradient,
+                                 [&](int i, int j) {
+                                   const float* from = gy + i * row_step + j * pixel;
+                                   return i >= rows || j >= cols ? Set(0) : PART ? LoadFirst(from, width) : Load(from);
+                                 },
+                                 [&](int i, int j, Vec v) {
+                                   if (PART) StoreFirst(v, to + (i * F::side + j) * step, width);
+                                   else Store(v, to + (i * F::side + j) * step);
+                                 });
 }
 
-inline std::int64_t winograd_floats(const WinogradSizes& s) {
-  const winograd_detail::Cut cut = winograd_detail::cut_of(s);
-  return round_up(s.c, 16) + shares_of(cut.blocks * cut.shares_of_panels) * round_up(cut.floats(), 16);
-}
-
-// x: pixels `pixel` floats apart, pictures dense; C is a multiple of 16. weights: [panel][36][C][16]. out_of(panel): where the panel goes, for the first pixel of the first picture.
-// workspace: winograd_floats(s).
-template <class OutOf>
-void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, const float* weights, const OutOf& out_of, float* workspace) {
-  using namespace winograd_detail;
-  const Cut cut = cut_of(s);
-  float *zeros = workspace, *scratch = workspace + round_up(s.c, 16);
-  std::fill_n(zeros, s.c, 0.f);
-  const std::int64_t pairs = ceil_div(s.panels, tile_panels), product_floats = s.c * panel_cols, panel_floats = winograd::products * product_floats;
+// Panels [panel, end) of the patches [first, first + count), whose transformed input lies at `input`.
+template <class F, class OutOf>
+void finish_block(const WinogradSizes& s, const Cut& cut, std::int64_t first, std::int64_t count, const float* input, std::int64_t panel, std::int64_t end, const float* weights,
+                  const OutOf& out_of, float* products) {
+  const std::int64_t product_floats = s.c * panel_cols, panel_floats = F::products * product_floats, tiles = ceil_div(count, tile_rows);
   const std::int64_t zero = 0;
   const Segments segment{&zero, 1, s.c};
+  std::int64_t begin_of[most_tiles + 1];
+  for (std::int64_t t = 0; t <= tiles; ++t) begin_of[t] = count * t / tiles;
+  for (; panel < end; panel += tile_panels) {
+    const std::int64_t panels = std::min<std::int64_t>(tile_panels, end - panel);
+    const float* right = weights + panel * panel_floats;
+    // The tiles of a product fetch the panels of the next one.
+    Ahead next[most_tiles];
+    for (std::int64_t t = 0; t < tiles; ++t) {
+      const std::int64_t mine = t % panels, parts = ceil_div(tiles - mine, panels), bytes = ceil_div(4 * product_floats, parts), step = ceil_div(bytes * fetch_every, s.c);
+      next[t] = {reinterpret_cast<const char*>(right + product_floats + mine * panel_floats) + t / panels * bytes, step, step > 64 ? step / 2 : 0};
+    }
+    for (std::int64_t k = 0; k < F::products; ++k, right += product_floats)
+      for (std::int64_t t = 0; t < tiles; ++t) {
+        const std::int64_t at = begin_of[t], rows = begin_of[t + 1] - at;
+        PanelOut out[2];
+        for (std::int64_t i = 0; i < panels; ++i) {
+          out[i] = {};
+          out[i].y = products + k * cut.product_step + at * tile_cols + i * panel_cols;
+          out[i].step = tile_cols;
+          out[i].cols = panel_cols;
+          out[i].bias = no_bias;
+        }
+        tile_kernel_of(rows, panels, tiles == 1)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, next[t]);
+        next[t].data += 4 * product_floats;
+      }
+    for (std::int64_t i = 0; i < panels; ++i) {
+      const PanelOut whole = out_of(panel + i);
+      for (std::int64_t t = 0; t < count; ++t) {
+        const Patch patch = patch_at<F>(s, first + t);
+        const std::int64_t start = (patch.image * s.oh + patch.y) * s.ow + patch.x, rows = s.oh - patch.y, cols = s.ow - patch.x;
+        const PanelOut o = moved(whole, start);
+        const float* from = products + t * tile_cols + i * panel_cols;
+        for (std::int64_t at = 0; at < o.cols; at += lanes) {
+          const std::int64_t width = o.cols - at;
+          if (width >= lanes) transform_output<F, false>(from + at, cut.product_step, o, at, lanes, s.ow, rows, cols);
+          else transform_output<F, true>(from + at, cut.product_step, o, at, width, s.ow, rows, cols);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace winograd_detail
+
+// 3x3 weights as they lie: w[column * col + row * i + tap * j + channel * c]; negative steps turn the kernel.
+struct WinogradWeights {
+  const float* data;
+  std::int64_t cols, channels;
+  std::int64_t col, row, tap, channel;
+  std::int64_t panels() const { return ceil_div(cols, panel_cols); }
+};
+template <class F>
+std::int64_t winograd_weight_floats(std::int64_t cols, std::int64_t channels) { return ceil_div(cols, panel_cols) * F::products * channels * panel_cols; }
+// G g G^T in panels: [panel][product][channel][16].
+template <class F>
+void pack_winograd(const WinogradWeights& w, float* out) {
+  parallel_for(w.panels(), 1, [&](std::int64_t panel, std::int64_t) {
+    float* to = out + panel * F::products * w.channels * panel_cols;
+    const float* first = w.data + panel * panel_cols * w.col;
+    const std::int64_t full = std::min<std::int64_t>(panel_cols, w.cols - panel * panel_cols), step = w.channels * panel_cols;
+    for (std::int64_t c = 0; c < w.channels; ++c, to += panel_cols) {
+      float taps[3][3][panel_cols] = {};
+      for (std::int64_t t = 0; t < full; ++t)
+        for (std::int64_t i = 0; i < 3; ++i)
+          for (std::int64_t j = 0; j < 3; ++j) taps[i][j][t] = first[t * w.col + c * w.channel + i * w.row + j * w.tap];
+      for (std::int64_t t = 0; t < panel_cols; t += lanes)
+        winograd_detail::both_axes<3, F::side>(F::weights, [&](int i, int j) { return Load(taps[i][j] + t); },
+                                               [&](int i, int j, Vec v) { Store(v, to + (i * F::side + j) * step + t); });
+    }
+  });
+}
+
+template <class F>
+std::int64_t winograd_floats(const WinogradSizes& s) {
+  const winograd_detail::Cut cut = winograd_detail::cut_of<F>(s);
+  return round_up(s.c, 16) + shares_of(cut.blocks * cut.shares_of_panels) * cut.floats;
+}
+
+// x: pixels `pixel` floats apart, pictures dense. weights: pack_winograd's. out_of(panel): where the panel goes, for the first pixel of the first picture.
+// workspace: winograd_floats(s).
+template <class F, class OutOf>
+void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, const float* weights, const OutOf& out_of, float* workspace) {
+  using namespace winograd_detail;
+  const Cut cut = cut_of<F>(s);
+  float *zeros = workspace, *scratch = workspace + round_up(s.c, 16);
+  std::fill_n(zeros, s.c, 0.f);
+  const std::int64_t all = patches<F>(s), pairs = ceil_div(s.panels, tile_panels);
   ScratchSlots slots;
   for_shares(cut.blocks * cut.shares_of_panels, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
-    float *input = scratch + slot.number() * round_up(cut.floats(), 16), *products = input + winograd::products * cut.input_step;
+    float *input = scratch + slot.number() * cut.floats, *products = input + F::products * cut.input_step;
     for (std::int64_t item = begin; item < end; ++item) {
-      const std::int64_t part = item % cut.shares_of_panels, first = item / cut.shares_of_panels * cut.block, count = std::min(cut.block, s.patches() - first);
+      const std::int64_t part = item % cut.shares_of_panels, first = item / cut.shares_of_panels * cut.block, count = std::min(cut.block, all - first);
       if (part == 0 || item == begin)
-        for (std::int64_t t = 0; t < count; ++t) transform_input(s, x, pixel, patch_at(s, first + t), zeros, input + t * s.c, cut.input_step);
-      const std::int64_t end_panel = std::min(s.panels, pairs * (part + 1) / cut.shares_of_panels * tile_panels), tiles = ceil_div(count, tile_rows);
-      std::int64_t begin_of[most_tiles + 1];
-      for (std::int64_t t = 0; t <= tiles; ++t) begin_of[t] = count * t / tiles;
-      for (std::int64_t panel = pairs * part / cut.shares_of_panels * tile_panels; panel < end_panel; panel += tile_panels) {
-        const std::int64_t panels = std::min<std::int64_t>(tile_panels, end_panel - panel);
-        const float* right = weights + panel * panel_floats;
-        // The tiles of a product fetch the panels of the next one.
-        Ahead next[most_tiles];
-        for (std::int64_t t = 0; t < tiles; ++t) {
-          const std::int64_t mine = t % panels, parts = ceil_div(tiles - mine, panels), bytes = ceil_div(4 * product_floats, parts), step = ceil_div(bytes * fetch_every, s.c);
-          next[t] = {reinterpret_cast<const char*>(right + product_floats + mine * panel_floats) + t / panels * bytes, step, step > 64 ? step / 2 : 0};
-        }
-        for (std::int64_t k = 0; k < winograd::products; ++k, right += product_floats)
-          for (std::int64_t t = 0; t < tiles; ++t) {
-            const std::int64_t at = begin_of[t], rows = begin_of[t + 1] - at;
-            PanelOut out[2];
-            for (std::int64_t i = 0; i < panels; ++i) {
-              out[i] = {};
-              out[i].y = products + k * cut.product_step + at * tile_cols + i * panel_cols;
-              out[i].step = tile_cols;
-              out[i].cols = panel_cols;
-              out[i].bias = no_bias;
-            }
-            tile_kernel_of(rows, panels, tiles == 1)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, next[t]);
-            next[t].data += 4 * product_floats;
-          }
-        for (std::int64_t i = 0; i < panels; ++i) {
-          const PanelOut whole = out_of(panel + i);
-          for (std::int64_t t = 0; t < count; ++t) {
-            const Patch patch = patch_at(s, first + t);
-            const std::int64_t start = (patch.image * s.oh + patch.y) * s.ow + patch.x, rows = s.oh - patch.y, cols = s.ow - patch.x;
-            const PanelOut o = moved(whole, start);
-            const float* from = products + t * tile_cols + i * panel_cols;
-            for (std::int64_t at = 0; at < o.cols; at += lanes) {
-              const std::int64_t width = o.cols - at;
-              if (width >= lanes) transform_output<false>(from + at, cut.product_step, o, at, lanes, s.ow, rows, cols);
-              else transform_output<true>(from + at, cut.product_step, o, at, width, s.ow, rows, cols);
-            }
-          }
-        }
-      }
+        for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, cut.input_step);
+      const auto panel_at = [&](std::int64_t of) { return std::min(s.panels, pairs * of / cut.shares_of_panels * tile_panels); };
+      finish_block<F>(s, cut, first, count, input, panel_at(part), panel_at(part + 1), weights, out_of, products);
     }
   });
 }

@@ -81,8 +81,10 @@ struct Problem {
   std::vector<Output> out;
   std::vector<std::byte> params, magnitude_params;
   std::vector<bool> magnitudes;
-  bool exact = false;  // small whole numbers: no error at all
-  std::string text;    // for the message of a failure
+  bool exact = false;       // small whole numbers: no error at all
+  bool wide = false;        // numbers that 16 bits round away decide over a choice
+  bool by_largest = false;  // errors count as shares of each output's largest value: for kernels whose sums have terms that a direct one has not (Winograd)
+  std::string text;         // for the message of a failure
 
   template <class P>
   void set_params(const P& p) {

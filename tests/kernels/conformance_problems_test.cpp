@@ -182,15 +182,18 @@ Problem make_max_pool2d_backward(Dice& dice, int number) {
 struct BlockCase {
   Shape x, w, slope, map, y;
   ConvBlockParams q;
+  // Winograd may come in: it rounds whole numbers, too, and spreads what is not finite over its patches.
+  bool rounds() const { return w[2] == 3 && w[3] == 3 && w[1] >= 16 && w[0] >= 16; }
 };
 BlockCase block_case(const Kind& kind, Dice& dice) {
   BlockCase c;
   const bool many = !kind.big && dice.chance(.05);  // a share of them has several groups
+  const bool square = !many && dice.chance(.2);     // 3x3 kernels of many channels
   const std::int64_t n = kind.empty ? 0 : many ? 290 : dice.one_of<std::int64_t>({1, 2, 5, 16, 17, 30});
-  const std::int64_t channels = many ? dice.integer(1, 3) : dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
-  const std::int64_t outputs = many ? dice.integer(1, 10) : dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48});
-  const std::int64_t kh = dice.chance(.03) ? 9 : dice.integer(1, 4), kw = dice.integer(1, 4);
-  c.map = {n, outputs, kind.big ? 17 : dice.integer(1, 6), kind.big ? 20 : kind.width};
+  const std::int64_t channels = many ? dice.integer(1, 3) : square ? dice.one_of<std::int64_t>({16, 28, 33}) : dice.one_of<std::int64_t>({1, 3, dice.integer(2, 9), 16, 20});
+  const std::int64_t outputs = many ? dice.integer(1, 10) : square ? dice.one_of<std::int64_t>({16, 20, 33, 48}) : dice.one_of<std::int64_t>({dice.integer(1, 9), 10, 16, 28, 32, 33, 48});
+  const std::int64_t kh = square ? 3 : dice.chance(.03) ? 9 : dice.integer(1, 4), kw = square ? 3 : dice.integer(1, 4);
+  c.map = {n, outputs, kind.big ? 17 : dice.integer(1, 6), kind.big ? 20 : square ? dice.integer(3, 9) : kind.width};
   c.x = {n, channels, c.map[2] + kh - 1, c.map[3] + kw - 1};
   c.w = {outputs, channels, kh, kw};
   c.slope = {dice.chance(.3) ? 1 : outputs};
@@ -209,22 +212,38 @@ Order block_picture(Dice& dice) { return dice.one_of({Order::contiguous, Order::
 std::string block_text(const BlockCase& c) {
   return std::string("x") + to_string(c.x) + " w" + to_string(c.w) + " window " + to_string(Shape{c.q.kernel[0], c.q.kernel[1]}) + " stride " + to_string(Shape{c.q.stride[0], c.q.stride[1]});
 }
-// Whole numbers only: a rounding error may choose another winner.
+// Whole numbers only: a rounding error may choose another winner. Where values are rounded all the same, those of a window lie whole numbers apart: the first channel adds
+// another number to each of 3 x 3 neighbours, the others add multiples of 16.
 Problem make_conv_block(Dice& dice, int number) {
   const Kind kind(number, dice);
   const BlockCase c = block_case(kind, dice);
   const Values value = [&dice] { return static_cast<double>(dice.integer(-3, 3)); };
   Problem p;
   p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
-  if (kind.nan) spoil(p.in[0], dice);
-  p.in.push_back(input(c.w, dice, value));
+  if (kind.nan && !c.rounds()) spoil(p.in[0], dice);
+  p.in.push_back(c.rounds() ? filled(c.w, DType::f32, dice.one_of({Order::contiguous, Order::channels_last, Order::stepped}), dice, value) : input(c.w, dice, value));
+  if (c.rounds()) {
+    std::int64_t i = 0;
+    for (const auto at : p.in[0].offsets()) {
+      const std::int64_t channel = i / (c.x[2] * c.x[3]) % c.x[1], row = i / c.x[3] % c.x[2], column = i % c.x[3];
+      p.in[0].set(at, channel > 0 ? 16 * p.in[0].get(at) : static_cast<double>(row % 3 * 3 + column % 3));
+      ++i;
+    }
+    i = 0;
+    for (const auto at : p.in[1].offsets()) {
+      if (i / 9 % c.w[1] == 0) p.in[1].set(at, i % 9 == 4 ? 1 : 0);
+      ++i;
+    }
+    p.magnitudes = {true, true, true, true};
+    p.wide = true;
+  }
   p.in.push_back(filled({c.w[0]}, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
-  const bool rises = dice.chance(.5);  // all slopes positive
+  const bool rises = c.rounds() || dice.chance(.5);  // all slopes positive
   p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, [&] { return static_cast<double>(dice.integer(rises ? 1 : -3, 3)); }));
   const Order order = dice.chance(.85) ? Order::channels_last : Order::stepped;
   for (const DType dtype : {DType::f32, DType::f32, DType::u8}) p.out.push_back({c.y, dtype, order, {}});
   p.set_params(c.q);
-  p.exact = true;
+  p.exact = !c.rounds();
   p.text = block_text(c);
   return p;
 }
@@ -235,7 +254,7 @@ Problem make_conv_block_backward(Dice& dice, int number) {
   Problem p;
   p.in.push_back(filled(c.y, DType::f32, block_picture(dice), dice, value));
   p.in.push_back(filled(c.x, DType::f32, block_picture(dice), dice, value));
-  if (kind.nan && !kind.empty) p.in[1].set(p.in[1].offsets().back(), std::numeric_limits<double>::infinity());  // in the last picture
+  if (kind.nan && !kind.empty && !c.rounds()) p.in[1].set(p.in[1].offsets().back(), std::numeric_limits<double>::infinity());  // in the last picture
   p.in.push_back(input(c.w, dice, value));
   p.in.push_back(filled(c.slope, DType::f32, dice.one_of({Order::contiguous, Order::stepped}), dice, value));
   p.in.push_back(filled(c.y, DType::f32, Order::channels_last, dice, value));
@@ -249,9 +268,10 @@ Problem make_conv_block_backward(Dice& dice, int number) {
   p.out.push_back({c.w, DType::f32, output_order(dice), {}});
   p.out.push_back({{c.w[0]}, DType::f32, Order::contiguous, {}});
   p.out.push_back({c.slope, DType::f32, Order::contiguous, {}});
-  p.magnitudes = {true, true, true, true, false, false};
+  if (c.rounds()) p.by_largest = true;
+  else p.magnitudes = {true, true, true, true, false, false};
   p.set_params(c.q);
-  p.exact = kind.whole;
+  p.exact = kind.whole && !c.rounds();
   p.text = block_text(c);
   return p;
 }

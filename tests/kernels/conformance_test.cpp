@@ -297,6 +297,7 @@ Problem in_dtype(const Row& row, const Problem& p, DType dtype, bool cpu = false
   q.magnitude_params = p.magnitude_params;
   q.magnitudes = p.magnitudes;
   q.exact = p.exact && !half;
+  q.by_largest = p.by_largest;
   q.text = p.text + " as " + name(dtype);
   return q;
 }
@@ -323,7 +324,7 @@ std::string compare(const Problem& p, const Operands& got, const Expected& e, do
     if (!got[k].bands_intact()) return "output " + std::to_string(k) + ": bytes outside of its elements were written";
     const bool floating = is_floating(got[k].view().dtype);
     double largest = 1;
-    if (by_largest)
+    if (by_largest || p.by_largest)
       for (std::int64_t i = 0; i < got[k].view().numel(); ++i) largest = std::max(largest, std::abs(e.values[k].get(i)));
     std::int64_t i = -1;
     for (const auto o : got[k].offsets()) {
@@ -468,6 +469,7 @@ TEST_CASE("every CUDA kernel does what ref does", "[conformance][cuda]") {
         const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
         Dice dice(seed);
         const Problem made = row.make(dice, number);
+        if (made.wide && item_size(dtype) == 2) continue;
         Problem p = in_dtype(row, made, dtype);
         const bool exact = p.exact;
         const Expected e = expect(row, p, dice);

@@ -1,0 +1,126 @@
+// Convolution of the maps of some pictures, and the gradient of its weights, by Winograd: what direct_maps.h does with two to three times the multiplications.
+// For one thread, which has other work on the same maps.
+#pragma once
+
+#include "mien/kernels/cpu/direct_maps.h"
+#include "mien/kernels/cpu/winograd.h"
+
+namespace mien::MIEN_LEVEL {
+
+enum class WinogradForm { none, three, four };
+template <class F>
+void with_form(WinogradForm form, const F& f) {
+  if (form == WinogradForm::three) f(WinogradThree{});
+  else if (form == WinogradForm::four) f(WinogradFour{});
+}
+
+// The form with the fewest products for maps of height x width, if they are few beside the `direct` pixels that a direct sum comes to, and channels enough that
+// they outweigh the transforms.
+inline WinogradForm winograd_form(std::int64_t height, std::int64_t width, std::int64_t direct, std::int64_t channels, std::int64_t cols) {
+  const auto products = [&](std::int64_t outputs, std::int64_t each) { return ceil_div(height, outputs) * ceil_div(width, outputs) * each; };
+  const std::int64_t three = products(WinogradThree::outputs, WinogradThree::products), four = products(WinogradFour::outputs, WinogradFour::products);
+  if (channels < 16 || cols < 16 || 3 * std::min(three, four) > 2 * 9 * direct) return WinogradForm::none;
+  return three <= four ? WinogradForm::three : WinogradForm::four;
+}
+
+// --- the convolution ----------------------------------------------------------------------------------------------------
+inline std::int64_t winograd_map_floats(WinogradForm form, const WinogradSizes& s) {
+  std::int64_t floats = 0;
+  with_form(form, [&](auto f) { floats = round_up(s.c, 16) + winograd_detail::cut_of<decltype(f)>(s).floats; });
+  return floats;
+}
+inline std::int64_t winograd_weight_floats(WinogradForm form, std::int64_t cols, std::int64_t channels) {
+  std::int64_t floats = 0;
+  with_form(form, [&](auto f) { floats = winograd_weight_floats<decltype(f)>(cols, channels); });
+  return floats;
+}
+// y[pixel, cols] of all pictures; pixels lie x_pixel and y_pixel floats apart. bias: null, or a value for each column.
+inline void winograd_maps(WinogradForm form, const WinogradSizes& s, const float* x, std::int64_t x_pixel, const float* weights, const float* bias, std::int64_t cols, float* y,
+                          std::int64_t y_pixel, float* scratch) {
+  with_form(form, [&](auto f) {
+    using F = decltype(f);
+    using namespace winograd_detail;
+    const Cut cut = cut_of<F>(s);
+    float *zeros = scratch, *input = zeros + round_up(s.c, 16), *products = input + F::products * cut.input_step;
+    std::fill_n(zeros, s.c, 0.f);
+    const auto out_of = [&](std::int64_t panel) {
+      const std::int64_t column = panel * panel_cols;
+      PanelOut o{};
+      o.y = y + column, o.step = y_pixel, o.cols = std::min<std::int64_t>(panel_cols, cols - column), o.bias = bias ? bias + column : no_bias;
+      return o;
+    };
+    for (std::int64_t first = 0; first < patches<F>(s); first += cut.block) {
+      const std::int64_t count = std::min(cut.block, patches<F>(s) - first);
+      for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, x_pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, cut.input_step);
+      finish_block<F>(s, cut, first, count, input, 0, s.panels, weights, out_of, products);
+    }
+  });
+}
+
+// --- the gradient of the weights ----------------------------------------------------------------------------------------
+inline constexpr std::int64_t weight_block = 48;  // patches
+inline std::int64_t winograd_sum_floats(WinogradForm form, std::int64_t channels, std::int64_t padded) {
+  std::int64_t floats = 0;
+  with_form(form, [&](auto f) { floats = decltype(f)::products * channels * padded; });
+  return floats;
+}
+inline std::int64_t winograd_gradient_floats(WinogradForm form, std::int64_t channels) {
+  std::int64_t floats = 0;
+  with_form(form, [&](auto f) { floats = round_up(channels, 16) + decltype(f)::products * (weight_block * (channels + gemm_cols) + 32); });
+  return floats;
+}
+// sums[product][C][padded] += what the pictures give: (B^T X B) * (A gY A^T), summed over patches. gy has zeros up to `padded` channels.
+inline void winograd_weights(WinogradForm form, const WinogradSizes& s, const float* x, const float* gy, const Maps& gy_steps, std::int64_t padded, float* sums, float* scratch) {
+  with_form(form, [&](auto f) {
+    using F = decltype(f);
+    using namespace winograd_detail;
+    const std::int64_t x_step = weight_block * s.c + 16, gy_step = weight_block * gemm_cols + 16;
+    float *zeros = scratch, *turned_x = zeros + round_up(s.c, 16), *turned_gy = turned_x + F::products * x_step;
+    std::fill_n(zeros, s.c, 0.f);
+    for (std::int64_t first = 0; first < patches<F>(s); first += weight_block) {
+      const std::int64_t count = std::min(weight_block, patches<F>(s) - first);
+      for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, s.c, patch_at<F>(s, first + t), zeros, turned_x + t * s.c, x_step);
+      for (std::int64_t col = 0; col < padded; col += gemm_cols) {
+        const std::int64_t cols = std::min<std::int64_t>(gemm_cols, padded - col);
+        for (std::int64_t t = 0; t < count; ++t) {
+          const Patch patch = patch_at<F>(s, first + t);
+          const float* from = gy + patch.image * gy_steps.image + patch.y * gy_steps.line + patch.x * gy_steps.pixel + col;
+          for (std::int64_t at = 0; at < cols; at += lanes)
+            transform_gradient<F, false>(from + at, gy_steps.line, gy_steps.pixel, s.oh - patch.y, s.ow - patch.x, lanes, turned_gy + t * gemm_cols + at, gy_step);
+        }
+        const DirectPixels pixels{1, 1, count, 0, 0, s.c, 0, 0, gemm_cols};
+        for (std::int64_t k = 0; k < F::products; ++k) {
+          float* to = sums + k * s.c * padded + col;
+          if (cols == gemm_cols) direct_weight_run<Number, 2>(pixels, s.c, turned_x + k * x_step, turned_gy + k * gy_step, to, padded);
+          else direct_weight_run<Number, 1>(pixels, s.c, turned_x + k * x_step, turned_gy + k * gy_step, to, padded);
+        }
+      }
+    }
+  });
+}
+// gw = G^T sums G, the sums of `number` shares, `step` floats apart, added in order: the same bits for any number of threads.
+inline void add_winograd_sums(WinogradForm form, const float* sums, std::int64_t number, std::int64_t step, std::int64_t padded, const View& gw) {
+  with_form(form, [&](auto f) {
+    using F = decltype(f);
+    const std::int64_t channels = gw.size(1);
+    parallel_for(channels, 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t c = begin; c < end; ++c)
+        for (std::int64_t o = 0; o < gw.size(0); o += lanes)
+          winograd_detail::both_axes<F::side, 3>(F::weight_gradient,
+                                                 [&](int i, int j) {
+                                                   const float* from = sums + ((i * F::side + j) * channels + c) * padded + o;
+                                                   Vec sum = Set(0);
+                                                   for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(from + share * step));
+                                                   return sum;
+                                                 },
+                                                 [&](int i, int j, Vec v) {
+                                                   float values[lanes];
+                                                   Store(v, values);
+                                                   float* to = gw.ptr<float>() + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3);
+                                                   for (std::int64_t t = 0; t < std::min<std::int64_t>(lanes, gw.size(0) - o); ++t) to[(o + t) * gw.stride(0)] = values[t];
+                                                 });
+    });
+  });
+}
+
+}  // namespace mien::MIEN_LEVEL
