@@ -20,17 +20,24 @@ inline BlockSizes block_sizes(const View& x, const View& w, const View& pooled) 
 inline float value_of(const View& v, std::int64_t c) { return v.ptr<float>()[v.size(0) == 1 ? 0 : c * v.stride(0)]; }
 
 // The winner's place in its window, as it is kept: a byte for each lane.
-using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
+inline void copy_bytes(const void* from, void* to, std::int64_t n) {  // n < lanes; a memcpy of n bytes would be a call
+  auto* p = static_cast<const char*>(from);
+  auto* q = static_cast<char*>(to);
+  if (lanes > 8 && n & 8) std::memcpy(q, p, 8), p += 8, q += 8;
+  if (lanes > 4 && n & 4) std::memcpy(q, p, 4), p += 4, q += 4;
+  if (n & 2) std::memcpy(q, p, 2), p += 2, q += 2;
+  if (n & 1) *q = *p;
+}
 inline Ints load_places(const std::uint8_t* p, std::int64_t n) {
   Bytes b{};
   if (n == lanes) std::memcpy(&b, p, lanes);
-  else std::memcpy(&b, p, static_cast<std::size_t>(n));
-  return __builtin_convertvector(b, Ints);
+  else copy_bytes(p, &b, n);
+  return to_ints(b);
 }
 inline void store_places(const Ints& places, std::uint8_t* p, std::int64_t n) {
-  const Bytes b = __builtin_convertvector(places, Bytes);
+  const Bytes b = to_bytes(places);
   if (n == lanes) std::memcpy(p, &b, lanes);
-  else std::memcpy(p, &b, static_cast<std::size_t>(n));
+  else copy_bytes(&b, p, n);
 }
 
 // The function for a pooling window: of a square one of 1 to 3, or of any other.

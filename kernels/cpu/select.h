@@ -10,6 +10,23 @@ namespace mien::MIEN_LEVEL {
 using Ints = std::int32_t __attribute__((vector_size(4 * lanes)));
 inline Ints SetInt(std::int32_t x) { return Ints{} + x; }
 
+// Numbers of 0 to 255 from bytes and to them, all lanes. (g++ 12 converts such vectors number by number.)
+using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
+#if MIEN_LEVEL_IS_avx512
+inline Ints to_ints(Bytes b) { return reinterpret_cast<Ints>(_mm512_maskz_cvtepu8_epi32(static_cast<__mmask16>(-1), reinterpret_cast<__m128i>(b))); }
+inline Bytes to_bytes(Ints v) { return reinterpret_cast<Bytes>(_mm512_maskz_cvtepi32_epi8(static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(v))); }
+#elif MIEN_LEVEL_IS_avx2
+inline Ints to_ints(Bytes b) { return reinterpret_cast<Ints>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(reinterpret_cast<std::int64_t>(b)))); }
+inline Bytes to_bytes(Ints v) {
+  const __m256i all = reinterpret_cast<__m256i>(v);
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  return reinterpret_cast<Bytes>(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
+}
+#else
+inline Ints to_ints(Bytes b) { return __builtin_convertvector(b, Ints); }
+inline Bytes to_bytes(Ints v) { return __builtin_convertvector(v, Bytes); }
+#endif
+
 // A number of lanes that is known to be all of them.
 using Whole = std::integral_constant<std::int64_t, lanes>;
 inline Vec Load(const float* p, Whole) { return Load(p); }
