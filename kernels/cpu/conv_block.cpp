@@ -160,6 +160,8 @@ struct Channels {
   };
   Passed pass(std::int64_t py, std::int64_t px) {
     const std::int64_t pooled = (py * s.pw + px) * s.o + c;
+    __builtin_prefetch(k.gy + (py + 1) * k.gy_steps.line + px * k.gy_steps.pixel + c);  // they come from memory, and line by line in steps
+    __builtin_prefetch(k.raw + pooled + s.pw * s.o);
     const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
     return {gradient.pass(g, raw), load_places(k.index + pooled, some)};
   }
