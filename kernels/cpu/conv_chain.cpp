@@ -14,7 +14,7 @@ namespace {
 
 struct MapSize {
   std::int64_t c, h, w;
-  std::int64_t floats() const { return c * (h * w + 1) * lanes; }  // a column to spare, which Winograd's last tile may load
+  std::int64_t floats() const { return c * (h * w + 1) * lanes; }  // a column to spare, which Winograd's last patch may load
 };
 
 // One layer: x convolved is y, y pooled is z (z = y without pooling).
@@ -24,9 +24,25 @@ struct Layer {
   const float *weight, *bias, *slope;  // bias and slope with room up to a multiple of lane_outputs; slope null: none
   const float* winograd;               // weights in the transformed domain
   std::int64_t depth() const { return kernel * kernel * x.c; }
-  bool by_winograd() const { return kernel == 3 && y.h > 1 && y.w > 1 && x.c >= 8 && y.c % winograd_outputs == 0; }
-  std::int64_t ring_rows() const { return by_winograd() ? round_up(pool, 2) : pool; }
-  std::int64_t winograd_floats() const { return by_winograd() ? winograd_products * x.c * y.c : 0; }
+  // Rows that are made at a time: of Winograd's patches, which are 2 x 2 or 3 x 3; 1: a direct sum. Of a patch of 3 only the last row and column may lie past the map:
+  // what is loaded beyond comes into no other output (winograd_forms.h).
+  std::int64_t step() const {
+    if (kernel != 3 || y.h < 2 || y.w < 2 || x.c < 8 || y.c % winograd_channels != 0) return 1;
+    const auto products = [&](auto f) { return ceil_div(y.h, f.outputs) * ceil_div(y.w, f.outputs) * f.products; };
+    return y.h % 3 != 1 && y.w % 3 != 1 && products(WinogradThree{}) < products(WinogradTwo{}) ? 3 : 2;
+  }
+  bool by_winograd() const { return step() > 1; }
+  template <class F>
+  void with_form(const F& f) const {
+    if (step() == 2) f(WinogradTwo{});
+    else if (step() == 3) f(WinogradThree{});
+  }
+  std::int64_t ring_rows() const { return pool + step() - 1; }
+  std::int64_t winograd_floats() const {
+    std::int64_t floats = 0;
+    with_form([&](auto f) { floats = f.products * x.c * y.c; });
+    return floats;
+  }
 };
 
 // Sizes of the layers; pointers of weights only.
@@ -91,44 +107,49 @@ void convolve_rows(const Layer& l, Range of, const float* x, std::int64_t begin,
   else if (last - p == 1) positions<1>(l, of, {from(p)}, {to(p)});
 }
 
+template <class F>
 void pack_winograd(const Layer& l, float* to) {
   for (std::int64_t o = 0; o < l.y.c; o += lanes)
     for (std::int64_t c = 0; c < l.x.c; ++c) {
-      Vec g[3][3], u[4][4];
+      Vec g[3][3], u[F::side][F::side];
       const float* from = l.weight + o / packed_columns * l.depth() * packed_columns + o % packed_columns;
       for (std::int64_t k = 0; k < 9; ++k) g[k / 3][k % 3] = Load(from + (k * l.x.c + c) * packed_columns);
-      winograd_kernel(g, u);
-      for (std::int64_t k = 0; k < winograd_products; ++k) {
+      winograd_kernel<F>(g, u);
+      for (std::int64_t k = 0; k < F::products; ++k) {
         float values[lanes];
-        Store(u[k / 4][k % 4], values);
+        Store(u[k / F::side][k % F::side], values);
         for (std::int64_t i = o; i < std::min(o + lanes, l.y.c); ++i)
-          to[((i / winograd_outputs * winograd_products + k) * l.x.c + c) * winograd_outputs + i % winograd_outputs] = values[i - o];
+          to[((i / winograd_channels * F::products + k) * l.x.c + c) * winograd_channels + i % winograd_channels] = values[i - o];
       }
     }
 }
 
-// Rows y and y + 1 of the convolution, R tiles from column `left` on; row i goes to rows[i]. What lies outside goes to `nowhere`.
-template <int R>
-void winograd_columns(const Layer& l, const float* x, std::int64_t y, std::int64_t left, float* const (&rows)[2], float* nowhere, float* scratch) {
-  const std::int64_t column = l.x.c * lanes;
-  WinogradInput in{{}, {0, column, 2 * column, 3 * column}, lanes, 2 * column, l.x.c};
-  for (std::int64_t i = 0; i < 4; ++i) in.row[i] = x + (std::min(y + i, l.x.h - 1) * l.x.w + left) * column;
-  float* to[R][4];
-  for (std::int64_t r = 0; r < R; ++r)
-    for (std::int64_t k = 0; k < 4; ++k) {
-      const std::int64_t at = left + 2 * r + k % 2;
-      to[r][k] = y + k / 2 < l.y.h && at < l.y.w ? rows[k / 2] + at * l.y.c * lanes : nowhere;
-    }
-  winograd_tiles<R>(in, l.winograd, l.bias, l.slope, l.y.c, to, lanes, scratch);
-}
-// Rows [begin, end), begin and end even or end the last; row i goes to out(i). Loads of the last tile of an odd map run a column past it: what is made of that is
-// thrown away.
-template <class Out>
+// Rows [begin, end) of the convolution, begin a multiple of the patches' rows and end, too, or the last; row i goes to out(i). What patches make past the map goes to
+// the scratch memory's begin; their loads run a column past it.
+template <class F, class Out>
 void winograd_rows(const Layer& l, const float* x, std::int64_t begin, std::int64_t end, float* scratch, const Out& out) {
-  float *nowhere = scratch, *tiles = scratch + l.y.c * lanes;
-  for (std::int64_t y = begin; y < end; y += 2) {
-    float* const rows[2] = {out(y), y + 1 < end ? out(y + 1) : nowhere};
-    for_tiles(ceil_div(l.y.w, 2), [&](std::int64_t tile, auto vectors) { winograd_columns<decltype(vectors)::value>(l, x, y, 2 * tile, rows, nowhere, tiles); });
+  float *nowhere = scratch, *patches = scratch + l.y.c * lanes;
+  const std::int64_t column = l.x.c * lanes;
+  for (std::int64_t y = begin; y < end; y += F::outputs) {
+    float* rows[F::outputs];
+    for (std::int64_t i = 0; i < F::outputs; ++i) rows[i] = y + i < end ? out(y + i) : nullptr;
+    for_patches(ceil_div(l.y.w, F::outputs), [&](std::int64_t patch, auto vectors) {
+      constexpr int R = decltype(vectors)::value;
+      const std::int64_t left = patch * F::outputs;
+      WinogradInput<F> in{{}, {}, lanes, F::outputs * column, l.x.c};
+      for (std::int64_t i = 0; i < F::side; ++i) {
+        in.row[i] = x + (std::min(y + i, l.x.h - 1) * l.x.w + left) * column;
+        in.column[i] = i * column;
+      }
+      WinogradTargets<F, R> to;
+      for (std::int64_t r = 0; r < R; ++r)
+        for (std::int64_t i = 0; i < F::outputs; ++i)
+          for (std::int64_t j = 0; j < F::outputs; ++j) {
+            const std::int64_t at = left + F::outputs * r + j;
+            to[r][i * F::outputs + j] = rows[i] && at < l.y.w ? rows[i] + at * l.y.c * lanes : nowhere;
+          }
+      winograd_patches<F, R>(in, l.winograd, l.bias, l.slope, l.y.c, to, lanes, patches);
+    });
   }
 }
 
@@ -155,18 +176,18 @@ void pool_row(const Layer& l, const float* const* y, std::int64_t rows, float* z
   }
 }
 
-// Rows `rows` of z, begun at an even one where Winograd's tiles make them without pooling; of channels `of` where neither Winograd nor pooling has a part.
+// Rows `rows` of z, begun where a patch does if Winograd makes them without pooling; of channels `of` where neither Winograd nor pooling has a part.
 void run_layer(const Layer& l, Range rows, Range of, const float* x, float* ring, float* z, float* scratch) {
   const std::int64_t row = l.y.w * l.y.c * lanes;
   const auto convolve = [&](std::int64_t begin, std::int64_t end, const auto& out) {
-    if (l.by_winograd()) winograd_rows(l, x, begin, end, scratch, out);
+    if (l.by_winograd()) l.with_form([&](auto f) { winograd_rows<decltype(f)>(l, x, begin, end, scratch, out); });
     else convolve_rows(l, of, x, begin, end, out);
   };
   if (l.pool == 0) return convolve(rows.begin, rows.end, [&](std::int64_t i) { return z + i * row; });
-  const std::int64_t ring_rows = l.ring_rows();
-  std::int64_t made = 2 * rows.begin;
+  const std::int64_t ring_rows = l.ring_rows(), step = l.step();
+  std::int64_t made = 2 * rows.begin / step * step;
   for (std::int64_t oy = rows.begin; oy < rows.end; ++oy) {
-    const std::int64_t end = std::min(2 * oy + l.pool, l.y.h), ahead = std::min(2 * oy + ring_rows, l.y.h);
+    const std::int64_t end = std::min(2 * oy + l.pool, l.y.h), ahead = std::min(round_up(2 * oy + l.pool, step), l.y.h);
     convolve(made, ahead, [&](std::int64_t i) { return ring + i % ring_rows * row; });
     made = ahead;
     const float* in[3];
@@ -181,7 +202,7 @@ void parts_of(const Layer& l, std::int64_t threads, const F& f) {
   if (l.pool == 0 && !l.by_winograd() && l.y.h < 2 * threads) {  // few rows: channels are dealt out
     parallel_for(l.y.c, round_up(ceil_div(l.y.c, threads), packed_columns), [&](std::int64_t begin, std::int64_t end) { f(Range{0, l.z.h}, Range{begin, end}); });
   } else {
-    parallel_for(l.z.h, round_up(ceil_div(l.z.h, threads), l.pool ? 1 : 2), [&](std::int64_t begin, std::int64_t end) { f(Range{begin, end}, Range{0, l.y.c}); });
+    parallel_for(l.z.h, round_up(ceil_div(l.z.h, threads), l.pool ? 1 : l.step()), [&](std::int64_t begin, std::int64_t end) { f(Range{begin, end}, Range{0, l.y.c}); });
   }
 }
 
@@ -191,7 +212,7 @@ struct Layout {  // floats
     maps[0] = layers[0].x.floats();
     for (std::int64_t l = 0; l < count; ++l) {
       parameters += 2 * padded(layers[l].y.c) + round_up(layers[l].winograd_floats(), 16);
-      if (layers[l].by_winograd()) winograd = std::max(winograd, layers[l].y.c * lanes + winograd_scratch(layers[l].x.c));
+      layers[l].with_form([&](auto f) { winograd = std::max(winograd, layers[l].y.c * lanes + winograd_scratch<decltype(f)>(layers[l].x.c)); });
       maps[(l + 1) % 2] = std::max(maps[(l + 1) % 2], layers[l].z.floats());
       if (layers[l].pool) ring = std::max(ring, layers[l].ring_rows() * layers[l].y.w * layers[l].y.c * lanes);
     }
@@ -246,7 +267,7 @@ void run(const KernelArgs& args) {
     if (prelu) layers[l].slope = copy(args.in[operand + 1]);
     if (layers[l].by_winograd()) {
       float* to = std::exchange(at, at + round_up(layers[l].winograd_floats(), 16));
-      pack_winograd(layers[l], to);
+      layers[l].with_form([&](auto f) { pack_winograd<decltype(f)>(layers[l], to); });
       layers[l].winograd = to;
     }
     operand += prelu ? 3 : 2;

@@ -25,7 +25,7 @@ constexpr std::int64_t least_band_rows = 36;                    // for several t
 
 // The parts of the workspace that are made once: weights in the order in which the tiles read them, [outputs / step][kh][kw][channels][step] or as Winograd's.
 struct Weights {
-  float first[27 * c1], second[winograd_products * c1 * c2], third[winograd_products * c2 * c3], face[2 * c3], box[4 * c3];
+  float first[27 * c1], second[WinogradTwo::products * c1 * c2], third[WinogradTwo::products * c2 * c3], face[2 * c3], box[4 * c3];
   float bias1[c1], slope1[c1], bias2[c2], slope2[c2], bias3[c3], slope3[c3], face_bias[2], box_bias[4];
 };
 
@@ -37,15 +37,15 @@ void pack(const View& w, float* to, std::int64_t step) {
           for (std::int64_t o = o0; o < o0 + step; ++o) *to++ = w.ptr<float>()[o * w.stride(0) + c * w.stride(1) + i * w.stride(2) + j * w.stride(3)];
 }
 void pack_winograd(const View& w, float* to) {
-  const std::int64_t channels = w.size(1), step = winograd_outputs;
+  const std::int64_t channels = w.size(1), step = winograd_channels;
   for (std::int64_t o = 0; o < w.size(0); ++o)
     for (std::int64_t c = 0; c < channels; ++c) {
       double g[3][3], u[4][4];
       for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j) g[i][j] = static_cast<double>(w.ptr<float>()[o * w.stride(0) + c * w.stride(1) + i * w.stride(2) + j * w.stride(3)]);
-      winograd_kernel(g, u);
-      for (std::int64_t k = 0; k < winograd_products; ++k)
-        to[((o / step * winograd_products + k) * channels + c) * step + o % step] = static_cast<float>(u[k / 4][k % 4]);
+      winograd_kernel<WinogradTwo>(g, u);
+      for (std::int64_t k = 0; k < WinogradTwo::products; ++k)
+        to[((o / step * WinogradTwo::products + k) * channels + c) * step + o % step] = static_cast<float>(u[k / 4][k % 4]);
     }
 }
 void pack(const View& v, float* to) {
@@ -83,7 +83,7 @@ std::int64_t plane_of(std::int64_t width) { return (round_up(width + 2 * lanes, 
 struct Sizes {
   std::int64_t quarter, pooled, second, picture_row, scratch;  // floats but for scratch, which is bytes; of quarters and halves of a plane's row
 };
-constexpr std::int64_t tile_floats = winograd_scratch(c2) + c3 * 4 * winograd_vectors * lanes;
+constexpr std::int64_t tile_floats = winograd_scratch<WinogradTwo>(c2) + c3 * 4 * winograd_vectors * lanes;
 Sizes sizes_of(const Scale& s) {
   Sizes z{};
   z.quarter = plane_of((s.pooled_w + 1) / 2 + 1);
@@ -137,7 +137,7 @@ void pooled_row(const Weights& w, const float* const* picture, std::int64_t quar
     }
 }
 
-WinogradInput tiles_at(const float* const (&rows)[ring], std::int64_t half, std::int64_t p, std::int64_t channels) {
+WinogradInput<WinogradTwo> patches_at(const float* const (&rows)[ring], std::int64_t half, std::int64_t p, std::int64_t channels) {
   return {{rows[0] + p, rows[1] + p, rows[2] + p, rows[3] + p}, {0, half, 1, half + 1}, 2 * half, lanes, channels};
 }
 // Where the outputs of R vectors of tiles go, given where the four of the first go.
@@ -242,12 +242,12 @@ class Band {
   // Rows y and y + 1. A row past the end is made of what the ring holds, and forgotten.
   void make_cells(std::int64_t y, std::int64_t* count) {
     const float* const in[ring] = {second_[y % ring], second_[(y + 1) % ring], second_[(y + 2) % ring], second_[(y + 3) % ring]};
-    float* third = tiles_ + winograd_scratch(c2);
-    for_tiles<tile_vectors>(ceil_div((scale_.cells_w + 1) / 2, lanes), [&](std::int64_t vector, auto vectors) {
+    float* third = tiles_ + winograd_scratch<WinogradTwo>(c2);
+    for_patches<tile_vectors>(ceil_div((scale_.cells_w + 1) / 2, lanes), [&](std::int64_t vector, auto vectors) {
       constexpr int R = decltype(vectors)::value;
       const std::int64_t p = vector * lanes;
       const Targets<R> to(third, third + R * lanes, third + 2 * R * lanes, third + 3 * R * lanes);
-      winograd_tiles<R>(tiles_at(in, sizes_.second, p, c2), weights_.third, weights_.bias3, weights_.slope3, c3, to.at, 4 * R * lanes, tiles_);
+      winograd_patches<WinogradTwo, R>(patches_at(in, sizes_.second, p, c2), weights_.third, weights_.bias3, weights_.slope3, c3, to.at, 4 * R * lanes, tiles_);
       for (int r = 0; r < R; ++r) heads(weights_, third + r * lanes, R * lanes, p + r * lanes, y, scale_, threshold_, candidates_, count);
     });
   }
@@ -258,11 +258,11 @@ class Band {
       make_pooled(std::min(y + 4, scale_.pooled_h));
       const float* const in[ring] = {pooled_[y % ring], pooled_[(y + 1) % ring], pooled_[(y + 2) % ring], pooled_[(y + 3) % ring]};
       float *first = second_[y % ring], *second = second_[(y + 1) % ring];
-      for_tiles<tile_vectors>(ceil_div((scale_.pooled_w - 1) / 2, lanes), [&](std::int64_t vector, auto vectors) {
+      for_patches<tile_vectors>(ceil_div((scale_.pooled_w - 1) / 2, lanes), [&](std::int64_t vector, auto vectors) {
         constexpr int R = decltype(vectors)::value;
         const std::int64_t p = vector * lanes;
         const Targets<R> to(first + p, first + sizes_.second + p, second + p, second + sizes_.second + p);
-        winograd_tiles<R>(tiles_at(in, sizes_.pooled, p, c1), weights_.second, weights_.bias2, weights_.slope2, c2, to.at, 2 * sizes_.second, tiles_);
+        winograd_patches<WinogradTwo, R>(patches_at(in, sizes_.pooled, p, c1), weights_.second, weights_.bias2, weights_.slope2, c2, to.at, 2 * sizes_.second, tiles_);
       });
     }
   }

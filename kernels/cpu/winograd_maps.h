@@ -106,19 +106,20 @@ inline void add_winograd_sums(WinogradForm form, const float* sums, std::int64_t
     parallel_for(channels, 8, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t c = begin; c < end; ++c)
         for (std::int64_t o = 0; o < gw.size(0); o += lanes)
-          winograd_detail::both_axes<F::side, 3>(F::weight_gradient,
-                                                 [&](int i, int j) {
-                                                   const float* from = sums + ((i * F::side + j) * channels + c) * padded + o;
-                                                   Vec sum = Set(0);
-                                                   for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(from + share * step));
-                                                   return sum;
-                                                 },
-                                                 [&](int i, int j, Vec v) {
-                                                   float values[lanes];
-                                                   Store(v, values);
-                                                   float* to = gw.ptr<float>() + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3);
-                                                   for (std::int64_t t = 0; t < std::min<std::int64_t>(lanes, gw.size(0) - o); ++t) to[(o + t) * gw.stride(0)] = values[t];
-                                                 });
+          both_axes<F::side, 3>(
+              F::weight_gradient,
+              [&](int i, int j) {
+                const float* from = sums + ((i * F::side + j) * channels + c) * padded + o;
+                Vec sum = Set(0);
+                for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(from + share * step));
+                return sum;
+              },
+              [&](int i, int j, Vec v) {
+                float values[lanes];
+                Store(v, values);
+                float* to = gw.ptr<float>() + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3);
+                for (std::int64_t t = 0; t < std::min<std::int64_t>(lanes, gw.size(0) - o); ++t) to[(o + t) * gw.stride(0)] = values[t];
+              });
     });
   });
 }

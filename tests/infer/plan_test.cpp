@@ -21,16 +21,24 @@
 #include "mien/tensor/device_allocator.h"
 #include "tensor/fake_device.h"
 
+// clang links ThreadSanitizer's operator new into the program; a second one would not link.
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define MIEN_FOREIGN_NEW
+#endif
+#endif
+
 // Every operator new of the test program, counted while `counting` is set on the thread.
 namespace {
 thread_local bool counting = false;
 thread_local std::int64_t news = 0;
-void* counted(std::size_t n) {
+[[maybe_unused]] void* counted(std::size_t n) {
   if (counting) ++news;
   if (void* p = std::malloc(n ? n : 1)) return p;
   throw std::bad_alloc();
 }
 }  // namespace
+#ifndef MIEN_FOREIGN_NEW
 void* operator new(std::size_t n) { return counted(n); }
 void* operator new[](std::size_t n) { return counted(n); }
 void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
@@ -45,6 +53,7 @@ void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+#endif
 
 namespace mien::test {
 namespace {

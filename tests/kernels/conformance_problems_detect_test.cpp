@@ -66,14 +66,18 @@ Problem make_pnet_candidates(Dice& dice, int number) {
 
 Problem make_conv_chain(Dice& dice, int number) {
   const Kind kind(number, dice);
-  Shape now{kind.empty ? 0 : dice.integer(1, kind.big ? 40 : 18), dice.integer(1, 5), dice.integer(3, 9), 2 + kind.width};
+  const bool square = dice.chance(.3);  // 3x3 kernels of more channels on larger maps
+  Shape now{kind.empty ? 0 : dice.integer(1, kind.big ? 40 : 18), square ? dice.integer(8, 12) : dice.integer(1, 5), square ? dice.integer(5, 13) : dice.integer(3, 9),
+            square ? dice.integer(5, 13) : 2 + kind.width};
   Problem p;
   p.in.push_back(filled(now, DType::f32, dice.chance(.9) ? Order::contiguous : any_order(dice), dice, values_of(kind, dice)));
   ConvChainParams q;
   const std::int64_t wanted = dice.integer(1, kind.whole ? 2 : 4);  // two layers of whole numbers stay exact
   for (; q.layers < wanted; ++q.layers) {
     ChainLayer& l = q.layer[static_cast<std::size_t>(q.layers)];
-    l.kernel = static_cast<std::int8_t>(dice.integer(1, std::min<std::int64_t>(3, std::min(now[2], now[3]))));
+    const std::int64_t largest = std::min<std::int64_t>(3, std::min(now[2], now[3]));
+    l.kernel = static_cast<std::int8_t>(square && dice.chance(.7) ? largest : dice.integer(1, largest));
+    p.by_largest |= l.kernel == 3 && now[1] >= 8;  // Winograd rounds whole numbers, too
     l.channels = static_cast<std::int16_t>(dice.integer(1, kind.big ? 40 : 20));
     if (dice.chance(.4)) l.channels = static_cast<std::int16_t>((l.channels + 7) / 8 * 8);  // Winograd's
     l.pool = dice.one_of<std::int8_t>({0, 0, 1, 2, 3, 3});
@@ -92,7 +96,7 @@ Problem make_conv_chain(Dice& dice, int number) {
   }
   p.out.push_back({now, DType::f32, output_order(dice), {}});
   p.set_params(q);
-  p.exact = kind.whole;
+  p.exact = kind.whole && !p.by_largest;
   return p;
 }
 
