@@ -100,7 +100,7 @@ ForwardPlan forward_plan(const KernelArgs& a) {
   const bool winograd = p.form != WinogradForm::none;
   p.weights = winograd ? winograd_weight_floats(p.form, s.o, s.c) : s.weights();
   if (!a.in[0].is_channels_last()) p.pictures = round_up(s.images() * s.picture(), 16);
-  p.room = p.pictures + s.images() * s.map() + (winograd ? winograd_map_floats(p.form, winograd_sizes(s, s.images())) : gathered_floats(forward_convolution(s, 1)));
+  p.room = p.pictures + s.images() * s.map() + (winograd ? winograd_map_floats(p.form, s.c) : gathered_floats(forward_convolution(s, 1)));
   return p;
 }
 std::int64_t forward_workspace(const KernelArgs& a) {
@@ -261,7 +261,7 @@ BackwardPlan backward_plan(const KernelArgs& a) {
   std::int64_t scratch = p.weight_form == WinogradForm::none ? 0 : winograd_gradient_floats(p.weight_form, s.c);
   if (p.input_form != WinogradForm::none) {
     p.turned = winograd_weight_floats(p.input_form, s.c, s.o);
-    scratch = std::max(scratch, winograd_map_floats(p.input_form, input_winograd(s, s.images())));
+    scratch = std::max(scratch, winograd_map_floats(p.input_form, s.o));
   } else if (p.narrow_input()) {
     p.turned = scatter_weights(a.in[2]);
     scratch = std::max(scratch, scattered_floats(forward_convolution(s, 1)));

@@ -31,25 +31,35 @@ std::int64_t patches_x(const WinogradSizes& s) { return ceil_div(s.ow, F::output
 template <class F>
 std::int64_t patches(const WinogradSizes& s) { return s.n * patches_y<F>(s) * patches_x<F>(s); }
 
-// How the patches are cut. Sizes alone decide.
-struct Cut {
-  std::int64_t block, blocks;          // patches of a block
-  std::int64_t shares_of_panels;       // too few blocks for the threads: the panels are dealt out as well
+// Patches that are made together, and how they lie.
+struct Block {
+  std::int64_t patches;
   std::int64_t input_step, product_step;  // between two products, in floats; not a power of two: they would meet in the same sets of the cache
-  std::int64_t floats;                 // of a block
+  std::int64_t floats;
+};
+template <class F>
+Block block_of(std::int64_t patches, std::int64_t channels) {
+  const std::int64_t input = patches * channels + 16, product = patches * tile_cols + 16;
+  return {patches, input, product, round_up(F::products * (input + product), 16)};
+}
+template <class F>
+std::int64_t most_patches(std::int64_t channels) {
+  const std::int64_t room = block_floats / (F::products * (channels + tile_cols));
+  return std::clamp<std::int64_t>(room / tile_rows, least_tiles, most_tiles) * tile_rows;
+}
+
+// How all patches are cut into blocks. Sizes alone decide.
+struct Cut {
+  Block block;
+  std::int64_t blocks;
+  std::int64_t shares_of_panels;  // too few blocks for the threads: the panels are dealt out as well
 };
 template <class F>
 Cut cut_of(const WinogradSizes& s) {
-  Cut cut{};
-  const std::int64_t all = patches<F>(s);
-  const std::int64_t room = block_floats / (F::products * (s.c + tile_cols)), tiles = std::clamp<std::int64_t>(room / tile_rows, least_tiles, most_tiles);
-  cut.blocks = ceil_div(all, tiles * tile_rows);
-  cut.block = std::min(all, round_up(ceil_div(all, cut.blocks), tile_rows));
-  cut.blocks = ceil_div(all, cut.block);
+  const std::int64_t all = patches<F>(s), even = ceil_div(all, ceil_div(all, most_patches<F>(s.c)));
+  Cut cut{block_of<F>(std::min(all, round_up(even, tile_rows)), s.c), 0, 0};
+  cut.blocks = ceil_div(all, cut.block.patches);
   cut.shares_of_panels = cut.blocks >= 8 ? 1 : std::min(ceil_div(s.panels, tile_panels), ceil_div(8, cut.blocks));
-  cut.input_step = cut.block * s.c + 16;
-  cut.product_step = cut.block * tile_cols + 16;
-  cut.floats = round_up(F::products * (cut.input_step + cut.product_step), 16);
   return cut;
 }
 
@@ -117,7 +127,7 @@ void transform_gradient(const float* gy, std::int64_t row_step, std::int64_t pix
 
 // Panels [panel, end) of the patches [first, first + count), whose transformed input lies at `input`.
 template <class F, class OutOf>
-void finish_block(const WinogradSizes& s, const Cut& cut, std::int64_t first, std::int64_t count, const float* input, std::int64_t panel, std::int64_t end, const float* weights,
+void finish_block(const WinogradSizes& s, const Block& block, std::int64_t first, std::int64_t count, const float* input, std::int64_t panel, std::int64_t end, const float* weights,
                   const OutOf& out_of, float* products) {
   const std::int64_t product_floats = s.c * panel_cols, panel_floats = F::products * product_floats, tiles = ceil_div(count, tile_rows);
   const std::int64_t zero = 0;
@@ -139,12 +149,12 @@ void finish_block(const WinogradSizes& s, const Cut& cut, std::int64_t first, st
         PanelOut out[2];
         for (std::int64_t i = 0; i < panels; ++i) {
           out[i] = {};
-          out[i].y = products + k * cut.product_step + at * tile_cols + i * panel_cols;
+          out[i].y = products + k * block.product_step + at * tile_cols + i * panel_cols;
           out[i].step = tile_cols;
           out[i].cols = panel_cols;
           out[i].bias = no_bias;
         }
-        tile_kernel_of(rows, panels, tiles == 1)(left_rows(input + k * cut.input_step + at * s.c, s.c), segment, right, panel_floats, out, next[t]);
+        tile_kernel_of(rows, panels, tiles == 1)(left_rows(input + k * block.input_step + at * s.c, s.c), segment, right, panel_floats, out, next[t]);
         next[t].data += 4 * product_floats;
       }
     for (std::int64_t i = 0; i < panels; ++i) {
@@ -156,8 +166,8 @@ void finish_block(const WinogradSizes& s, const Cut& cut, std::int64_t first, st
         const float* from = products + t * tile_cols + i * panel_cols;
         for (std::int64_t at = 0; at < o.cols; at += lanes) {
           const std::int64_t width = o.cols - at;
-          if (width >= lanes) transform_output<F, false>(from + at, cut.product_step, o, at, lanes, s.ow, rows, cols);
-          else transform_output<F, true>(from + at, cut.product_step, o, at, width, s.ow, rows, cols);
+          if (width >= lanes) transform_output<F, false>(from + at, block.product_step, o, at, lanes, s.ow, rows, cols);
+          else transform_output<F, true>(from + at, block.product_step, o, at, width, s.ow, rows, cols);
         }
       }
     }
@@ -200,7 +210,7 @@ void pack_winograd(const WinogradWeights& w, float* out) {
 template <class F>
 std::int64_t winograd_floats(const WinogradSizes& s) {
   const winograd_detail::Cut cut = winograd_detail::cut_of<F>(s);
-  return round_up(s.c, 16) + shares_of(cut.blocks * cut.shares_of_panels) * cut.floats;
+  return round_up(s.c, 16) + shares_of(cut.blocks * cut.shares_of_panels) * cut.block.floats;
 }
 
 // x: pixels `pixel` floats apart, pictures dense. weights: pack_winograd's. out_of(panel): where the panel goes, for the first pixel of the first picture.
@@ -215,13 +225,13 @@ void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, co
   ScratchSlots slots;
   for_shares(cut.blocks * cut.shares_of_panels, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
-    float *input = scratch + slot.number() * cut.floats, *products = input + F::products * cut.input_step;
+    float *input = scratch + slot.number() * cut.block.floats, *products = input + F::products * cut.block.input_step;
     for (std::int64_t item = begin; item < end; ++item) {
-      const std::int64_t part = item % cut.shares_of_panels, first = item / cut.shares_of_panels * cut.block, count = std::min(cut.block, all - first);
+      const std::int64_t part = item % cut.shares_of_panels, first = item / cut.shares_of_panels * cut.block.patches, count = std::min(cut.block.patches, all - first);
       if (part == 0 || item == begin)
-        for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, cut.input_step);
+        for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, cut.block.input_step);
       const auto panel_at = [&](std::int64_t of) { return std::min(s.panels, pairs * of / cut.shares_of_panels * tile_panels); };
-      finish_block<F>(s, cut, first, count, input, panel_at(part), panel_at(part + 1), weights, out_of, products);
+      finish_block<F>(s, cut.block, first, count, input, panel_at(part), panel_at(part + 1), weights, out_of, products);
     }
   });
 }

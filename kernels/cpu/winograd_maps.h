@@ -24,9 +24,11 @@ inline WinogradForm winograd_form(std::int64_t height, std::int64_t width, std::
 }
 
 // --- the convolution ----------------------------------------------------------------------------------------------------
-inline std::int64_t winograd_map_floats(WinogradForm form, const WinogradSizes& s) {
+// For any number of pictures.
+inline std::int64_t winograd_map_floats(WinogradForm form, std::int64_t channels) {
+  using namespace winograd_detail;
   std::int64_t floats = 0;
-  with_form(form, [&](auto f) { floats = round_up(s.c, 16) + winograd_detail::cut_of<decltype(f)>(s).floats; });
+  with_form(form, [&](auto f) { floats = round_up(channels, 16) + block_of<decltype(f)>(most_patches<decltype(f)>(channels), channels).floats; });
   return floats;
 }
 inline std::int64_t winograd_weight_floats(WinogradForm form, std::int64_t cols, std::int64_t channels) {
@@ -40,8 +42,8 @@ inline void winograd_maps(WinogradForm form, const WinogradSizes& s, const float
   with_form(form, [&](auto f) {
     using F = decltype(f);
     using namespace winograd_detail;
-    const Cut cut = cut_of<F>(s);
-    float *zeros = scratch, *input = zeros + round_up(s.c, 16), *products = input + F::products * cut.input_step;
+    const Block block = block_of<F>(most_patches<F>(s.c), s.c);
+    float *zeros = scratch, *input = zeros + round_up(s.c, 16), *products = input + F::products * block.input_step;
     std::fill_n(zeros, s.c, 0.f);
     const auto out_of = [&](std::int64_t panel) {
       const std::int64_t column = panel * panel_cols;
@@ -49,10 +51,10 @@ inline void winograd_maps(WinogradForm form, const WinogradSizes& s, const float
       o.y = y + column, o.step = y_pixel, o.cols = std::min<std::int64_t>(panel_cols, cols - column), o.bias = bias ? bias + column : no_bias;
       return o;
     };
-    for (std::int64_t first = 0; first < patches<F>(s); first += cut.block) {
-      const std::int64_t count = std::min(cut.block, patches<F>(s) - first);
-      for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, x_pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, cut.input_step);
-      finish_block<F>(s, cut, first, count, input, 0, s.panels, weights, out_of, products);
+    for (std::int64_t first = 0; first < patches<F>(s); first += block.patches) {
+      const std::int64_t count = std::min(block.patches, patches<F>(s) - first);
+      for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, x_pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, block.input_step);
+      finish_block<F>(s, block, first, count, input, 0, s.panels, weights, out_of, products);
     }
   });
 }
