@@ -116,6 +116,15 @@ inline void scatter(const Convolution& c, const float* gy, std::int64_t padded, 
 }
 inline DirectWeights straight(const View& w) { return {w.ptr<float>(), w.size(0), w.size(2), w.size(3), w.size(1), w.stride(0), w.stride(2), w.stride(3), w.stride(1)}; }
 
+// The first `count` lanes, `step` floats apart. The empty statement keeps the compiler from scattered stores, which cost more than one after the other.
+inline void store_apart(Vec v, std::int64_t count, float* to, std::int64_t step) {
+  float values[lanes];
+  Store(v, values);
+  for (std::int64_t k = 0; k < count; ++k, to += step) {
+    asm("" : "+r"(to));
+    *to = values[k];
+  }
+}
 // gw[o, c, i, j] = sum over `number` shares, `step` floats apart, of sums[(i * kw + j) * C + c][o]: added in order, the same bits for any number of threads.
 inline void add_weight_sums(const float* sums, std::int64_t number, std::int64_t step, std::int64_t padded, const View& gw) {
   const std::int64_t channels = gw.size(1), kw = gw.size(3);
@@ -125,9 +134,7 @@ inline void add_weight_sums(const float* sums, std::int64_t number, std::int64_t
       for (std::int64_t o = 0; o < gw.size(0); o += lanes) {
         Vec sum = Set(0);
         for (std::int64_t share = 0; share < number; ++share) sum = Add(sum, Load(sums + share * step + k * padded + o));
-        float values[lanes];
-        Store(sum, values);
-        for (std::int64_t v = 0; v < std::min<std::int64_t>(lanes, gw.size(0) - o); ++v) to[(o + v) * gw.stride(0)] = values[v];
+        store_apart(sum, std::min<std::int64_t>(lanes, gw.size(0) - o), to + o * gw.stride(0), gw.stride(0));
       }
     }
   });

@@ -117,10 +117,8 @@ inline void add_winograd_sums(WinogradForm form, const float* sums, std::int64_t
                 return sum;
               },
               [&](int i, int j, Vec v) {
-                float values[lanes];
-                Store(v, values);
-                float* to = gw.ptr<float>() + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3);
-                for (std::int64_t t = 0; t < std::min<std::int64_t>(lanes, gw.size(0) - o); ++t) to[(o + t) * gw.stride(0)] = values[t];
+                float* to = gw.ptr<float>() + o * gw.stride(0) + c * gw.stride(1) + i * gw.stride(2) + j * gw.stride(3);
+                store_apart(v, std::min<std::int64_t>(lanes, gw.size(0) - o), to, gw.stride(0));
               });
     });
   });
