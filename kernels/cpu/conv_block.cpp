@@ -114,7 +114,7 @@ void run_forward(const KernelArgs& a) {
   auto* packed = static_cast<float*>(a.workspace);
   float *bias = packed + plan.weights, *slopes = bias + s.padded, *rooms = slopes + s.padded;
   if (plan.form == WinogradForm::none) pack_direct(straight(w), packed);
-  else with_form(plan.form, [&](auto f) { pack_winograd<decltype(f)>({w.ptr<float>(), s.o, s.c, w.stride(0), w.stride(2), w.stride(3), w.stride(1)}, packed); });
+  else pack_winograd(plan.form, {w.ptr<float>(), s.o, s.c, w.stride(0), w.stride(2), w.stride(3), w.stride(1)}, packed);
   lay_out(a.in[2], s, 0, bias);
   lay_out(a.in[3], s, 1, slopes);
   const auto pool = for_window(a.get<ConvBlockParams>().kernel, activate_and_pool<0>, activate_and_pool<1>, activate_and_pool<2>, activate_and_pool<3>);
@@ -280,11 +280,6 @@ std::int64_t backward_workspace(const KernelArgs& a) {
   return 4 * (p.turned + round_up(p.s.padded, 16) + shares_of(p.s.chunks()) * (p.share + p.room));
 }
 
-void pack_turned_winograd(const BackwardPlan& p, const View& w, float* out) {
-  const float* last = w.ptr<float>() + 2 * w.stride(2) + 2 * w.stride(3);
-  with_form(p.input_form, [&](auto f) { pack_winograd<decltype(f)>({last, p.s.c, p.s.o, w.stride(1), -w.stride(2), -w.stride(3), w.stride(0)}, out); });
-}
-
 void run_backward(const KernelArgs& a) {
   const View &gy = a.in[0], &x = a.in[1], &w = a.in[2], &slope = a.in[3];
   const auto& q = a.get<ConvBlockParams>();
@@ -292,7 +287,8 @@ void run_backward(const KernelArgs& a) {
   const Sizes& s = plan.s;
   auto* turned = static_cast<float*>(a.workspace);
   float *slopes = turned + plan.turned, *shares = slopes + round_up(s.padded, 16), *rooms = shares + shares_of(s.chunks()) * plan.share;
-  if (plan.input_form != WinogradForm::none) pack_turned_winograd(plan, w, turned);
+  const float* last = w.ptr<float>() + (s.kh - 1) * w.stride(2) + (s.kw - 1) * w.stride(3);
+  if (plan.input_form != WinogradForm::none) pack_winograd(plan.input_form, {last, s.c, s.o, w.stride(1), -w.stride(2), -w.stride(3), w.stride(0)}, turned);
   else if (plan.narrow_input()) pack_scatter(w, turned);
   else if (plan.input) pack_turned(w, s.padded, turned);
   lay_out(slope, s, 0, slopes);

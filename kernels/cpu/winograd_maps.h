@@ -36,6 +36,9 @@ inline std::int64_t winograd_weight_floats(WinogradForm form, std::int64_t cols,
   with_form(form, [&](auto f) { floats = winograd_weight_floats<decltype(f)>(cols, channels); });
   return floats;
 }
+inline void pack_winograd(WinogradForm form, const WinogradWeights& w, float* out) {
+  with_form(form, [&](auto f) { pack_winograd<decltype(f)>(w, out); });
+}
 // y[pixel, cols] of all pictures; pixels lie x_pixel and y_pixel floats apart. bias: null, or a value for each column.
 inline void winograd_maps(WinogradForm form, const WinogradSizes& s, const float* x, std::int64_t x_pixel, const float* weights, const float* bias, std::int64_t cols, float* y,
                           std::int64_t y_pixel, float* scratch) {
