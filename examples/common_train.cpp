@@ -272,7 +272,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
     if (whole || result.end == TrainEnd::time_up) {
       Metrics row;
       for (const auto& [name, value] : run.sums) row.emplace_back(name, value / static_cast<double>(run.batch));
-      row.emplace_back("lr", task.optimizer.lr());
+      row.emplace_back("lr", task.lr(run.epoch, run.step - 1));  // not the optimizer's: after a resume at the epoch's end it has not got one yet
       if (task.evaluate) {
         task.model.eval();
         const NoGrad guard;

@@ -275,4 +275,26 @@ TEST_CASE("a training that ends in bad steps or with bad weights says so and kee
   std::filesystem::remove_all(folder);
 }
 
+TEST_CASE("a run that was killed while it judged an epoch: metrics.csv has the rate of the epoch's last step", "[training]") {
+  const auto folder = temp_dir("judged");
+  Linear net({.in = 1, .out = 1});
+  Loader loader({.size = 3, .batch = 1}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+  const auto lr = [](std::int64_t epoch, std::int64_t step) { return 1 / static_cast<double>(10 * epoch + step + 1); };
+  const auto rows = [&](const std::string& out, bool resume, bool killed) {
+    Sgd optimizer({.lr = .5});
+    optimizer.add_group(net.parameters());
+    const auto evaluate = [&]() -> example::Metrics {
+      if (killed) throw std::runtime_error("killed");
+      return {};
+    };
+    const example::TrainTask task{net, optimizer, loader, lr, [](const Batch&) -> example::Metrics { return {{"loss", 1}}; }, evaluate};
+    return example::run_training(task, {.out = folder / out, .epochs = 2, .resume = resume, .save_every = 1, .progress = "off"}).history;
+  };
+  const auto whole = rows("whole", false, false);
+  CHECK_THROWS_AS(rows("cut", false, true), std::runtime_error);
+  CHECK(rows("cut", true, false) == whole);
+  CHECK(whole[0].second[1] == std::pair<std::string, double>("lr", lr(0, 2)));
+  std::filesystem::remove_all(folder);
+}
+
 }  // namespace mien::test
