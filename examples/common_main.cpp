@@ -60,8 +60,8 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
     return text.find('-') != std::string::npos ? "expected a whole number of 0 or more, got '" + text + "'" : std::string();  // it would wrap around
   });
   app.add_flag("--resume", options.resume, "Go on with the run in --out, bit for bit");
-  app.add_option("--seconds", options.seconds, "Stop after this time, with everything saved (0: no limit)")->capture_default_str()->check(zero_or_more());
-  app.add_option("--max-steps", options.max_steps, "Stop after this many steps in all (0: no limit)")->capture_default_str()->check(zero_or_more());
+  app.add_option("--seconds", options.seconds, "Stop after this many seconds of training, with everything saved: --resume goes on (0: no limit)")->capture_default_str()->check(zero_or_more());
+  app.add_option("--max-steps", options.max_steps, "Stop after this many steps of the whole run, with everything saved: --resume goes on (0: no limit)")->capture_default_str()->check(zero_or_more());
   app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str()->check(zero_or_more());
   app.add_option("--progress", options.progress, "auto, on or off")->capture_default_str();
   app.add_option_function<std::string>("--device", [&](const std::string& name) { options.device = Device::parse(name); }, "auto, cpu or cuda[:n]")->default_str("auto")->run_callback_for_default();

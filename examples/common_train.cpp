@@ -63,6 +63,13 @@ Metrics split(const std::string& text) {
   return m;
 }
 
+const std::string& text(const Checkpoint& c, const char* key) {
+  const auto it = c.state.find(key);
+  if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
+  return it->second;
+}
+std::int64_t number(const Checkpoint& c, const char* key) { return std::atoll(text(c, key).c_str()); }
+
 // Everything of a run that a checkpoint must bring back.
 class Run {
  public:
@@ -144,12 +151,6 @@ class Run {
       throw Diverged("train", words_of(e) + " after step " + std::to_string(step) + "; " + remains(), "Lower --lr.");
     }
   }
-  static const std::string& text(const Checkpoint& c, const char* key) {
-    const auto it = c.state.find(key);
-    if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
-    return it->second;
-  }
-  static std::int64_t number(const Checkpoint& c, const char* key) { return std::atoll(text(c, key).c_str()); }
   const TrainTask& task_;
   const TrainOptions& options_;
   CheckpointFolder folder_;
@@ -237,6 +238,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   if (enough()) {  // a finished run that is resumed
     result.end = TrainEnd::time_up;
     result.history = run.history;
+    result.steps = run.step;
     return result;
   }
   for (; run.epoch < options.epochs; ++run.epoch, run.batch = 0, run.sums.clear()) {
@@ -310,6 +312,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   }
   if (result.history.empty()) result.history = run.history;
   result.seconds = elapsed();
+  result.steps = run.step;
   return result;
 }
 
@@ -325,6 +328,12 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   } catch (const DeviceLost& e) {
     throw DeviceLost(e.op(), words_of(e) + " (in step " + std::to_string(run.step + 1) + "); " + run.remains(), e.hint());
   }
+}
+
+std::optional<std::int64_t> steps_taken(const std::string& out) {
+  if (!fs::exists(out + "/checkpoint")) return {};
+  const CheckpointFolder folder(out + "/checkpoint");
+  return folder.exists() ? std::optional(number(folder.load_last(), "step")) : std::nullopt;
 }
 
 Batch on_device(const Batch& batch, Device device) {

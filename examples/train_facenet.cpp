@@ -306,7 +306,7 @@ int train(Settings& s, example::TrainOptions& options) {
     return r.parts;
   };
   trainee.train();
-  const std::int64_t total = std::max<std::int64_t>(1, options.max_steps > 0 ? options.max_steps : options.epochs * loader.batches());
+  const std::int64_t total = options.epochs * loader.batches();
   if (s.dry_run) return dry_run(trainee, loader, step, options, people.crops.numel());
 
   std::unique_ptr<LfwJudge> judge;

@@ -9,13 +9,14 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <set>
+#include <utility>
 
 #include "common_main.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/people.h"
 #include "mien/face/detector.h"
-#include "mien/io/checkpoint.h"
 #include "mien/io/safetensors.h"
 #include "mien/kernels/parallel.h"
 #include "mien/layers/init.h"
@@ -145,14 +146,9 @@ struct ClassCount {
   double majority() const { return all ? static_cast<double>(std::max(faces, all - faces)) / static_cast<double>(all) : 0; }
 };
 
-struct Outcome {
-  example::TrainResult result;
-  double accuracy = 0, majority = 0;
-};
-
 template <class Net>
-Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, const mtcnn::SampleSet& held_out, const Settings& s, example::TrainOptions options,
-                    std::int64_t epochs) {
+example::TrainResult train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, const mtcnn::SampleSet& held_out, const Settings& s,
+                                 example::TrainOptions options, std::int64_t epochs) {
   options.out += std::string("/") + stage.name;
   if (epochs > 0) options.epochs = epochs;
   options.best_metric = "held_out_accuracy";
@@ -183,7 +179,6 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
     example::learn(losses.total, optimizer, parameters, 0, scaler.get());
     return m;
   };
-  Outcome outcome;
   const auto evaluate = [&]() -> example::Metrics {
     ClassCount count;
     double loss = 0, batches = 0;
@@ -196,20 +191,18 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
       count.add(out.logits, b[1]);
       loss += losses.total.item();
     }
-    outcome.accuracy = count.accuracy();
-    outcome.majority = count.majority();
     return {{"held_out_loss", batches > 0 ? loss / batches : 0}, {"held_out_accuracy", count.accuracy()}, {"held_out_majority", count.majority()}};
   };
-  const std::int64_t total = options.max_steps > 0 ? options.max_steps : options.epochs * loader.batches();
+  const std::int64_t total = options.epochs * loader.batches();
   // Half a cosine after a short warm-up: nothing to tune but the first rate.
   const auto lr = [&, total](std::int64_t, std::int64_t step_number) {
     const double warm = std::min(1.0, static_cast<double>(step_number + 1) / 200.0), share = static_cast<double>(step_number) / static_cast<double>(total);
     return s.lr * warm * (.5 * (1 + std::cos(3.14159265358979 * std::min(share, 1.0))) + .002);
   };
-  outcome.result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate, nullptr, scaler.get()}, options);
+  const auto result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate, nullptr, scaler.get()}, options);
   stage.net.require_grad(false);
   stage.net.to(Device::cpu());
-  return outcome;
+  return result;
 }
 
 void save_all(Mtcnn& nets, const std::string& path, const std::string& recipe) {
@@ -218,10 +211,15 @@ void save_all(Mtcnn& nets, const std::string& path, const std::string& recipe) {
   save_safetensors(path, file);
 }
 
-void report(const char* stage, const Outcome& o) {
-  for (const auto& [name, value] : o.result.history.back().second) std::printf("%s %s %.5f\n", stage, name.c_str(), value);
-  std::printf("%s seconds %.1f\n", stage, o.result.seconds);
-  std::fflush(stdout);
+// Prints a stage's last figures. True when its held-out accuracy is above the rate of the larger class.
+bool report(const std::string& stage, const example::TrainResult& result) {
+  std::map<std::string, double> last;
+  if (!result.history.empty()) {
+    for (const auto& [name, value] : result.history.back().second) std::printf("%s %s %.5f\n", stage.c_str(), name.c_str(), last[name] = value);
+    std::printf("%s seconds %.1f\n", stage.c_str(), result.seconds);
+    std::fflush(stdout);
+  }
+  return last["held_out_accuracy"] > last["held_out_majority"];
 }
 
 int run(int argc, char** argv) {
@@ -246,7 +244,7 @@ int run(int argc, char** argv) {
   app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)")->check(example::zero_or_more());
   app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)")->check(example::zero_or_more());
   example::add_workers(app, s.workers);
-  app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy is above the rate of the larger class");
+  app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy of each stage trained here is above the rate of the larger class");
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
   if (s.smallest_face < 12 && s.stages != "p")  // P-Net's window: the stages after it learn from what the detector proposes
@@ -258,9 +256,19 @@ int run(int argc, char** argv) {
   const std::string weights = options.out + "/mtcnn.safetensors";
   manual_seed(options.seed);
   Mtcnn nets;
-  if (s.stages[0] != 'p' || (options.resume && fs::exists(weights))) nets.load(load_safetensors(weights));  // stages before the first asked for
+  // A run goes on at the last stage that has begun: that one has learnt from what those before it propose, so they are finished.
+  std::size_t first = 0;
+  std::int64_t steps = 0, steps_of_first = 0;
+  for (std::size_t i = 0; options.resume && i < s.stages.size(); ++i)
+    if (const auto taken = example::steps_taken(options.out + "/" + s.stages[i])) {
+      first = i;
+      steps += std::exchange(steps_of_first, *taken);
+    }
+  if (s.stages[first] != 'p' || (options.resume && fs::exists(weights))) nets.load(load_safetensors(weights));  // stages before the first asked for
+  double seconds = 0;
   bool above = true;
-  for (const char stage : s.stages) {
+  for (std::size_t i = first; i < s.stages.size(); ++i) {
+    const char stage = s.stages[i];
     const std::int64_t size = stage == 'p' ? 12 : stage == 'r' ? 24 : 48;
     std::function<std::vector<mtcnn::Box>(const Image&)> propose;
     DetectorOptions loose{.min_face = s.smallest_face, .thresholds = {.4f, .3f, .5f}};
@@ -273,17 +281,21 @@ int run(int argc, char** argv) {
     const auto train = collect(photos.train, size, options.seed, s, name + " training crops", propose, progress);
     const auto held_out = collect(photos.held_out, size, options.seed + 1, s, name + " held-out crops", propose, progress);
     if (example::signal_received()) return 128 + example::signal_received();
-    // A run that was stopped on the way from one stage to the next goes on at the start of the next.
     example::TrainOptions now = options;
-    if (stage != s.stages[0]) now.resume = options.resume && CheckpointFolder(options.out + "/" + name + "/checkpoint").exists();
-    Outcome outcome;
-    if (stage == 'p') outcome = train_stage<PNet>({"p", 12, .5, nets.pnet}, train, held_out, s, now, s.p_epochs);
-    if (stage == 'r') outcome = train_stage<RNet>({"r", 24, .5, nets.rnet}, train, held_out, s, now, s.r_epochs);
-    if (stage == 'o') outcome = train_stage<ONet>({"o", 48, 1, nets.onet}, train, held_out, s, now, s.o_epochs);
+    now.resume = options.resume && i == first;
+    // Limits count over all stages. (A stage that is resumed has taken a step already: with 1 it ends at once.)
+    if (options.max_steps > 0) now.max_steps = std::max<std::int64_t>(1, options.max_steps - steps);
+    if (options.seconds > 0) now.seconds = options.seconds - seconds;
+    example::TrainResult result;
+    if (stage == 'p') result = train_stage<PNet>({"p", 12, .5, nets.pnet}, train, held_out, s, now, s.p_epochs);
+    if (stage == 'r') result = train_stage<RNet>({"r", 24, .5, nets.rnet}, train, held_out, s, now, s.r_epochs);
+    if (stage == 'o') result = train_stage<ONet>({"o", 48, 1, nets.onet}, train, held_out, s, now, s.o_epochs);
     save_all(nets, weights, "train_mtcnn seed " + std::to_string(options.seed));
-    if (!outcome.result.history.empty()) report(name.c_str(), outcome);
-    if (outcome.result.end == example::TrainEnd::interrupted) return 128 + example::signal_received();
-    above = above && outcome.accuracy > outcome.majority;
+    above = report(name, result) && above;
+    if (result.end == example::TrainEnd::interrupted) return 128 + example::signal_received();
+    steps += result.steps;
+    seconds += result.seconds;
+    if (result.end == example::TrainEnd::time_up || (options.seconds > 0 && seconds >= options.seconds)) break;
   }
   std::printf("saved %s\n", weights.c_str());
   if (s.check_majority && !above) {
