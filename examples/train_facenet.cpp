@@ -42,7 +42,7 @@ namespace fs = std::filesystem;
 namespace {
 
 struct Settings {
-  std::string data, only, without, detector, net = "mobilefacenet", init, cache, pk, optimizer = "sgd", schedule = "cosine", max_bad = "1%";
+  std::string data, only, without, detector, net, init, cache, pk, optimizer = "sgd", schedule = "cosine", max_bad = "1%";
   std::string lfw, pairs;
   std::vector<int> lfw_folds;
   std::optional<double> margin;  // without: what suits the loss
@@ -69,7 +69,7 @@ struct Trainee : Module {
 
 EmbeddingSpec new_spec(const Settings& s) {
   EmbeddingSpec spec;
-  const bool mobile = s.net == "mobilefacenet";
+  const bool mobile = s.net != "inception-resnet-v1";
   spec.architecture = mobile ? "mobilefacenet" : "inception-resnet-v1";
   spec.height = s.size.empty() ? (mobile ? 112 : 160) : s.size[0];
   spec.width = s.size.empty() ? (mobile ? 96 : 160) : s.size[1];
@@ -260,7 +260,6 @@ int train(Settings& s, example::TrainOptions& options) {
     folds = cli::chosen_folds(s.lfw_folds, s.lfw_inner, *pairs, s.pairs, "--lfw-folds", "--lfw-inner");
     check_lfw_pictures(*pairs, s.lfw);
   }
-  example::make_out("train_facenet", options.out);
   const std::string detector_file = cli::find_weights(s.detector, "mtcnn.safetensors");
   const Detector detector = Detector::load(detector_file, {.min_face = s.min_face, .device = options.device});
   const std::string detector_id = sha256(read_file(detector_file)) + " min_face " + std::to_string(s.min_face);
@@ -272,8 +271,12 @@ int train(Settings& s, example::TrainOptions& options) {
     net = make_embedding_net(spec);
   } else {
     net = load_embedding_net(load_safetensors(s.init), s.init, &spec);
+    if (!s.net.empty() && s.net != spec.architecture) throw ValueError("--net", "is " + s.net + ", but " + s.init + " is a " + spec.architecture);
+    if (!s.size.empty() && s.size != std::vector{spec.height, spec.width})
+      throw ValueError("--size", "is " + std::to_string(s.size[0]) + "," + std::to_string(s.size[1]) + ", but " + s.init + " takes crops of " + std::to_string(spec.height) + "," + std::to_string(spec.width));
     if (s.embedding > 0 && s.embedding != spec.size) throw ValueError("--embedding", "is " + std::to_string(s.embedding) + ", but " + s.init + " has embeddings of " + std::to_string(spec.size));
   }
+  example::make_out("train_facenet", options.out);
   const AlignedSet people = load_people(s, spec, detector, detector_id, options.out, progress);
   if (example::signal_received()) return 128 + example::signal_received();
 
@@ -373,7 +376,7 @@ int run(int argc, char** argv) {
   app.add_option("--min-face", s.min_face, "Smallest face in pixels")->capture_default_str();
   app.add_option("--cache", s.cache, "File that keeps the aligned crops (default: OUT/aligned.safetensors)");
   app.add_option("--max-bad", s.max_bad, "How many pictures may be unreadable, N or P%")->capture_default_str();
-  app.add_option("--net", s.net, "The net")->capture_default_str()->check(CLI::IsMember({"mobilefacenet", "inception-resnet-v1"}));
+  app.add_option("--net", s.net, "The net")->default_str("mobilefacenet")->check(CLI::IsMember({"mobilefacenet", "inception-resnet-v1"}));
   app.add_option("--size", s.size, "Height and width of a crop, e.g. 112,96")->delimiter(',')->expected(2);
   app.add_option("--embedding", s.embedding, "Size of the embedding (default: 128, 512 for Inception-ResNet-v1)")->check(CLI::Range(1, 65536));
   app.add_option("--init", s.init, "Start from this model file (fine-tuning); it decides net, crop and embedding");

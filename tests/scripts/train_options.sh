@@ -41,6 +41,10 @@ ends 2 "--margin: must be at least 1" train_facenet --data people --out never --
 ends 66 "nope" train_facenet --data people --out never --lfw nope --pairs nope
 ends 2 "--smallest-face: must be at least 12" train_mtcnn --voc "$voc" --out never --stages pr --smallest-face 5
 ends 2 "--hold-out" train_mtcnn --voc "$voc" --out never --hold-out -1
+init="--init $source/weights/mobilefacenet.safetensors"
+ends 2 "--net: is inception-resnet-v1, but " train_facenet --data people --out never $init --net inception-resnet-v1
+ends 2 "--size: is 112,96, but " train_facenet --data people --out never $init --size 112,96
+ends 2 "--embedding: is 64, but " train_facenet --data people --out never $init --embedding 64
 [ ! -e never ] || { echo "a folder was made for a run that could not begin"; exit 1; }
 
 for list in "empty 65" "people 65" "missing 66"; do
