@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
@@ -35,6 +36,34 @@ CLI::Validator above_zero() { return number([](double v) { return v > 0; }, "a n
 CLI::Validator zero_or_more() { return number([](double v) { return v >= 0; }, "a number of 0 or more"); }
 CLI::Validator below_one() { return number([](double v) { return v >= 0 && v < 1; }, "a number from 0 to below 1"); }
 
+Settings settings_of(const CLI::App& app, const std::set<std::string>& others) {
+  const std::set<std::string> shared{"--help", "--out", "--epochs", "--seed", "--resume", "--force", "--seconds", "--max-steps", "--save-every", "--progress",
+                                     "--device", "--autocast", "--threads", "--workers"};
+  const auto plain = [](const std::string& text) {  // .10 and 0.1 are the same setting
+    char* end = nullptr;
+    const double v = std::strtod(text.c_str(), &end);
+    if (end == text.c_str() || *end) return text;
+    char number[40];
+    std::snprintf(number, sizeof number, "%.15g", v);
+    return std::string(number);
+  };
+  Settings settings;
+  for (const CLI::Option* o : app.get_options()) {
+    const std::string name = o->get_name();
+    if (shared.contains(name) || others.contains(name)) continue;
+    std::string& value = settings[name];
+    if (o->empty()) value = plain(o->get_default_str());
+    for (const auto& part : o->results()) value += (value.empty() ? "" : ",") + plain(part);
+  }
+  return settings;
+}
+
+std::string fingerprint(std::size_t count, std::uint32_t checksum) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%zu (%08x)", count, checksum);
+  return text;
+}
+
 void make_out(const std::string& program, const std::string& out) {
   const char* hint = "Choose another --out.";
   if (out.empty()) throw IoError(IoKind::cannot_create, program, "--out ''", "names no folder", hint);
@@ -60,6 +89,7 @@ void add_train_options(CLI::App& app, TrainOptions& options) {
     return text.find('-') != std::string::npos ? "expected a whole number of 0 or more, got '" + text + "'" : std::string();  // it would wrap around
   });
   app.add_flag("--resume", options.resume, "Go on with the run in --out, bit for bit");
+  app.add_flag("--force", options.force, "With --resume: also with settings or data that are not those of the run");
   app.add_option("--seconds", options.seconds, "Stop after this many seconds of training, with everything saved: --resume goes on (0: no limit)")->capture_default_str()->check(zero_or_more());
   app.add_option("--max-steps", options.max_steps, "Stop after this many steps of the whole run, with everything saved: --resume goes on (0: no limit)")->capture_default_str()->check(zero_or_more());
   app.add_option("--save-every", options.save_every, "Save every this many steps as well (0: at the end of each epoch)")->capture_default_str()->check(zero_or_more());

@@ -79,26 +79,21 @@ class Run {
     std::string note;
     const Checkpoint c = folder_.load_last(&note);
     if (!note.empty()) std::fprintf(stderr, "resume: the last checkpoint can't be read, the one before is used: %s\n", note.c_str());  // also with --progress off
+    compare_settings(c);
     task_.model.load_state_dict(from_file(c.model));
     std::vector<NamedTensor> optimizer, averages;
     for (auto& t : from_file(c.optimizer)) (t.name.rfind("ema.", 0) == 0 ? averages : optimizer).push_back(std::move(t));
     task_.optimizer.load_state_dict(optimizer, c.state.contains("optimizer_steps") ? number(c, "optimizer_steps") : number(c, "step"));
     if (task_.ema) task_.ema->load_state_dict(averages, number(c, "ema_updates"));
     else if (!averages.empty()) throw ValueError("resume", "the run keeps moving averages, now they are switched off", "Give the same --ema.");
-    if (static_cast<std::uint64_t>(number(c, "seed")) != options_.seed)
-      throw ValueError("resume", "the run was started with --seed " + std::to_string(number(c, "seed")) + ", now it is " + std::to_string(options_.seed), "Give the same seed.");
-    const std::string autocast = c.state.contains("autocast") ? c.state.at("autocast") : name(DType::f32);
-    if (autocast != name(options_.autocast))
-      throw ValueError("resume", "the run was started with --autocast " + autocast + ", now it is " + name(options_.autocast), "Give the same.");
-    if (task_.scaler) task_.scaler->restore(std::strtod(text(c, "loss_scale").c_str(), nullptr), number(c, "loss_scale_good_steps"));
-    if (number(c, "batches") != task_.loader.batches())
-      throw ValueError("resume", "an epoch had " + std::to_string(number(c, "batches")) + " batches, now it has " + std::to_string(task_.loader.batches()),
-                       "Resume with the same data and batch size.");
+    if (task_.scaler && c.state.contains("loss_scale")) task_.scaler->restore(std::strtod(text(c, "loss_scale").c_str(), nullptr), number(c, "loss_scale_good_steps"));
     epoch = number(c, "epoch");
-    batch = number(c, "batch");
     step = saved = number(c, "step");
     default_generator().restore(options_.seed, static_cast<std::uint64_t>(number(c, "generator")));
-    sums = split(c.state.at("sums"));
+    if (number(c, "batches") == task_.loader.batches()) {  // with --force: an epoch that is dealt out otherwise begins anew
+      batch = number(c, "batch");
+      sums = split(c.state.at("sums"));
+    }
     best = std::strtod(c.state.at("best").c_str(), nullptr);
     std::istringstream rows(c.state.at("history"));
     for (std::string row; std::getline(rows, row);)
@@ -115,11 +110,10 @@ class Run {
       for (const auto& t : task_.ema->state_dict()) c.optimizer.tensors.emplace_back(t.name, t.value);
     std::string rows;
     for (const auto& [e, m] : history) rows += std::to_string(e) + ":" + join(m) + "\n";
-    c.state = {{"epoch", std::to_string(epoch)}, {"batch", std::to_string(batch)}, {"step", std::to_string(step)}, {"seed", std::to_string(options_.seed)},
-               {"batches", std::to_string(task_.loader.batches())}, {"generator", std::to_string(default_generator().position())},
-               {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}};
-    c.state["optimizer_steps"] = std::to_string(task_.optimizer.steps());
-    c.state["autocast"] = name(options_.autocast);
+    c.state = settings();
+    c.state.merge(std::map<std::string, std::string>{{"epoch", std::to_string(epoch)}, {"batch", std::to_string(batch)}, {"step", std::to_string(step)},
+                                                     {"optimizer_steps", std::to_string(task_.optimizer.steps())}, {"generator", std::to_string(default_generator().position())},
+                                                     {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}});
     if (task_.scaler) {
       c.state["loss_scale"] = exact(task_.scaler->factor());
       c.state["loss_scale_good_steps"] = std::to_string(task_.scaler->good_steps());
@@ -135,6 +129,8 @@ class Run {
     return saved < 0 ? "nothing had been saved yet" : "the checkpoint of step " + std::to_string(saved) + " in " + options_.out + "/checkpoint is intact: --resume goes on from there";
   }
 
+  const char* lower_rate() const { return saved < 0 ? "Lower --lr." : "Lower --lr, which --resume takes with --force."; }
+
   bool has_checkpoint() const { return folder_.exists(); }
 
   std::int64_t epoch = 0, batch = 0, step = 0;
@@ -144,11 +140,32 @@ class Run {
   std::vector<std::pair<std::int64_t, Metrics>> history;
 
  private:
+  // As a checkpoint names them.
+  Settings settings() const {
+    // Checkpoints had these three before they had the others.
+    Settings all{{"seed", std::to_string(options_.seed)}, {"autocast", name(options_.autocast)}, {"batches", std::to_string(task_.loader.batches())}};
+    for (const auto& [setting, value] : options_.settings) all["setting." + setting] = value;
+    return all;
+  }
+  void compare_settings(const Checkpoint& c) const {
+    const auto in_words = [](const std::string& value) { return value.empty() ? "not given" : value; };
+    std::string differences;
+    for (const auto& [key, now] : settings()) {
+      const auto then = c.state.find(key);
+      if (then == c.state.end() || then->second == now) continue;
+      const std::string shown = key.starts_with("setting.") ? key.substr(8) : key == "batches" ? "batches an epoch" : "--" + key;
+      differences += (differences.empty() ? "" : "; ") + shown + " " + in_words(then->second) + ", now " + in_words(now);
+    }
+    if (differences.empty()) return;
+    const std::string text = options_.out + " was begun with other settings: " + differences;
+    if (!options_.force) throw ValueError("resume", text, "Give the same ones, choose another --out for a new run, or add --force to go on with these.");
+    std::fprintf(stderr, "resume: %s\n", text.c_str());
+  }
   void check_weights(const TensorFile& model) const {
     try {
       check_finite(model, "model");
     } catch (const IoError& e) {
-      throw Diverged("train", words_of(e) + " after step " + std::to_string(step) + "; " + remains(), "Lower --lr.");
+      throw Diverged("train", words_of(e) + " after step " + std::to_string(step) + "; " + remains(), lower_rate());
     }
   }
   const TrainTask& task_;
@@ -232,7 +249,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   int bad_in_a_row = 0;
   std::string last_bad;  // the loss that was not finite, and where its batch comes from
   const auto diverged = [&] {
-    return Diverged("train", last_bad + "; " + run.remains(), "Lower --lr.");
+    return Diverged("train", last_bad + "; " + run.remains(), run.lower_rate());
   };
   const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
   if (enough()) {  // a finished run that is resumed

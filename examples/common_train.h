@@ -20,6 +20,7 @@
 
 namespace mien::example {
 
+using Settings = std::map<std::string, std::string>;  // what the bits of a run depend on, by the name of the option or in words
 using Metrics = std::vector<std::pair<std::string, double>>;  // in the order of the columns
 
 struct TrainOptions {
@@ -27,6 +28,8 @@ struct TrainOptions {
   std::int64_t epochs = 10;
   std::uint64_t seed = 0;
   bool resume = false;
+  Settings settings = {};        // besides seed and autocast: checkpoints keep them, and `resume` with others is refused (ValueError)
+  bool force = false;            // ... unless this is set
   double seconds = 0;            // stop after this time with everything saved; 0: no limit. Limits change no bit of the steps that are taken
   std::int64_t max_steps = 0;    // stop after this many steps in all; 0: no limit
   std::int64_t save_every = 0;   // also save every this many steps; 0: at the end of each epoch only

@@ -250,6 +250,17 @@ PkOptions check(Settings& s) {
   return pk;
 }
 
+// What --resume compares besides the options that were given: the net, what it starts from and sees, and the pictures, wherever they lie.
+example::Settings facts(const Settings& s, const EmbeddingSpec& spec, const std::string& detector_id, const AlignedSet& people) {
+  std::string pictures;
+  std::error_code gone;
+  for (std::size_t i = 0; i < people.files.size(); ++i)
+    pictures += people.names[static_cast<std::size_t>(people.person[i])] + "/" + fs::path(people.files[i]).filename().string() + " " + std::to_string(fs::file_size(people.files[i], gone)) + "\n";
+  return {{"--net", spec.architecture}, {"--size", std::to_string(spec.height) + "," + std::to_string(spec.width)}, {"--embedding", std::to_string(spec.size)},
+          {"--init", s.init.empty() ? "" : sha256(read_file(s.init)).substr(0, 8)}, {"--detector", detector_id.substr(0, 8)}, {"people", std::to_string(people.names.size())},
+          {"training pictures", example::fingerprint(people.files.size(), crc32c(std::as_bytes(std::span(pictures))))}};
+}
+
 int train(Settings& s, example::TrainOptions& options) {
   example::Progress progress(example::Progress::parse(options.progress));
   const PkOptions pk = check(s);
@@ -280,6 +291,7 @@ int train(Settings& s, example::TrainOptions& options) {
   const AlignedSet people = load_people(s, spec, detector, detector_id, options.out, progress);
   if (example::signal_received()) return 128 + example::signal_received();
 
+  options.settings.merge(facts(s, spec, detector_id, people));
   s.objective.size = spec.size;
   s.objective.classes = static_cast<std::int64_t>(people.names.size());
   Trainee trainee(*net, s.objective);
@@ -412,6 +424,8 @@ int run(int argc, char** argv) {
   app.add_flag("--dry-run", s.dry_run, "Check data, shapes, memory and disk, estimate the time, train nothing");
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
+  options.settings = example::settings_of(app, {"--net", "--size", "--embedding", "--init", "--detector", "--data", "--only", "--without", "--min-pictures", "--cache", "--max-bad", "--centre",
+                                                "--lfw", "--pairs", "--lfw-folds", "--lfw-inner", "--lfw-every", "--dry-run"});
   return train(s, options);
 }
 

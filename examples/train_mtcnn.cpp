@@ -11,12 +11,15 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <span>
+#include <sstream>
 #include <utility>
 
 #include "common_main.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/people.h"
 #include "mien/face/detector.h"
+#include "mien/io/crc32c.h"
 #include "mien/io/safetensors.h"
 #include "mien/kernels/parallel.h"
 #include "mien/layers/init.h"
@@ -69,6 +72,21 @@ Photos load_photos(const Settings& s) {
   if (!s.negatives.empty())
     for (const auto& file : list_images(s.negatives)) photos.train.push_back({file, {}, true});
   return photos;
+}
+
+// Which photographs, wherever they lie, and what is labelled in them.
+std::string fingerprint(const std::vector<LabelledPhoto>& photos) {
+  std::ostringstream text;
+  std::error_code gone;
+  for (const auto& p : photos) {
+    text << fs::path(p.file).filename().string() << " " << fs::file_size(p.file, gone);
+    for (const auto& f : p.faces) {
+      for (const float v : f.box) text << " " << v;
+      for (const auto& point : f.points.value_or(std::array<std::array<float, 2>, 5>{})) text << " " << point[0] << " " << point[1];
+    }
+    text << "\n";
+  }
+  return example::fingerprint(photos.size(), crc32c(std::as_bytes(std::span(text.view()))));
 }
 
 // One stage of the cascade: how its net is called and what its crops are.
@@ -211,6 +229,11 @@ void save_all(Mtcnn& nets, const std::string& path, const std::string& recipe) {
   save_safetensors(path, file);
 }
 
+std::uint32_t checksum(Module& net, std::uint32_t before) {
+  for (const auto& t : net.state_dict()) before = crc32c(std::as_bytes(std::span(t.value.data<float>(), static_cast<std::size_t>(t.value.numel()))), before);
+  return before;
+}
+
 // Prints a stage's last figures. True when its held-out accuracy is above the rate of the larger class.
 bool report(const std::string& stage, const example::TrainResult& result) {
   std::map<std::string, double> last;
@@ -253,6 +276,10 @@ int run(int argc, char** argv) {
 
   example::Progress progress(example::Progress::parse(options.progress));
   const Photos photos = load_photos(s);
+  options.settings = example::settings_of(app, {"--voc", "--exclude", "--landmarks", "--landmark-labels", "--landmark-boxes", "--negatives", "--stages", "--p-epochs",
+                                                "--r-epochs", "--o-epochs", "--check-majority"});
+  options.settings["training photographs"] = fingerprint(photos.train);
+  options.settings["held-out photographs"] = fingerprint(photos.held_out);
   const std::string weights = options.out + "/mtcnn.safetensors";
   manual_seed(options.seed);
   Mtcnn nets;
@@ -283,6 +310,10 @@ int run(int argc, char** argv) {
     if (example::signal_received()) return 128 + example::signal_received();
     example::TrainOptions now = options;
     now.resume = options.resume && i == first;
+    std::uint32_t before = 0;
+    if (stage != 'p') before = checksum(nets.pnet, before);
+    if (stage == 'o') before = checksum(nets.rnet, before);
+    now.settings["nets of the stages before"] = std::to_string(before);
     // Limits count over all stages. (A stage that is resumed has taken a step already: with 1 it ends at once.)
     if (options.max_steps > 0) now.max_steps = std::max<std::int64_t>(1, options.max_steps - steps);
     if (options.seconds > 0) now.seconds = options.seconds - seconds;

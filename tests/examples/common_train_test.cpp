@@ -297,4 +297,30 @@ TEST_CASE("a run that was killed while it judged an epoch: metrics.csv has the r
   std::filesystem::remove_all(folder);
 }
 
+TEST_CASE("settings that contradict the run: refused by --resume, taken with --force, and not noticed by checkpoints that have none", "[training]") {
+  const auto folder = temp_dir("settings");
+  Linear net({.in = 1, .out = 1});
+  const auto train_with = [&](example::Settings settings, std::int64_t batch, example::TrainOptions more) {
+    Sgd optimizer({.lr = .5});
+    optimizer.add_group(net.parameters());
+    Loader loader({.size = 6, .batch = batch}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+    more.out = folder.string();
+    more.settings = std::move(settings);
+    more.progress = "off";
+    const auto step = [](const Batch&) -> example::Metrics { return {{"loss", 1}}; };
+    return example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .1; }, step, {}}, more).steps;
+  };
+  CHECK(train_with({{"--clip", ""}, {"--lr", "0.1"}, {"--net", "a"}}, 2, {.epochs = 2, .max_steps = 4}) == 4);
+  const auto said = message_of<ValueError>([&] { train_with({{"--clip", "3"}, {"--lr", "0.2"}, {"--net", "a"}}, 3, {.epochs = 2, .seed = 1, .resume = true}); });
+  CHECK(said.find("was begun with other settings: batches an epoch 3, now 2; --seed 0, now 1; --clip not given, now 3; --lr 0.1, now 0.2. Give the same ones") != std::string::npos);
+  CHECK(train_with({{"--lr", "0.1"}, {"--new-option", "1"}}, 2, {.epochs = 3, .resume = true, .max_steps = 5}) == 5);  // options come and go between versions
+  CHECK(train_with({{"--lr", "0.2"}}, 3, {.epochs = 3, .resume = true, .force = true, .max_steps = 6}) == 6);
+  CHECK(train_with({{"--lr", "0.2"}}, 3, {.epochs = 3, .resume = true}) == 9);  // the second epoch was dealt out anew, in 2 batches
+  Checkpoint old = CheckpointFolder(folder.string() + "/checkpoint").load_last();
+  std::erase_if(old.state, [](const auto& s) { return s.first.starts_with("setting."); });
+  CheckpointFolder(folder.string() + "/checkpoint").save(old);
+  CHECK(train_with({{"--lr", "0.3"}}, 3, {.epochs = 4, .resume = true}) == 11);
+  std::filesystem::remove_all(folder);
+}
+
 }  // namespace mien::test

@@ -55,7 +55,7 @@ ends 65 "weights.safetensors: is no cache" $facenet --out weights --cache weight
 cmp weights.safetensors "$MIEN_WEIGHTS"
 ends 0 "1 of the names in nobody match no person: nobody" $facenet --out run --cache cache.safetensors --without nobody --max-steps 2 --loss sphereface
 cp run/mobilefacenet.safetensors good.safetensors
-ends 76 "the checkpoint of step 2" $facenet --out run --cache cache.safetensors --loss sphereface --max-steps 6 --resume --lr 1e30 --warm-up 0
+ends 76 "the checkpoint of step 2 in run/checkpoint is intact: --resume goes on from there. Lower --lr, which --resume takes with --force." $facenet --out run --cache cache.safetensors --loss sphereface --max-steps 6 --resume --force --lr 1e30 --warm-up 0
 cmp run/mobilefacenet.safetensors good.safetensors
 ends 76 "nothing had been saved yet" train_mtcnn --voc "$voc" --out diverged --stages p --lr 1e30 --max-steps 5 --batch 64
 [ ! -e diverged/mtcnn.safetensors ]

@@ -37,3 +37,39 @@ cmp whole/mtcnn.safetensors cut/mtcnn.safetensors
 cmp whole/r/metrics.csv cut/r/metrics.csv
 ends 0 $mtcnn --out cut --resume --max-steps 2  # less than it has taken: nothing is lost
 cmp whole/mtcnn.safetensors cut/mtcnn.safetensors
+
+# --- settings and data that contradict the run's
+ends 2 $mtcnn --out cut --resume --weight-decay 0 --lr .01
+says "cut/r was begun with other settings: --lr 0.02, now 0.01; --weight-decay 0.0005, now 0. Give the same ones, choose another --out"
+ends 2 ${mtcnn/seed 3/seed 4} --out cut --resume
+says "--seed 3, now 4"
+ends 2 ${mtcnn/batch 64/batch 32} --out cut --resume
+says "--batch 64, now 32"
+ends 0 $mtcnn --out cut --resume --lr 2e-2 --workers 2 --threads 1 --save-every 3 --progress off
+cmp whole/mtcnn.safetensors cut/mtcnn.safetensors
+mv voc moved
+ends 0 ${mtcnn/voc voc/voc moved} --out cut --resume
+sed -i 's/<xmax>\(.\)/<xmax>9\1/' moved/annotations/$(ls moved/annotations | head -1)
+ends 2 ${mtcnn/voc voc/voc moved} --out cut --resume
+says "training photographs 3 ("
+ends 0 ${mtcnn/voc voc/voc moved} --out cut --resume --force
+says "training photographs 3 ("
+
+i=0
+for f in $(ls moved/images); do
+  mkdir -p people/person$((i % 2))
+  cp "moved/images/$f" people/person$((i % 2))
+  i=$((i + 1))
+done
+facenet="train_facenet --data people --min-face 20 --size 16,16 --embedding 8 --pk 2x2 --epochs 6 --warm-up 2"
+ends 0 $facenet --out all
+ends 0 $facenet --out part --max-steps 2
+ends 2 $facenet --out part --resume --net inception-resnet-v1 --loss softmax
+says "--loss cosface, now softmax; --net mobilefacenet, now inception-resnet-v1"
+ends 2 $facenet --out part --resume --margin .1
+says "--margin not given, now 0.1"
+ends 0 $facenet --out part --resume
+cmp all/mobilefacenet.safetensors part/mobilefacenet.safetensors
+cp people/person0/$(ls people/person0 | head -1) people/person1/again.jpg
+ends 2 $facenet --out part --resume
+says "training pictures 4 ("
