@@ -3,6 +3,7 @@
 #include <csignal>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -175,29 +176,33 @@ class Run {
 
 void write_history(const std::string& out, const std::vector<std::pair<std::int64_t, Metrics>>& history) {
   if (history.empty()) return;
+  std::vector<Curve> curves;  // of the columns of all rows: a resume may add some or leave some out
+  for (const auto& [epoch, m] : history)
+    for (const auto& column : m)
+      if (std::none_of(curves.begin(), curves.end(), [&](const Curve& c) { return c.name == column.first; })) curves.push_back({column.first, {}, {}});
   std::ofstream csv(out + "/metrics.csv.tmp");
   csv << "epoch";
-  for (const auto& [name, value] : history[0].second) csv << "," << name;
+  for (const auto& curve : curves) csv << "," << curve.name;
   csv << "\n";
   for (const auto& [epoch, m] : history) {
     csv << epoch;
-    for (const auto& [name, value] : m) csv << "," << exact(value);
+    for (auto& curve : curves) {
+      csv << ",";
+      for (const auto& [name, value] : m) {
+        if (name != curve.name) continue;
+        csv << exact(value);
+        curve.x.push_back(static_cast<double>(epoch));
+        curve.y.push_back(value);
+      }
+    }
     csv << "\n";
   }
   csv.close();
   if (!csv) throw IoError(IoKind::write_failed, "train", out + "/metrics.csv", "could not be written", "Is the disk full?");
   fs::rename(out + "/metrics.csv.tmp", out + "/metrics.csv");
   std::vector<Curve> losses, rates;
-  for (std::size_t k = 0; k < history[0].second.size(); ++k) {
-    const std::string& name = history[0].second[k].first;
-    if (name == "lr") continue;
-    Curve curve{name, {}, {}};
-    for (const auto& [epoch, m] : history) {
-      curve.x.push_back(static_cast<double>(epoch));
-      curve.y.push_back(m[k].second);
-    }
-    (name.find("loss") != std::string::npos ? losses : rates).push_back(std::move(curve));
-  }
+  for (auto& curve : curves)
+    if (curve.name != "lr") (curve.name.find("loss") != std::string::npos ? losses : rates).push_back(std::move(curve));
   if (!losses.empty()) write_chart(out + "/loss", {.title = "Loss", .x_label = "epoch", .y_label = "loss", .curves = losses});
   if (!rates.empty()) write_chart(out + "/rates", {.title = "Rates", .x_label = "epoch", .y_label = "share", .curves = rates});
 }

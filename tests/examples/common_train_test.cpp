@@ -3,7 +3,9 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 
 #include "catch.h"
 #include "exit_codes.h"
@@ -294,6 +296,21 @@ TEST_CASE("a run that was killed while it judged an epoch: metrics.csv has the r
   CHECK_THROWS_AS(rows("cut", false, true), std::runtime_error);
   CHECK(rows("cut", true, false) == whole);
   CHECK(whole[0].second[1] == std::pair<std::string, double>("lr", lr(0, 2)));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("columns of metrics.csv that come and go with a resume", "[training]") {
+  const auto folder = temp_dir("columns");
+  Linear net({.in = 1, .out = 1});
+  Sgd optimizer({.lr = .5});
+  Loader loader({.size = 1, .batch = 1}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+  for (std::int64_t epochs = 1; epochs <= 3; ++epochs) {
+    const auto evaluate = [&]() -> example::Metrics { return epochs == 2 ? example::Metrics{} : example::Metrics{{epochs == 1 ? "a" : "b", epochs}}; };
+    const auto step = [](const Batch&) -> example::Metrics { return {{"loss", 4}}; };
+    example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .5; }, step, evaluate}, {.out = folder, .epochs = epochs, .resume = epochs > 1, .progress = "off"});
+  }
+  std::ifstream csv(folder / "metrics.csv");
+  CHECK(std::string(std::istreambuf_iterator<char>(csv), {}) == "epoch,loss,lr,a,b\n1,4,0.5,1,\n2,4,0.5,,\n3,4,0.5,,3\n");
   std::filesystem::remove_all(folder);
 }
 
