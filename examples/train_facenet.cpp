@@ -282,6 +282,7 @@ int train(Settings& s, example::TrainOptions& options) {
     net = make_embedding_net(spec);
   } else {
     net = load_embedding_net(load_safetensors(s.init), s.init, &spec);
+    spec.threshold.reset();  // it was found for the weights that change now
     if (!s.net.empty() && s.net != spec.architecture) throw ValueError("--net", "is " + s.net + ", but " + s.init + " is a " + spec.architecture);
     if (!s.size.empty() && s.size != std::vector{spec.height, spec.width})
       throw ValueError("--size", "is " + std::to_string(s.size[0]) + "," + std::to_string(s.size[1]) + ", but " + s.init + " takes crops of " + std::to_string(spec.height) + "," + std::to_string(spec.width));

@@ -62,6 +62,8 @@ ends 76 "nothing had been saved yet" train_mtcnn --voc "$voc" --out diverged --s
 cp run/checkpoint/last.safetensors run/checkpoint/last-1.safetensors
 truncate -s 1000 run/checkpoint/last.safetensors
 ends 0 "the last checkpoint can't be read, the one before is used: " $facenet --out run --cache cache.safetensors --loss sphereface --max-steps 3 --resume
+"$build/bin/train_facenet" --data people --min-face 20 --batch 2 $init --max-steps 1 --out tuned --progress off > out.txt
+ends 2 "tuned/mobilefacenet.safetensors holds no threshold" mien verify people/person0/* --model tuned/mobilefacenet.safetensors
 status=0
 "$build/bin/train_facenet" --help > /dev/full 2> err.txt || status=$?
 [ $status -eq 74 ] || { echo "--help > /dev/full ended with $status"; exit 1; }
