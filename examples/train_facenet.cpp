@@ -90,7 +90,10 @@ AlignedSet load_people(const Settings& s, const EmbeddingSpec& spec, const Detec
   o.progress = [&](std::size_t i, std::size_t n) { progress.update(static_cast<std::int64_t>(i), static_cast<std::int64_t>(n), "detecting and aligning"); };
   o.stop = [] { return example::signal_received() != 0; };
   AlignedSet set = align_people(people, detector, spec, o);
-  if (example::signal_received()) return set;
+  if (example::signal_received()) {
+    progress.line("stopped; " + std::to_string(set.pictures()) + " of " + std::to_string(people.pictures.size()) + " pictures are aligned in " + o.cache + ": the same command goes on from there");
+    return set;
+  }
   for (std::size_t i = 0; i < std::min<std::size_t>(set.unreadable.size(), 10); ++i) progress.line(set.unreadable[i]);
   if (!cli::parse_max_bad(s.max_bad).allows(set.unreadable.size(), people.pictures.size()))
     throw IoError(IoKind::bad_data, "train_facenet", s.data, std::to_string(set.unreadable.size()) + " of " + std::to_string(people.pictures.size()) + " pictures can't be read, e.g. " + set.unreadable[0],
@@ -327,6 +330,7 @@ int train(Settings& s, example::TrainOptions& options) {
 
   std::unique_ptr<LfwJudge> judge;
   if (!s.lfw.empty()) judge = std::make_unique<LfwJudge>(s, *pairs, folds, spec, detector, progress);
+  if (example::signal_received()) return 128 + example::signal_received();
   {
     std::vector<std::int64_t> first(static_cast<std::size_t>(std::min<std::int64_t>(48, people.count())));
     std::iota(first.begin(), first.end(), std::int64_t{0});
