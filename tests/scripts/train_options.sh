@@ -27,6 +27,14 @@ ends() {
 }
 facenet="train_facenet --data people --min-face 20 --size 16,16 --embedding 8 --batch 2"
 
+mkdir -p "two words/Ann Lee" "two words/Bob" "two words/Ann Bo"
+cp people/person0/* "two words/Ann Lee"
+cp people/person1/* "two words/Bob"
+cp people/person1/* "two words/Ann Bo"
+printf 'Ann Lee\t2\nBob\n' > only
+"$build/bin/train_facenet" --data "two words" --only only --min-face 20 --size 16,16 --embedding 8 --batch 2 --max-steps 1 --out named --progress off > out.txt
+grep -q ' of 2 people$' <<< "$("$build/bin/mien" inspect named/mobilefacenet.safetensors)" || { echo "names with blanks"; exit 1; }
+
 for program in "train_facenet --data people" "train_mtcnn --voc $voc" train_lenet; do
   for bad in "--workers -1" "--workers 100000" "--lr 0" "--lr nan" "--seconds nan" "--max-steps -1" "--save-every -1" "--seed -1"; do ends 2 "${bad% *}" $program --out never $bad; done
   ends 73 "file/x" $program --out file/x
