@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "checks.h"
 #include "exit_codes.h"
 #include "faces.h"
 #include "folds.h"

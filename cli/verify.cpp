@@ -19,7 +19,8 @@ int verify(Settings& s) {
   const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
   if (!s.threshold && !embedder.spec().threshold)
     throw ValueError("verify", find_model(s.model) + " holds no threshold", "Give one with --threshold; `mien eval lfw --calibrated` finds it on pairs of pictures and writes it into the model.");
-  if (s.flip && !s.threshold && !embedder.spec().threshold_flip) std::fprintf(stderr, "mien: %s does not say whether its threshold is for --flip\n", find_model(s.model).c_str());
+  if (s.flip && !s.threshold && !embedder.spec().threshold_flip)
+    std::fprintf(stderr, "mien: %s does not say whether its threshold is for --flip\n", find_model(s.model).c_str());
   const auto detector = start_faces(s);
   const Image a = read_image(s.a), b = read_image(s.b);
   const Verification v = mien::verify(*detector, embedder, a, b, s.threshold, s.flip ? std::optional(true) : std::nullopt);

@@ -53,8 +53,8 @@ int run(int argc, char** argv) {
   double lr = .9;
   int workers = 1;
   app.add_option("--data", data, "Folder with the four idx files, plain or .gz")->capture_default_str();
-  app.add_option("--batch", batch, "Samples per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--lr", lr, "Learning rate")->capture_default_str()->check(example::above_zero());
+  app.add_option("--batch", batch, "Samples per step")->capture_default_str()->check(cli::whole_number(1, 65536));
+  app.add_option("--lr", lr, "Learning rate")->capture_default_str()->check(cli::above_zero());
   example::add_workers(app, workers);
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;

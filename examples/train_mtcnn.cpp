@@ -230,7 +230,10 @@ void save_all(Mtcnn& nets, const std::string& path, const std::string& recipe) {
 }
 
 std::uint32_t checksum(Module& net, std::uint32_t before) {
-  for (const auto& t : net.state_dict()) before = crc32c(std::as_bytes(std::span(t.value.data<float>(), static_cast<std::size_t>(t.value.numel()))), before);
+  for (const auto& t : net.state_dict()) {
+    const auto values = t.value.to_vector();  // whatever their order in memory
+    before = crc32c(std::as_bytes(std::span(values)), before);
+  }
   return before;
 }
 
@@ -258,14 +261,14 @@ int run(int argc, char** argv) {
   app.add_option("--stages", s.stages, "Which stages, in this order: p, r, o")->capture_default_str()->check([](const std::string& v) {
     return v.empty() || std::string("pro").find(v) == std::string::npos ? std::string("expected a run of p, r, o, e.g. pro or p") : std::string();
   });
-  app.add_option("--batch", s.batch, "Crops per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--hold-out", s.hold_out, "Every N-th photograph is held out (0: none)")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--lr", s.lr, "First learning rate")->capture_default_str()->check(example::above_zero());
-  app.add_option("--weight-decay", s.weight_decay, "L2 penalty")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--smallest-face", s.smallest_face, "Smaller faces give no positive crops (pixels)")->capture_default_str()->check(example::above_zero());
-  app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)")->check(example::zero_or_more());
-  app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)")->check(example::zero_or_more());
-  app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)")->check(example::zero_or_more());
+  app.add_option("--batch", s.batch, "Crops per step")->capture_default_str()->check(cli::whole_number(1, 65536));
+  app.add_option("--hold-out", s.hold_out, "Every N-th photograph is held out (0: none)")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--lr", s.lr, "First learning rate")->capture_default_str()->check(cli::above_zero());
+  app.add_option("--weight-decay", s.weight_decay, "L2 penalty")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--smallest-face", s.smallest_face, "Smaller faces give no positive crops (pixels)")->capture_default_str()->check(cli::above_zero());
+  app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)")->check(cli::zero_or_more());
+  app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)")->check(cli::zero_or_more());
+  app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)")->check(cli::zero_or_more());
   example::add_workers(app, s.workers);
   app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy of each stage trained here is above the rate of the larger class");
   example::add_train_options(app, options);

@@ -36,7 +36,7 @@ printf 'Ann Lee\t2\nBob\n' > only
 grep -q ' of 2 people$' <<< "$("$build/bin/mien" inspect named/mobilefacenet.safetensors)" || { echo "names with blanks"; exit 1; }
 
 for program in "train_facenet --data people" "train_mtcnn --voc $voc" train_lenet; do
-  for bad in "--workers -1" "--workers 100000" "--lr 0" "--lr nan" "--seconds nan" "--max-steps -1" "--save-every -1" "--seed -1"; do ends 2 "${bad% *}" $program --out never $bad; done
+  for bad in "--threads 0" "--threads x" "--epochs 0" "--batch x" "--workers -1" "--workers 100000" "--lr 0" "--lr nan" "--seconds nan" "--max-steps -1" "--save-every -1" "--seed -1"; do ends 2 "${bad% *}" $program --out never $bad; done
   ends 73 "file/x" $program --out file/x
   ends 73 "file: " $program --out file
   ends 73 "--out ''" $program --out ''
