@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "checks.h"
 #include "commands.h"
 #include "exit_codes.h"
 #include "measure.h"
@@ -153,7 +154,7 @@ Run add_bench(CLI::App& app) {
     c.add_flag("--profile", s->profile, "Also the CPU time of every op on operands of the same shapes, in one eager run");
     c.add_option("--device", s->device, "cpu, cuda[:n] or auto")->capture_default_str();
     c.add_option("--threads", s->threads, "Threads (default: all CPUs)")->check(at_least_one());
-    c.add_option("--runs", s->runs, "Measured runs, after two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(CLI::Range(1, 1000000));
+    c.add_option("--runs", s->runs, "Measured runs, after two of warm-up (default: as many as fit into 3 seconds, at least 3)")->check(whole_number(1, 1000000));
   };
   CLI::App* m = app.add_subcommand("model", "A net on random pictures: inference, or a training step with --train");
   CLI::App* d = app.add_subcommand("detect", "The detector on a picture, decoding left out");
@@ -161,7 +162,7 @@ Run add_bench(CLI::App& app) {
   std::string names;
   for (const auto& n : bench::model_names()) names += n + ", ";
   m->add_option("MODEL", s->model.model, names + "or a model file of an embedding net")->required();
-  m->add_option("--batch", s->model.batch, "Pictures a run")->check(CLI::Range(1, 65536))->capture_default_str();
+  m->add_option("--batch", s->model.batch, "Pictures a run")->check(whole_number(1, 65536))->capture_default_str();
   auto* train = m->add_flag("--train", s->train, "Forward, loss, backward and a step of SGD with momentum; an embedding's loss is a softmax over 10,575 people");
   m->add_flag("--update", s->update, "The step of SGD with momentum alone")->excludes(train);
   m->add_option("--dtype", s->dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();

@@ -43,9 +43,6 @@ void make_folder(const std::string& command, const std::string& path);
 std::vector<std::string> pictures_of(const std::vector<std::string>& paths, const char* command, std::size_t& locked);
 // The stems of pictures, for keep_inputs.
 std::set<std::string> stems_of(const std::vector<std::string>& files);
-// Checks that an option is a whole number of at least 1, in words.
-CLI::Validator at_least_one();
-CLI::Validator whole_number(long long low, long long high);
 
 using Json = nlohmann::ordered_json;
 Json number(float v);  // the shortest text that reads back as the same float

@@ -156,22 +156,6 @@ std::vector<std::string> pictures_of(const std::vector<std::string>& paths, cons
   return files;
 }
 
-CLI::Validator whole_number(long long low, long long high) {
-  return CLI::Validator(
-      [low, high](std::string& text) {
-        char* end = nullptr;
-        errno = 0;
-        const long long v = std::strtoll(text.c_str(), &end, 10);
-        if (end != text.c_str() && *end == 0 && errno == 0 && v >= low && v <= high) return std::string();
-        return "expected a whole number from " + std::to_string(low) + " to " + std::to_string(high) + ", got '" + text + "'";
-      },
-      "");
-}
-CLI::Validator at_least_one() {
-  return CLI::Validator(
-      [](std::string& text) { return whole_number(1, 2147483647)(text).empty() ? std::string() : "expected a whole number of at least 1, got '" + text + "'"; }, "");
-}
-
 Json number(float v) {
   char text[32];
   std::snprintf(text, sizeof text, "%.9g", static_cast<double>(v));

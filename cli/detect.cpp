@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "checks.h"
 #include "commands.h"
 #include "exit_codes.h"
 #include "mien/data/encode.h"

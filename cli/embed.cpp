@@ -73,6 +73,8 @@ int embed(Settings& s) {
     check_can_write(s.out);
   }
   const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
+  if (const auto flip = embedder.spec().threshold_flip; flip && *flip != s.flip)
+    std::fprintf(stderr, "mien: the threshold in %s is for embeddings with%s --flip\n", find_model(s.model).c_str(), *flip ? "" : "out");
   const auto detector = start_faces(s);
   const std::int64_t size = embedder.spec().size;
   const bool matrix = s.format == "npy";

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "checks.h"
 #include "exit_codes.h"
 #include "faces.h"
 #include "folds.h"
@@ -326,7 +327,8 @@ void save_calibrated(const Settings& s, const Result& r) {
   EmbeddingSpec spec = EmbeddingSpec::from_metadata(file.metadata, model);
   spec.threshold = r.curves->best.threshold;
   spec.threshold_source = "best accuracy (" + digits(r.curves->best.accuracy.value, "%.4f") + ") on " + std::to_string(r.seen.size()) + " pairs of " + fs::path(s.pairs).filename().string() +
-                          (s.folds.empty() ? "" : ", fold " + joined(s.folds));
+                          (s.folds.empty() ? "" : ", fold " + joined(s.folds)) + (s.flip ? ", mirrored crops added" : "");
+  spec.threshold_flip = s.flip;
   for (const auto& [key, value] : spec.to_metadata()) file.metadata[key] = value;
   save_safetensors(s.calibrated, file);
 }

@@ -1,5 +1,6 @@
 #include "exit_codes.h"
 
+#include <filesystem>
 #include <new>
 
 #include "mien/tensor/error.h"
@@ -16,6 +17,8 @@ Exit exit_code(const std::exception& e) noexcept {
       case IoKind::locked: return Exit::locked;
     }
   }
+  if (const auto* fs = dynamic_cast<const std::filesystem::filesystem_error*>(&e))
+    return fs->code() == std::errc::permission_denied || fs->code() == std::errc::no_such_file_or_directory ? Exit::missing : Exit::io;
   if (dynamic_cast<const Diverged*>(&e)) return Exit::diverged;
   if (dynamic_cast<const OutOfMemory*>(&e) || dynamic_cast<const std::bad_alloc*>(&e)) return Exit::out_of_memory;
   if (dynamic_cast<const DeviceError*>(&e)) return Exit::no_device;

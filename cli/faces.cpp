@@ -1,5 +1,6 @@
 #include "faces.h"
 
+#include "checks.h"
 #include "mien/kernels/parallel.h"
 #include "mien/tensor/device.h"
 #include "mien/tensor/error.h"

@@ -19,9 +19,11 @@ int verify(Settings& s) {
   const Embedder embedder = Embedder::load(find_model(s.model), Device::parse(s.device));
   if (!s.threshold && !embedder.spec().threshold)
     throw ValueError("verify", find_model(s.model) + " holds no threshold", "Give one with --threshold; `mien eval lfw --calibrated` finds it on pairs of pictures and writes it into the model.");
+  if (s.flip && !s.threshold && !embedder.spec().threshold_flip)
+    std::fprintf(stderr, "mien: %s does not say whether its threshold is for --flip\n", find_model(s.model).c_str());
   const auto detector = start_faces(s);
   const Image a = read_image(s.a), b = read_image(s.b);
-  const Verification v = mien::verify(*detector, embedder, a, b, s.threshold, s.flip);
+  const Verification v = mien::verify(*detector, embedder, a, b, s.threshold, s.flip ? std::optional(true) : std::nullopt);
   const std::string source = s.threshold ? "--threshold" : v.threshold_source;
   for (const auto& [name, face] : {std::pair{&s.a, &v.a}, std::pair{&s.b, &v.b}})
     if (!*face) std::fprintf(stderr, "mien: %s: no face\n", name->c_str());
@@ -54,7 +56,7 @@ Run add_verify(CLI::App& app) {
   app.add_option("A", s->a, "A picture; the face nearest to its middle is taken")->required();
   app.add_option("B", s->b, "Another one")->required();
   add_face_options(app, *s);
-  app.add_flag("--flip", s->flip, "Add the embedding of the mirrored crop");
+  app.add_flag("--flip", s->flip, "Add the embedding of the mirrored crop (without --threshold: as the model file's threshold was found)");
   app.add_option("--threshold", s->threshold, "Squared distance below which two faces are the same person's (default: the model file's)");
   app.add_option("--format", s->format, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
   return [s] { return verify(*s); };

@@ -1,11 +1,9 @@
 #include "mien/data/encode.h"
 
-#include <unistd.h>
+#include <span>
+#include <vector>
 
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-
+#include "mien/io/file.h"
 #include "mien/tensor/error.h"
 
 #define STB_IMAGE_WRITE_STATIC
@@ -25,24 +23,6 @@ void collect(void* context, void* data, int size) {
   out->insert(out->end(), p, p + size);
 }
 
-void write_bytes(const std::string& path, const std::vector<unsigned char>& bytes) {
-  const std::string temp = path + ".tmp" + std::to_string(getpid());
-  const auto fail = [&](IoKind kind) {
-    const std::string why = std::strerror(errno);
-    std::remove(temp.c_str());
-    throw IoError(kind, "write", path, why + " (" + std::to_string(bytes.size()) + " bytes)", "Check the folder and the free space.");
-  };
-  std::FILE* f = std::fopen(temp.c_str(), "wb");
-  if (!f) fail(IoKind::cannot_create);
-  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), f) == bytes.size() && std::fflush(f) == 0;
-  const int error = errno;
-  if (std::fclose(f) != 0 || !written) {
-    if (!written) errno = error;
-    fail(IoKind::write_failed);
-  }
-  if (std::rename(temp.c_str(), path.c_str()) != 0) fail(IoKind::cannot_create);
-}
-
 void check(const Image& image, const char* op) {
   if (image.width < 1 || image.height < 1 || image.pixels.size() != static_cast<std::size_t>(image.width * image.height * 3))
     throw ValueError(op, "expects width x height x 3 bytes, got " + std::to_string(image.width) + "x" + std::to_string(image.height) + " and " + std::to_string(image.pixels.size()) + " bytes");
@@ -55,7 +35,7 @@ void write_png(const std::string& path, const Image& image) {
   std::vector<unsigned char> bytes;
   if (!stbi_write_png_to_func(collect, &bytes, static_cast<int>(image.width), static_cast<int>(image.height), 3, image.pixels.data(), static_cast<int>(image.width * 3)))
     throw OutOfMemory("write_png", path + ": the picture could not be encoded");
-  write_bytes(path, bytes);
+  write_file_atomic(path, std::as_bytes(std::span(bytes)), false);
 }
 
 void write_jpeg(const std::string& path, const Image& image, int quality) {
@@ -63,7 +43,7 @@ void write_jpeg(const std::string& path, const Image& image, int quality) {
   std::vector<unsigned char> bytes;
   if (!stbi_write_jpg_to_func(collect, &bytes, static_cast<int>(image.width), static_cast<int>(image.height), 3, image.pixels.data(), quality))
     throw OutOfMemory("write_jpeg", path + ": the picture could not be encoded");
-  write_bytes(path, bytes);
+  write_file_atomic(path, std::as_bytes(std::span(bytes)), false);
 }
 
 void write_image(const std::string& path, const Image& image) {

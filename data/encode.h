@@ -1,4 +1,4 @@
-// Writing pictures: complete or not at all (a temporary file is renamed). IoError names the file and the system's reason.
+// Writing pictures: complete or not at all, through links and into devices, as write_file_atomic does. IoError names the file and the system's reason.
 #pragma once
 
 #include <string>

@@ -110,8 +110,14 @@ std::vector<std::string> list_images(const std::string& path) {
   const auto status = fs::status(path, error);
   if (!fs::exists(status)) throw IoError(IoKind::missing, "list", path, "there is no such file or folder");
   if (!fs::is_directory(status)) return {path};
-  for (const auto& entry : fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied))
-    if (has_image_extension(entry.path().string()) && entry.is_regular_file(error)) files.push_back(entry.path().string());
+  std::string folder = path;  // that an error is about
+  fs::recursive_directory_iterator it(path, error);
+  for (const fs::recursive_directory_iterator end; !error && it != end; it.increment(error)) {
+    std::error_code none;
+    folder = it->path().string();
+    if (has_image_extension(it->path().string()) && it->is_regular_file(none)) files.push_back(it->path().string());
+  }
+  if (error) throw IoError(IoKind::missing, "list", folder, "can't be listed: " + error.message());
   std::sort(files.begin(), files.end());
   return files;
 }

@@ -39,7 +39,7 @@ Image apply_orientation(const Image& image, int orientation);
 
 std::string image_decoders();                     // "libjpeg-turbo 2.1.5, libspng 0.7.3, stb_image (BMP)"
 bool has_image_extension(const std::string& path);  // .jpg .jpeg .png .bmp
-// A file: itself. A folder: its pictures, recursive, sorted. "@LIST": the lines of that file. IoError missing when the path is not there.
+// A file: itself. A folder: its pictures, recursive, sorted. "@LIST": the lines of that file. IoError missing when the path is not there or a folder can't be listed.
 std::vector<std::string> list_images(const std::string& path);
 
 }  // namespace mien

@@ -102,7 +102,11 @@ std::vector<std::string> read_name_lines(const std::string& file) {
 
 std::set<std::string> read_names(const std::string& file) {
   std::set<std::string> names;
-  for (const auto& line : read_name_lines(file)) names.insert(line.substr(0, line.find_first_of(" \t")));
+  for (auto line : read_name_lines(file)) {
+    line.resize(std::min(line.size(), line.find('\t')));
+    line.resize(line.find_last_not_of(' ') + 1);
+    names.insert(line);
+  }
   return names;
 }
 

@@ -30,7 +30,7 @@ People read_people(const std::string& path, const PeopleOptions& options = {});
 
 // The lines of a text file without blanks and CR at their ends, without empty ones. IoError: missing, a folder, not readable, no line at all.
 std::vector<std::string> read_name_lines(const std::string& file);
-// Of each line the first word.
+// Of each line what stands before a tab (LFW's people.txt goes on behind it); a name may have blanks in it.
 std::set<std::string> read_names(const std::string& file);
 
 }  // namespace mien

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -63,6 +64,13 @@ Metrics split(const std::string& text) {
   return m;
 }
 
+const std::string& text(const Checkpoint& c, const char* key) {
+  const auto it = c.state.find(key);
+  if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
+  return it->second;
+}
+std::int64_t number(const Checkpoint& c, const char* key) { return std::atoll(text(c, key).c_str()); }
+
 // Everything of a run that a checkpoint must bring back.
 class Run {
  public:
@@ -72,26 +80,21 @@ class Run {
     std::string note;
     const Checkpoint c = folder_.load_last(&note);
     if (!note.empty()) std::fprintf(stderr, "resume: the last checkpoint can't be read, the one before is used: %s\n", note.c_str());  // also with --progress off
+    compare_settings(c);
     task_.model.load_state_dict(from_file(c.model));
     std::vector<NamedTensor> optimizer, averages;
     for (auto& t : from_file(c.optimizer)) (t.name.rfind("ema.", 0) == 0 ? averages : optimizer).push_back(std::move(t));
     task_.optimizer.load_state_dict(optimizer, c.state.contains("optimizer_steps") ? number(c, "optimizer_steps") : number(c, "step"));
     if (task_.ema) task_.ema->load_state_dict(averages, number(c, "ema_updates"));
     else if (!averages.empty()) throw ValueError("resume", "the run keeps moving averages, now they are switched off", "Give the same --ema.");
-    if (static_cast<std::uint64_t>(number(c, "seed")) != options_.seed)
-      throw ValueError("resume", "the run was started with --seed " + std::to_string(number(c, "seed")) + ", now it is " + std::to_string(options_.seed), "Give the same seed.");
-    const std::string autocast = c.state.contains("autocast") ? c.state.at("autocast") : name(DType::f32);
-    if (autocast != name(options_.autocast))
-      throw ValueError("resume", "the run was started with --autocast " + autocast + ", now it is " + name(options_.autocast), "Give the same.");
-    if (task_.scaler) task_.scaler->restore(std::strtod(text(c, "loss_scale").c_str(), nullptr), number(c, "loss_scale_good_steps"));
-    if (number(c, "batches") != task_.loader.batches())
-      throw ValueError("resume", "an epoch had " + std::to_string(number(c, "batches")) + " batches, now it has " + std::to_string(task_.loader.batches()),
-                       "Resume with the same data and batch size.");
+    if (task_.scaler && c.state.contains("loss_scale")) task_.scaler->restore(std::strtod(text(c, "loss_scale").c_str(), nullptr), number(c, "loss_scale_good_steps"));
     epoch = number(c, "epoch");
-    batch = number(c, "batch");
     step = saved = number(c, "step");
     default_generator().restore(options_.seed, static_cast<std::uint64_t>(number(c, "generator")));
-    sums = split(c.state.at("sums"));
+    if (number(c, "batches") == task_.loader.batches()) {  // with --force: an epoch that is dealt out otherwise begins anew
+      batch = number(c, "batch");
+      sums = split(c.state.at("sums"));
+    }
     best = std::strtod(c.state.at("best").c_str(), nullptr);
     std::istringstream rows(c.state.at("history"));
     for (std::string row; std::getline(rows, row);)
@@ -108,11 +111,10 @@ class Run {
       for (const auto& t : task_.ema->state_dict()) c.optimizer.tensors.emplace_back(t.name, t.value);
     std::string rows;
     for (const auto& [e, m] : history) rows += std::to_string(e) + ":" + join(m) + "\n";
-    c.state = {{"epoch", std::to_string(epoch)}, {"batch", std::to_string(batch)}, {"step", std::to_string(step)}, {"seed", std::to_string(options_.seed)},
-               {"batches", std::to_string(task_.loader.batches())}, {"generator", std::to_string(default_generator().position())},
-               {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}};
-    c.state["optimizer_steps"] = std::to_string(task_.optimizer.steps());
-    c.state["autocast"] = name(options_.autocast);
+    c.state = settings();
+    c.state.merge(std::map<std::string, std::string>{{"epoch", std::to_string(epoch)}, {"batch", std::to_string(batch)}, {"step", std::to_string(step)},
+                                                     {"optimizer_steps", std::to_string(task_.optimizer.steps())}, {"generator", std::to_string(default_generator().position())},
+                                                     {"sums", join(sums)}, {"best", exact(best)}, {"history", rows}});
     if (task_.scaler) {
       c.state["loss_scale"] = exact(task_.scaler->factor());
       c.state["loss_scale_good_steps"] = std::to_string(task_.scaler->good_steps());
@@ -128,6 +130,8 @@ class Run {
     return saved < 0 ? "nothing had been saved yet" : "the checkpoint of step " + std::to_string(saved) + " in " + options_.out + "/checkpoint is intact: --resume goes on from there";
   }
 
+  const char* lower_rate() const { return saved < 0 ? "Lower --lr." : "Lower --lr, which --resume takes with --force."; }
+
   bool has_checkpoint() const { return folder_.exists(); }
 
   std::int64_t epoch = 0, batch = 0, step = 0;
@@ -137,19 +141,34 @@ class Run {
   std::vector<std::pair<std::int64_t, Metrics>> history;
 
  private:
+  // As a checkpoint names them.
+  Settings settings() const {
+    // Checkpoints had these three before they had the others.
+    Settings all{{"seed", std::to_string(options_.seed)}, {"autocast", name(options_.autocast)}, {"batches", std::to_string(task_.loader.batches())}};
+    for (const auto& [setting, value] : options_.settings) all["setting." + setting] = value;
+    return all;
+  }
+  void compare_settings(const Checkpoint& c) const {
+    const auto in_words = [](const std::string& value) { return value.empty() ? "not given" : value; };
+    std::string differences;
+    for (const auto& [key, now] : settings()) {
+      const auto then = c.state.find(key);
+      if (then == c.state.end() || then->second == now) continue;
+      const std::string shown = key.starts_with("setting.") ? key.substr(8) : key == "batches" ? "batches an epoch" : "--" + key;
+      differences += (differences.empty() ? "" : "; ") + shown + " " + in_words(then->second) + ", now " + in_words(now);
+    }
+    if (differences.empty()) return;
+    const std::string text = options_.out + " was begun with other settings: " + differences;
+    if (!options_.force) throw ValueError("resume", text, "Give the same ones, choose another --out for a new run, or add --force to go on with these.");
+    std::fprintf(stderr, "resume: %s\n", text.c_str());
+  }
   void check_weights(const TensorFile& model) const {
     try {
       check_finite(model, "model");
     } catch (const IoError& e) {
-      throw Diverged("train", words_of(e) + " after step " + std::to_string(step) + "; " + remains(), "Lower --lr.");
+      throw Diverged("train", words_of(e) + " after step " + std::to_string(step) + "; " + remains(), lower_rate());
     }
   }
-  static const std::string& text(const Checkpoint& c, const char* key) {
-    const auto it = c.state.find(key);
-    if (it == c.state.end()) throw IoError(IoKind::bad_data, "resume", "checkpoint", std::string("has no ") + key, "Was it written by a training program?");
-    return it->second;
-  }
-  static std::int64_t number(const Checkpoint& c, const char* key) { return std::atoll(text(c, key).c_str()); }
   const TrainTask& task_;
   const TrainOptions& options_;
   CheckpointFolder folder_;
@@ -157,29 +176,33 @@ class Run {
 
 void write_history(const std::string& out, const std::vector<std::pair<std::int64_t, Metrics>>& history) {
   if (history.empty()) return;
+  std::vector<Curve> curves;  // of the columns of all rows: a resume may add some or leave some out
+  for (const auto& [epoch, m] : history)
+    for (const auto& column : m)
+      if (std::none_of(curves.begin(), curves.end(), [&](const Curve& c) { return c.name == column.first; })) curves.push_back({column.first, {}, {}});
   std::ofstream csv(out + "/metrics.csv.tmp");
   csv << "epoch";
-  for (const auto& [name, value] : history[0].second) csv << "," << name;
+  for (const auto& curve : curves) csv << "," << curve.name;
   csv << "\n";
   for (const auto& [epoch, m] : history) {
     csv << epoch;
-    for (const auto& [name, value] : m) csv << "," << exact(value);
+    for (auto& curve : curves) {
+      csv << ",";
+      for (const auto& [name, value] : m) {
+        if (name != curve.name) continue;
+        csv << exact(value);
+        curve.x.push_back(static_cast<double>(epoch));
+        curve.y.push_back(value);
+      }
+    }
     csv << "\n";
   }
   csv.close();
   if (!csv) throw IoError(IoKind::write_failed, "train", out + "/metrics.csv", "could not be written", "Is the disk full?");
   fs::rename(out + "/metrics.csv.tmp", out + "/metrics.csv");
   std::vector<Curve> losses, rates;
-  for (std::size_t k = 0; k < history[0].second.size(); ++k) {
-    const std::string& name = history[0].second[k].first;
-    if (name == "lr") continue;
-    Curve curve{name, {}, {}};
-    for (const auto& [epoch, m] : history) {
-      curve.x.push_back(static_cast<double>(epoch));
-      curve.y.push_back(m[k].second);
-    }
-    (name.find("loss") != std::string::npos ? losses : rates).push_back(std::move(curve));
-  }
+  for (auto& curve : curves)
+    if (curve.name != "lr") (curve.name.find("loss") != std::string::npos ? losses : rates).push_back(std::move(curve));
   if (!losses.empty()) write_chart(out + "/loss", {.title = "Loss", .x_label = "epoch", .y_label = "loss", .curves = losses});
   if (!rates.empty()) write_chart(out + "/rates", {.title = "Rates", .x_label = "epoch", .y_label = "share", .curves = rates});
 }
@@ -231,12 +254,13 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   int bad_in_a_row = 0;
   std::string last_bad;  // the loss that was not finite, and where its batch comes from
   const auto diverged = [&] {
-    return Diverged("train", last_bad + "; " + run.remains(), "Lower --lr.");
+    return Diverged("train", last_bad + "; " + run.remains(), run.lower_rate());
   };
   const auto enough = [&] { return options.max_steps > 0 && run.step >= options.max_steps; };
   if (enough()) {  // a finished run that is resumed
     result.end = TrainEnd::time_up;
     result.history = run.history;
+    result.steps = run.step;
     return result;
   }
   for (; run.epoch < options.epochs; ++run.epoch, run.batch = 0, run.sums.clear()) {
@@ -272,7 +296,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
     if (whole || result.end == TrainEnd::time_up) {
       Metrics row;
       for (const auto& [name, value] : run.sums) row.emplace_back(name, value / static_cast<double>(run.batch));
-      row.emplace_back("lr", task.optimizer.lr());
+      row.emplace_back("lr", task.lr(run.epoch, run.step - 1));  // not the optimizer's: after a resume at the epoch's end it has not got one yet
       if (task.evaluate) {
         task.model.eval();
         const NoGrad guard;
@@ -310,6 +334,7 @@ TrainResult run_to_the_end(const TrainTask& task, const TrainOptions& options, R
   }
   if (result.history.empty()) result.history = run.history;
   result.seconds = elapsed();
+  result.steps = run.step;
   return result;
 }
 
@@ -325,6 +350,12 @@ TrainResult run_training(const TrainTask& task, const TrainOptions& options) {
   } catch (const DeviceLost& e) {
     throw DeviceLost(e.op(), words_of(e) + " (in step " + std::to_string(run.step + 1) + "); " + run.remains(), e.hint());
   }
+}
+
+std::optional<std::int64_t> steps_taken(const std::string& out) {
+  if (!fs::exists(out + "/checkpoint")) return {};
+  const CheckpointFolder folder(out + "/checkpoint");
+  return folder.exists() ? std::optional(number(folder.load_last(), "step")) : std::nullopt;
 }
 
 Batch on_device(const Batch& batch, Device device) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 
 namespace mien::example {
 
+using Settings = std::map<std::string, std::string>;  // what the bits of a run depend on, by the name of the option or in words
 using Metrics = std::vector<std::pair<std::string, double>>;  // in the order of the columns
 
 struct TrainOptions {
@@ -26,7 +28,9 @@ struct TrainOptions {
   std::int64_t epochs = 10;
   std::uint64_t seed = 0;
   bool resume = false;
-  double seconds = 0;            // stop after this time with everything saved; 0: no limit
+  Settings settings = {};        // besides seed and autocast: checkpoints keep them, and `resume` with others is refused (ValueError)
+  bool force = false;            // ... unless this is set
+  double seconds = 0;            // stop after this time with everything saved; 0: no limit. Limits change no bit of the steps that are taken
   std::int64_t max_steps = 0;    // stop after this many steps in all; 0: no limit
   std::int64_t save_every = 0;   // also save every this many steps; 0: at the end of each epoch only
   std::string progress = "auto";
@@ -50,11 +54,14 @@ struct TrainResult {
   TrainEnd end = TrainEnd::finished;
   std::vector<std::pair<std::int64_t, Metrics>> history;  // epoch, training means and evaluation
   double seconds = 0;
+  std::int64_t steps = 0;  // in all, also those from before a resume
 };
 // A step whose first metric is not finite must leave the weights alone. Throws Diverged after 10 losses in a row that are not finite, when the run ends with one
 // (by a limit or a signal too), and when weights are not finite at the moment of saving: the caller must not write the net then. OutOfMemory when a step
 // does not fit in two tries (common_retry.h), DeviceLost when the GPU fails: what is saved then is the last good state, and the message says of which step.
 TrainResult run_training(const TrainTask& task, const TrainOptions& options);
+// Steps by the last checkpoint of the run in a folder; none: it has no checkpoint.
+std::optional<std::int64_t> steps_taken(const std::string& out);
 
 // The batch on a device.
 Batch on_device(const Batch& batch, Device device);

@@ -42,7 +42,7 @@ namespace fs = std::filesystem;
 namespace {
 
 struct Settings {
-  std::string data, only, without, detector, net = "mobilefacenet", init, cache, pk, optimizer = "sgd", schedule = "cosine", max_bad = "1%";
+  std::string data, only, without, detector, net, init, cache, pk, optimizer = "sgd", schedule = "cosine", max_bad = "1%";
   std::string lfw, pairs;
   std::vector<int> lfw_folds;
   std::optional<double> margin;  // without: what suits the loss
@@ -69,7 +69,7 @@ struct Trainee : Module {
 
 EmbeddingSpec new_spec(const Settings& s) {
   EmbeddingSpec spec;
-  const bool mobile = s.net == "mobilefacenet";
+  const bool mobile = s.net != "inception-resnet-v1";
   spec.architecture = mobile ? "mobilefacenet" : "inception-resnet-v1";
   spec.height = s.size.empty() ? (mobile ? 112 : 160) : s.size[0];
   spec.width = s.size.empty() ? (mobile ? 96 : 160) : s.size[1];
@@ -90,7 +90,11 @@ AlignedSet load_people(const Settings& s, const EmbeddingSpec& spec, const Detec
   o.progress = [&](std::size_t i, std::size_t n) { progress.update(static_cast<std::int64_t>(i), static_cast<std::int64_t>(n), "detecting and aligning"); };
   o.stop = [] { return example::signal_received() != 0; };
   AlignedSet set = align_people(people, detector, spec, o);
-  if (example::signal_received()) return set;
+  if (example::signal_received()) {
+    progress.line("stopped; " + std::to_string(set.pictures()) + " of " + std::to_string(people.pictures.size()) + " pictures are aligned in " + o.cache +
+                  ": the same command goes on from there");
+    return set;
+  }
   for (std::size_t i = 0; i < std::min<std::size_t>(set.unreadable.size(), 10); ++i) progress.line(set.unreadable[i]);
   if (!cli::parse_max_bad(s.max_bad).allows(set.unreadable.size(), people.pictures.size()))
     throw IoError(IoKind::bad_data, "train_facenet", s.data, std::to_string(set.unreadable.size()) + " of " + std::to_string(people.pictures.size()) + " pictures can't be read, e.g. " + set.unreadable[0],
@@ -250,6 +254,22 @@ PkOptions check(Settings& s) {
   return pk;
 }
 
+// What --resume compares besides the options that were given: the net, what it starts from and sees, and the pictures, wherever they lie.
+example::Settings facts(const Settings& s, const EmbeddingSpec& spec, const std::string& detector_id, const AlignedSet& people) {
+  std::string pictures;
+  std::error_code gone;
+  for (std::size_t i = 0; i < people.files.size(); ++i)
+    pictures += people.names[static_cast<std::size_t>(people.person[i])] + "/" + fs::path(people.files[i]).filename().string() + " " +
+                std::to_string(fs::file_size(people.files[i], gone)) + "\n";
+  return {{"--net", spec.architecture},
+          {"--size", std::to_string(spec.height) + "," + std::to_string(spec.width)},
+          {"--embedding", std::to_string(spec.size)},
+          {"--init", s.init.empty() ? "" : sha256(read_file(s.init)).substr(0, 8)},
+          {"--detector", detector_id.substr(0, 8)},
+          {"people", std::to_string(people.names.size())},
+          {"training pictures", example::fingerprint(people.files.size(), crc32c(std::as_bytes(std::span(pictures))))}};
+}
+
 int train(Settings& s, example::TrainOptions& options) {
   example::Progress progress(example::Progress::parse(options.progress));
   const PkOptions pk = check(s);
@@ -260,7 +280,6 @@ int train(Settings& s, example::TrainOptions& options) {
     folds = cli::chosen_folds(s.lfw_folds, s.lfw_inner, *pairs, s.pairs, "--lfw-folds", "--lfw-inner");
     check_lfw_pictures(*pairs, s.lfw);
   }
-  example::make_out("train_facenet", options.out);
   const std::string detector_file = cli::find_weights(s.detector, "mtcnn.safetensors");
   const Detector detector = Detector::load(detector_file, {.min_face = s.min_face, .device = options.device});
   const std::string detector_id = sha256(read_file(detector_file)) + " min_face " + std::to_string(s.min_face);
@@ -272,11 +291,18 @@ int train(Settings& s, example::TrainOptions& options) {
     net = make_embedding_net(spec);
   } else {
     net = load_embedding_net(load_safetensors(s.init), s.init, &spec);
+    spec.threshold.reset();  // it was found for the weights that change now
+    if (!s.net.empty() && s.net != spec.architecture) throw ValueError("--net", "is " + s.net + ", but " + s.init + " is a " + spec.architecture);
+    if (!s.size.empty() && s.size != std::vector{spec.height, spec.width})
+      throw ValueError("--size", "is " + std::to_string(s.size[0]) + "," + std::to_string(s.size[1]) + ", but " + s.init + " takes crops of " + std::to_string(spec.height) +
+                                     "," + std::to_string(spec.width));
     if (s.embedding > 0 && s.embedding != spec.size) throw ValueError("--embedding", "is " + std::to_string(s.embedding) + ", but " + s.init + " has embeddings of " + std::to_string(spec.size));
   }
+  example::make_out("train_facenet", options.out);
   const AlignedSet people = load_people(s, spec, detector, detector_id, options.out, progress);
   if (example::signal_received()) return 128 + example::signal_received();
 
+  options.settings.merge(facts(s, spec, detector_id, people));
   s.objective.size = spec.size;
   s.objective.classes = static_cast<std::int64_t>(people.names.size());
   Trainee trainee(*net, s.objective);
@@ -306,11 +332,12 @@ int train(Settings& s, example::TrainOptions& options) {
     return r.parts;
   };
   trainee.train();
-  const std::int64_t total = std::max<std::int64_t>(1, options.max_steps > 0 ? options.max_steps : options.epochs * loader.batches());
+  const std::int64_t total = options.epochs * loader.batches();
   if (s.dry_run) return dry_run(trainee, loader, step, options, people.crops.numel());
 
   std::unique_ptr<LfwJudge> judge;
   if (!s.lfw.empty()) judge = std::make_unique<LfwJudge>(s, *pairs, folds, spec, detector, progress);
+  if (example::signal_received()) return 128 + example::signal_received();
   {
     std::vector<std::int64_t> first(static_cast<std::size_t>(std::min<std::int64_t>(48, people.count())));
     std::iota(first.begin(), first.end(), std::int64_t{0});
@@ -368,47 +395,49 @@ int run(int argc, char** argv) {
   app.add_option("--data", s.data, "Folder with one folder a person, or @LIST with 'path<TAB>name' lines")->required();
   app.add_option("--only", s.only, "File with the names of the people to use, one a line (default: all)");
   app.add_option("--without", s.without, "File with names that must not be used");
-  app.add_option("--min-pictures", s.min_pictures, "People with fewer pictures are left out")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--min-pictures", s.min_pictures, "People with fewer pictures are left out")->capture_default_str()->check(cli::at_least_one());
   app.add_option("--detector", s.detector, "Weights of the detector (default: as `mien detect`)");
   app.add_option("--min-face", s.min_face, "Smallest face in pixels")->capture_default_str();
   app.add_option("--cache", s.cache, "File that keeps the aligned crops (default: OUT/aligned.safetensors)");
   app.add_option("--max-bad", s.max_bad, "How many pictures may be unreadable, N or P%")->capture_default_str();
-  app.add_option("--net", s.net, "The net")->capture_default_str()->check(CLI::IsMember({"mobilefacenet", "inception-resnet-v1"}));
+  app.add_option("--net", s.net, "The net")->default_str("mobilefacenet")->check(CLI::IsMember({"mobilefacenet", "inception-resnet-v1"}));
   app.add_option("--size", s.size, "Height and width of a crop, e.g. 112,96")->delimiter(',')->expected(2);
-  app.add_option("--embedding", s.embedding, "Size of the embedding (default: 128, 512 for Inception-ResNet-v1)")->check(CLI::Range(1, 65536));
+  app.add_option("--embedding", s.embedding, "Size of the embedding (default: 128, 512 for Inception-ResNet-v1)")->check(cli::whole_number(1, 65536));
   app.add_option("--init", s.init, "Start from this model file (fine-tuning); it decides net, crop and embedding");
   app.add_option_function<std::string>("--loss", [&](const std::string& name) { s.objective.people = losses.at(name); }, "Loss over the people")->default_str("cosface")->check(CLI::IsMember(names_of(losses)));
-  app.add_option("--scale", s.objective.scale, "Scale of the cosines")->capture_default_str()->check(example::above_zero());
-  app.add_option("--margin", s.margin, "Margin of the loss (default: .2, a factor of 1.35 for sphereface)")->check(example::zero_or_more());
-  app.add_option("--label-smoothing", s.objective.label_smoothing, "Share of the target that is spread over all people")->capture_default_str()->check(example::below_one());
-  app.add_option("--center-weight", s.objective.center_weight, "Weight of a center loss beside it (0: none)")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--scale", s.objective.scale, "Scale of the cosines")->capture_default_str()->check(cli::above_zero());
+  app.add_option("--margin", s.margin, "Margin of the loss (default: .2, a factor of 1.35 for sphereface)")->check(cli::zero_or_more());
+  app.add_option("--label-smoothing", s.objective.label_smoothing, "Share of the target that is spread over all people")->capture_default_str()->check(cli::below_one());
+  app.add_option("--center-weight", s.objective.center_weight, "Weight of a center loss beside it (0: none)")->capture_default_str()->check(cli::zero_or_more());
   app.add_option_function<std::string>("--triplets", [&](const std::string& name) { s.objective.triplets = rules.at(name); }, "Triplet loss")->default_str("none")->check(CLI::IsMember(names_of(rules)));
-  app.add_option("--triplet-weight", s.objective.triplet_weight, "Weight of the triplet loss")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--alpha", s.objective.alpha, "Margin of the triplets (squared distances)")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--triplet-weight", s.objective.triplet_weight, "Weight of the triplet loss")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--alpha", s.objective.alpha, "Margin of the triplets (squared distances)")->capture_default_str()->check(cli::zero_or_more());
   app.add_option("--pk", s.pk, "Batches of P people with K pictures, e.g. 30x4 (the default with triplets)");
   app.add_flag("--singles", s.singles, "People with one picture take part in such batches: the picture is repeated, changed differently each time");
-  app.add_option("--batch", s.batch, "Crops a step")->capture_default_str()->check(CLI::Range(2, 65536));
+  app.add_option("--batch", s.batch, "Crops a step")->capture_default_str()->check(cli::whole_number(2, 65536));
   app.add_option("--optimizer", s.optimizer, "sgd (with Nesterov's momentum), adam, adamw or adagrad")->capture_default_str()->check(CLI::IsMember({"sgd", "adam", "adamw", "adagrad"}));
-  app.add_option("--lr", s.lr, "Highest learning rate")->capture_default_str()->check(example::above_zero());
-  app.add_option("--head-lr", s.head_lr, "Times that rate for the head (fine-tuning: larger than 1)")->capture_default_str()->check(example::zero_or_more());
+  app.add_option("--lr", s.lr, "Highest learning rate")->capture_default_str()->check(cli::above_zero());
+  app.add_option("--head-lr", s.head_lr, "Times that rate for the head (fine-tuning: larger than 1)")->capture_default_str()->check(cli::zero_or_more());
   app.add_option("--schedule", s.schedule, "cosine, multi-step, poly or constant")->capture_default_str()->check(CLI::IsMember({"cosine", "multi-step", "poly", "constant"}));
   app.add_option("--milestones", s.milestones, "Epochs after which the rate falls to a tenth (multi-step)")->delimiter(',');
-  app.add_option("--warm-up", s.warm_up, "Steps until the full rate")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--weight-decay", s.weight_decay, "L2 penalty of matrices and kernels")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--momentum", s.momentum, "Of sgd")->capture_default_str()->check(example::below_one());
-  app.add_option("--clip", s.clip, "Largest norm of the gradient (0: no limit)")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str()->check(example::below_one());
+  app.add_option("--warm-up", s.warm_up, "Steps until the full rate")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--weight-decay", s.weight_decay, "L2 penalty of matrices and kernels")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--momentum", s.momentum, "Of sgd")->capture_default_str()->check(cli::below_one());
+  app.add_option("--clip", s.clip, "Largest norm of the gradient (0: no limit)")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--ema", s.ema, "Keep a moving average of the net with this decay, e.g. .999 (0: none)")->capture_default_str()->check(cli::below_one());
   app.add_option("--augment", s.augment, "Strength of the random changes (0: mirroring alone)")->capture_default_str()->check(CLI::Range(0.0, 3.0));
   app.add_flag("--centre", s.centre, "Give the finished net's embeddings the mean 0 over the training crops");
   example::add_workers(app, s.workers);
   app.add_option("--lfw", s.lfw, "Folder of LFW: accuracy on its pairs after an epoch");
   app.add_option("--pairs", s.pairs, "Its pairs file");
   app.add_option("--lfw-folds", s.lfw_folds, "Folds to judge, from 1, e.g. 4,5 (default: all)")->delimiter(',');
-  app.add_option("--lfw-inner", s.lfw_inner, "Thresholds from K parts of the judged folds themselves (0: from the other folds)")->capture_default_str()->check(CLI::Range(0, 1000));
-  app.add_option("--lfw-every", s.lfw_every, "Judge every this many epochs")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--lfw-inner", s.lfw_inner, "Thresholds from K parts of the judged folds themselves (0: from the other folds)")->capture_default_str()->check(cli::whole_number(0, 1000));
+  app.add_option("--lfw-every", s.lfw_every, "Judge every this many epochs")->capture_default_str()->check(cli::at_least_one());
   app.add_flag("--dry-run", s.dry_run, "Check data, shapes, memory and disk, estimate the time, train nothing");
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
+  options.settings = example::settings_of(app, {"--net", "--size", "--embedding", "--init", "--detector", "--data", "--only", "--without", "--min-pictures", "--cache",
+                                                "--max-bad", "--centre", "--lfw", "--pairs", "--lfw-folds", "--lfw-inner", "--lfw-every", "--dry-run"});
   return train(s, options);
 }
 

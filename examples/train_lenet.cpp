@@ -11,6 +11,7 @@
 #include "common_train.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/idx.h"
+#include "mien/io/crc32c.h"
 #include "mien/io/safetensors.h"
 #include "mien/kernels/parallel.h"
 #include "mien/layers/init.h"
@@ -52,8 +53,8 @@ int run(int argc, char** argv) {
   double lr = .9;
   int workers = 1;
   app.add_option("--data", data, "Folder with the four idx files, plain or .gz")->capture_default_str();
-  app.add_option("--batch", batch, "Samples per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--lr", lr, "Learning rate")->capture_default_str()->check(example::above_zero());
+  app.add_option("--batch", batch, "Samples per step")->capture_default_str()->check(cli::whole_number(1, 65536));
+  app.add_option("--lr", lr, "Learning rate")->capture_default_str()->check(cli::above_zero());
   example::add_workers(app, workers);
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
@@ -70,6 +71,9 @@ int run(int argc, char** argv) {
   const LabelledImages train = read_mnist(data, true), test = read_mnist(data, false);
   Loader loader({.size = train.images.size(0), .batch = batch, .seed = options.seed, .workers = workers},
                 [&](std::span<const std::int64_t> rows, std::uint64_t) { return make_batch(train, rows); });
+  const auto bytes = [](const Tensor& t) { return std::span(static_cast<const std::byte*>(t.raw_data()), static_cast<std::size_t>(t.numel())); };
+  options.settings = example::settings_of(app, {"--data"});
+  options.settings["training pictures"] = example::fingerprint(static_cast<std::size_t>(train.images.size(0)), crc32c(bytes(train.labels), crc32c(bytes(train.images))));
   // 3. - 4. The loss and the search for its minimum.
   Sgd optimizer({.lr = lr});
   optimizer.add_group(net.parameters());

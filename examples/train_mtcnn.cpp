@@ -9,13 +9,17 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <set>
+#include <span>
+#include <sstream>
+#include <utility>
 
 #include "common_main.h"
 #include "mien/autograd/autograd.h"
 #include "mien/data/people.h"
 #include "mien/face/detector.h"
-#include "mien/io/checkpoint.h"
+#include "mien/io/crc32c.h"
 #include "mien/io/safetensors.h"
 #include "mien/kernels/parallel.h"
 #include "mien/layers/init.h"
@@ -68,6 +72,21 @@ Photos load_photos(const Settings& s) {
   if (!s.negatives.empty())
     for (const auto& file : list_images(s.negatives)) photos.train.push_back({file, {}, true});
   return photos;
+}
+
+// Which photographs, wherever they lie, and what is labelled in them.
+std::string fingerprint(const std::vector<LabelledPhoto>& photos) {
+  std::ostringstream text;
+  std::error_code gone;
+  for (const auto& p : photos) {
+    text << fs::path(p.file).filename().string() << " " << fs::file_size(p.file, gone);
+    for (const auto& f : p.faces) {
+      for (const float v : f.box) text << " " << v;
+      for (const auto& point : f.points.value_or(std::array<std::array<float, 2>, 5>{})) text << " " << point[0] << " " << point[1];
+    }
+    text << "\n";
+  }
+  return example::fingerprint(photos.size(), crc32c(std::as_bytes(std::span(text.view()))));
 }
 
 // One stage of the cascade: how its net is called and what its crops are.
@@ -145,14 +164,9 @@ struct ClassCount {
   double majority() const { return all ? static_cast<double>(std::max(faces, all - faces)) / static_cast<double>(all) : 0; }
 };
 
-struct Outcome {
-  example::TrainResult result;
-  double accuracy = 0, majority = 0;
-};
-
 template <class Net>
-Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, const mtcnn::SampleSet& held_out, const Settings& s, example::TrainOptions options,
-                    std::int64_t epochs) {
+example::TrainResult train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, const mtcnn::SampleSet& held_out, const Settings& s,
+                                 example::TrainOptions options, std::int64_t epochs) {
   options.out += std::string("/") + stage.name;
   if (epochs > 0) options.epochs = epochs;
   options.best_metric = "held_out_accuracy";
@@ -183,7 +197,6 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
     example::learn(losses.total, optimizer, parameters, 0, scaler.get());
     return m;
   };
-  Outcome outcome;
   const auto evaluate = [&]() -> example::Metrics {
     ClassCount count;
     double loss = 0, batches = 0;
@@ -196,20 +209,18 @@ Outcome train_stage(const Stage<Net>& stage, const mtcnn::SampleSet& train, cons
       count.add(out.logits, b[1]);
       loss += losses.total.item();
     }
-    outcome.accuracy = count.accuracy();
-    outcome.majority = count.majority();
     return {{"held_out_loss", batches > 0 ? loss / batches : 0}, {"held_out_accuracy", count.accuracy()}, {"held_out_majority", count.majority()}};
   };
-  const std::int64_t total = options.max_steps > 0 ? options.max_steps : options.epochs * loader.batches();
+  const std::int64_t total = options.epochs * loader.batches();
   // Half a cosine after a short warm-up: nothing to tune but the first rate.
   const auto lr = [&, total](std::int64_t, std::int64_t step_number) {
     const double warm = std::min(1.0, static_cast<double>(step_number + 1) / 200.0), share = static_cast<double>(step_number) / static_cast<double>(total);
     return s.lr * warm * (.5 * (1 + std::cos(3.14159265358979 * std::min(share, 1.0))) + .002);
   };
-  outcome.result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate, nullptr, scaler.get()}, options);
+  const auto result = example::run_training({stage.net, optimizer, loader, lr, step, evaluate, nullptr, scaler.get()}, options);
   stage.net.require_grad(false);
   stage.net.to(Device::cpu());
-  return outcome;
+  return result;
 }
 
 void save_all(Mtcnn& nets, const std::string& path, const std::string& recipe) {
@@ -218,10 +229,23 @@ void save_all(Mtcnn& nets, const std::string& path, const std::string& recipe) {
   save_safetensors(path, file);
 }
 
-void report(const char* stage, const Outcome& o) {
-  for (const auto& [name, value] : o.result.history.back().second) std::printf("%s %s %.5f\n", stage, name.c_str(), value);
-  std::printf("%s seconds %.1f\n", stage, o.result.seconds);
-  std::fflush(stdout);
+std::uint32_t checksum(Module& net, std::uint32_t before) {
+  for (const auto& t : net.state_dict()) {
+    const auto values = t.value.to_vector();  // whatever their order in memory
+    before = crc32c(std::as_bytes(std::span(values)), before);
+  }
+  return before;
+}
+
+// Prints a stage's last figures. True when its held-out accuracy is above the rate of the larger class.
+bool report(const std::string& stage, const example::TrainResult& result) {
+  std::map<std::string, double> last;
+  if (!result.history.empty()) {
+    for (const auto& [name, value] : result.history.back().second) std::printf("%s %s %.5f\n", stage.c_str(), name.c_str(), last[name] = value);
+    std::printf("%s seconds %.1f\n", stage.c_str(), result.seconds);
+    std::fflush(stdout);
+  }
+  return last["held_out_accuracy"] > last["held_out_majority"];
 }
 
 int run(int argc, char** argv) {
@@ -237,16 +261,16 @@ int run(int argc, char** argv) {
   app.add_option("--stages", s.stages, "Which stages, in this order: p, r, o")->capture_default_str()->check([](const std::string& v) {
     return v.empty() || std::string("pro").find(v) == std::string::npos ? std::string("expected a run of p, r, o, e.g. pro or p") : std::string();
   });
-  app.add_option("--batch", s.batch, "Crops per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--hold-out", s.hold_out, "Every N-th photograph is held out (0: none)")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--lr", s.lr, "First learning rate")->capture_default_str()->check(example::above_zero());
-  app.add_option("--weight-decay", s.weight_decay, "L2 penalty")->capture_default_str()->check(example::zero_or_more());
-  app.add_option("--smallest-face", s.smallest_face, "Smaller faces give no positive crops (pixels)")->capture_default_str()->check(example::above_zero());
-  app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)")->check(example::zero_or_more());
-  app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)")->check(example::zero_or_more());
-  app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)")->check(example::zero_or_more());
+  app.add_option("--batch", s.batch, "Crops per step")->capture_default_str()->check(cli::whole_number(1, 65536));
+  app.add_option("--hold-out", s.hold_out, "Every N-th photograph is held out (0: none)")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--lr", s.lr, "First learning rate")->capture_default_str()->check(cli::above_zero());
+  app.add_option("--weight-decay", s.weight_decay, "L2 penalty")->capture_default_str()->check(cli::zero_or_more());
+  app.add_option("--smallest-face", s.smallest_face, "Smaller faces give no positive crops (pixels)")->capture_default_str()->check(cli::above_zero());
+  app.add_option("--p-epochs", s.p_epochs, "Epochs of P-Net (0: --epochs)")->check(cli::zero_or_more());
+  app.add_option("--r-epochs", s.r_epochs, "Epochs of R-Net (0: --epochs)")->check(cli::zero_or_more());
+  app.add_option("--o-epochs", s.o_epochs, "Epochs of O-Net (0: --epochs)")->check(cli::zero_or_more());
   example::add_workers(app, s.workers);
-  app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy is above the rate of the larger class");
+  app.add_flag("--check-majority", s.check_majority, "Exit 1 unless the held-out accuracy of each stage trained here is above the rate of the larger class");
   example::add_train_options(app, options);
   if (const int code = example::parse(app, argc, argv); code >= 0) return code;
   if (s.smallest_face < 12 && s.stages != "p")  // P-Net's window: the stages after it learn from what the detector proposes
@@ -255,12 +279,26 @@ int run(int argc, char** argv) {
 
   example::Progress progress(example::Progress::parse(options.progress));
   const Photos photos = load_photos(s);
+  options.settings = example::settings_of(app, {"--voc", "--exclude", "--landmarks", "--landmark-labels", "--landmark-boxes", "--negatives", "--stages", "--p-epochs",
+                                                "--r-epochs", "--o-epochs", "--check-majority"});
+  options.settings["training photographs"] = fingerprint(photos.train);
+  options.settings["held-out photographs"] = fingerprint(photos.held_out);
   const std::string weights = options.out + "/mtcnn.safetensors";
   manual_seed(options.seed);
   Mtcnn nets;
-  if (s.stages[0] != 'p' || (options.resume && fs::exists(weights))) nets.load(load_safetensors(weights));  // stages before the first asked for
+  // A run goes on at the last stage that has begun: that one has learnt from what those before it propose, so they are finished.
+  std::size_t first = 0;
+  std::int64_t steps = 0, steps_of_first = 0;
+  for (std::size_t i = 0; options.resume && i < s.stages.size(); ++i)
+    if (const auto taken = example::steps_taken(options.out + "/" + s.stages[i])) {
+      first = i;
+      steps += std::exchange(steps_of_first, *taken);
+    }
+  if (s.stages[first] != 'p' || (options.resume && fs::exists(weights))) nets.load(load_safetensors(weights));  // stages before the first asked for
+  double seconds = 0;
   bool above = true;
-  for (const char stage : s.stages) {
+  for (std::size_t i = first; i < s.stages.size(); ++i) {
+    const char stage = s.stages[i];
     const std::int64_t size = stage == 'p' ? 12 : stage == 'r' ? 24 : 48;
     std::function<std::vector<mtcnn::Box>(const Image&)> propose;
     DetectorOptions loose{.min_face = s.smallest_face, .thresholds = {.4f, .3f, .5f}};
@@ -273,17 +311,25 @@ int run(int argc, char** argv) {
     const auto train = collect(photos.train, size, options.seed, s, name + " training crops", propose, progress);
     const auto held_out = collect(photos.held_out, size, options.seed + 1, s, name + " held-out crops", propose, progress);
     if (example::signal_received()) return 128 + example::signal_received();
-    // A run that was stopped on the way from one stage to the next goes on at the start of the next.
     example::TrainOptions now = options;
-    if (stage != s.stages[0]) now.resume = options.resume && CheckpointFolder(options.out + "/" + name + "/checkpoint").exists();
-    Outcome outcome;
-    if (stage == 'p') outcome = train_stage<PNet>({"p", 12, .5, nets.pnet}, train, held_out, s, now, s.p_epochs);
-    if (stage == 'r') outcome = train_stage<RNet>({"r", 24, .5, nets.rnet}, train, held_out, s, now, s.r_epochs);
-    if (stage == 'o') outcome = train_stage<ONet>({"o", 48, 1, nets.onet}, train, held_out, s, now, s.o_epochs);
+    now.resume = options.resume && i == first;
+    std::uint32_t before = 0;
+    if (stage != 'p') before = checksum(nets.pnet, before);
+    if (stage == 'o') before = checksum(nets.rnet, before);
+    now.settings["nets of the stages before"] = std::to_string(before);
+    // Limits count over all stages. (A stage that is resumed has taken a step already: with 1 it ends at once.)
+    if (options.max_steps > 0) now.max_steps = std::max<std::int64_t>(1, options.max_steps - steps);
+    if (options.seconds > 0) now.seconds = options.seconds - seconds;
+    example::TrainResult result;
+    if (stage == 'p') result = train_stage<PNet>({"p", 12, .5, nets.pnet}, train, held_out, s, now, s.p_epochs);
+    if (stage == 'r') result = train_stage<RNet>({"r", 24, .5, nets.rnet}, train, held_out, s, now, s.r_epochs);
+    if (stage == 'o') result = train_stage<ONet>({"o", 48, 1, nets.onet}, train, held_out, s, now, s.o_epochs);
     save_all(nets, weights, "train_mtcnn seed " + std::to_string(options.seed));
-    if (!outcome.result.history.empty()) report(name.c_str(), outcome);
-    if (outcome.result.end == example::TrainEnd::interrupted) return 128 + example::signal_received();
-    above = above && outcome.accuracy > outcome.majority;
+    above = report(name, result) && above;
+    if (result.end == example::TrainEnd::interrupted) return 128 + example::signal_received();
+    steps += result.steps;
+    seconds += result.seconds;
+    if (result.end == example::TrainEnd::time_up || (options.seconds > 0 && seconds >= options.seconds)) break;
   }
   std::printf("saved %s\n", weights.c_str());
   if (s.check_majority && !above) {

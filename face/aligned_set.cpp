@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "mien/io/crc32c.h"
@@ -91,15 +90,15 @@ AlignedSet align_people(const People& people, const Detector& detector, const Em
   AlignedSet set;
   refuse_other_files(o.cache);
   const std::string digest = digest_of(people, spec, o);
-  if (load_cache(o.cache, digest, set)) return set;
-  set = {};
+  if (!load_cache(o.cache, digest, set)) set = {};
   set.border = o.border;
+  const std::size_t first = set.pictures();  // more than 0 where an earlier call was stopped
+  if (first == people.pictures.size()) return set;
   const EmbeddingSpec wide = with_border(spec, o.border);
   const std::size_t bytes = static_cast<std::size_t>(wide.height * wide.width * 3);
   std::vector<std::uint8_t> pixels;
-  std::map<std::int64_t, std::int64_t> index;  // of the people who have a crop
-  for (std::size_t i = 0; i < people.pictures.size(); ++i) {
-    if (o.stop && o.stop()) return {};
+  if (first > 0) pixels.assign(set.crops.data<std::uint8_t>(), set.crops.data<std::uint8_t>() + set.crops.numel());
+  for (std::size_t i = first; i < people.pictures.size() && !(o.stop && o.stop()); ++i) {
     if (o.progress) o.progress(i, people.pictures.size());
     const auto& picture = people.pictures[i];
     try {
@@ -112,17 +111,17 @@ AlignedSet align_people(const People& people, const Detector& detector, const Em
         ++set.without_face;
         continue;
       }
-      const auto [it, fresh] = index.emplace(picture.person, static_cast<std::int64_t>(set.names.size()));
-      if (fresh) set.names.push_back(people.names[static_cast<std::size_t>(picture.person)]);
+      const std::string& name = people.names[static_cast<std::size_t>(picture.person)];
+      if (set.names.empty() || set.names.back() != name) set.names.push_back(name);  // pictures come by person
       pixels.insert(pixels.end(), crop.pixels.begin(), crop.pixels.end());
-      set.person.push_back(it->second);
+      set.person.push_back(static_cast<std::int64_t>(set.names.size()) - 1);
       set.files.push_back(picture.file);
     } catch (const IoError& e) {
       set.unreadable.push_back(e.what());
     }
   }
   set.crops = Tensor::from(pixels, {set.count(), wide.height, wide.width, 3});
-  if (!o.cache.empty()) save_cache(o.cache, digest, set);
+  if (!o.cache.empty() && set.pictures() > first) save_cache(o.cache, digest, set);
   return set;
 }
 

@@ -74,15 +74,21 @@ double squared_distance(std::span<const float> a, std::span<const float> b) {
   return sum;
 }
 
-Verification verify(const Detector& detector, const Embedder& embedder, const Image& a, const Image& b, std::optional<double> threshold, bool flip) {
+Verification verify(const Detector& detector, const Embedder& embedder, const Image& a, const Image& b, std::optional<double> threshold, std::optional<bool> flip) {
   Verification v;
   if (!threshold && !embedder.spec().threshold) throw ValueError("verify", "the model file holds no threshold", "Give one; `mien eval lfw` finds it on pairs of pictures.");
+  bool mirrored = flip.value_or(false);
+  if (const auto& found = embedder.spec().threshold_flip; found && !threshold) {
+    if (flip.value_or(*found) != *found)
+      throw ValueError("verify", std::string("the model file's threshold was found with") + (*found ? "" : "out") + " mirrored crops", "Give a threshold for this, or leave flip out.");
+    mirrored = *found;
+  }
   v.threshold = threshold ? *threshold : *embedder.spec().threshold;
   v.threshold_source = threshold ? "given by the caller" : embedder.spec().threshold_source;
   const auto look = [&](const Image& image, std::optional<Face>& face) -> std::optional<Embedding> {
     const auto faces = detector.detect(image);
     if (const Face* f = centre_face(faces, image)) face = *f;
-    return face ? embedder.embed(image, *face, flip) : std::nullopt;
+    return face ? embedder.embed(image, *face, mirrored) : std::nullopt;
   };
   const auto ea = look(a, v.a), eb = look(b, v.b);
   if (ea && eb) {

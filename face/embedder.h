@@ -54,7 +54,8 @@ struct Verification {
   std::string threshold_source;
   bool same = false;               // distance < threshold; never true without two faces
 };
-// `threshold` replaces the model file's; ValueError when neither is there.
-Verification verify(const Detector& detector, const Embedder& embedder, const Image& a, const Image& b, std::optional<double> threshold = {}, bool flip = false);
+// `threshold` replaces the model file's; ValueError when neither is there. `flip` left out: as the file's threshold was found (ValueError for the opposite), false
+// for a given one.
+Verification verify(const Detector& detector, const Embedder& embedder, const Image& a, const Image& b, std::optional<double> threshold = {}, std::optional<bool> flip = {});
 
 }  // namespace mien

@@ -174,19 +174,20 @@ std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes
   return bytes;
 }
 
-void write_file_atomic(const std::string& path, std::span<const std::byte> bytes) {
+void write_file_atomic(const std::string& path, std::span<const std::byte> bytes, bool durable) {
   const Place place = place_of(path);
   if (place.descriptor >= 0 || place.device) return write_into(place, path, bytes);
   const fs::path& target = place.file;
   const fs::path folder = folder_of(target);
-  remove_stale(folder, target.filename().string());
+  if (durable) remove_stale(folder, target.filename().string());
   Temporary temp(temporary_beside(target));
   if (!temp.open()) fail(IoKind::cannot_create, path, "creating a temporary file beside it", bytes.size());
   if (!write_all(temp.fd(), bytes)) fail(IoKind::write_failed, path, "writing", bytes.size());
-  if (calls->fsync(temp.fd()) != 0) fail(IoKind::write_failed, path, "fsync", bytes.size());
+  if (durable && calls->fsync(temp.fd()) != 0) fail(IoKind::write_failed, path, "fsync", bytes.size());
   if (temp.close() != 0) fail(IoKind::write_failed, path, "closing", bytes.size());
   if (calls->rename(temp.path().c_str(), target.c_str()) != 0) fail(IoKind::write_failed, path, "renaming", bytes.size());
   temp.keep();
+  if (!durable) return;
   const int dir = calls->open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (dir < 0) fail(IoKind::write_failed, path, "opening its folder", bytes.size());
   const int synced = calls->fsync(dir);

@@ -31,8 +31,9 @@ class InputFile {
 };
 std::vector<std::byte> read_file(const std::string& path, std::int64_t max_bytes = std::int64_t{4} << 30);
 
-// Replaces `path` (see the note). IoError of kind cannot_create or write_failed says how many bytes were needed; the old file stays.
-void write_file_atomic(const std::string& path, std::span<const std::byte> bytes);
+// Replaces `path` (see the note). IoError of kind cannot_create or write_failed says how many bytes were needed; the old file stays. Not `durable`: without fsync
+// and without a search for what a killed process left, for many files that can be made again (a power cut may take them).
+void write_file_atomic(const std::string& path, std::span<const std::byte> bytes, bool durable = true);
 
 // Before long work: IoError cannot_create when write_file_atomic(path) could not begin. Nothing is left behind.
 void check_can_write(const std::string& path);

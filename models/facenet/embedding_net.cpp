@@ -75,7 +75,10 @@ std::map<std::string, std::string> EmbeddingSpec::to_metadata() const {
                                        {"mien.embedding_size", std::to_string(size)}, {"mien.mean", exact(mean)}, {"mien.scale", exact(scale)}};
   if (alignment == Alignment::similarity) {
     std::string text;
-    for (const auto& p : points) text += (text.empty() ? "" : " ") + exact(static_cast<double>(p[0])) + "," + exact(static_cast<double>(p[1]));
+    for (const auto& p : points) {
+      if (!text.empty()) text += " ";
+      text += exact(static_cast<double>(p[0])) + "," + exact(static_cast<double>(p[1]));
+    }
     m["mien.alignment"] = "similarity";
     m["mien.points"] = text;
   } else {
@@ -85,6 +88,7 @@ std::map<std::string, std::string> EmbeddingSpec::to_metadata() const {
   if (threshold) {
     m["mien.threshold"] = exact(*threshold);
     m["mien.threshold_source"] = threshold_source;
+    if (threshold_flip) m["mien.threshold_flip"] = *threshold_flip ? "true" : "false";
   }
   if (classes) m["mien.classes"] = std::to_string(classes);
   return m;
@@ -116,6 +120,10 @@ EmbeddingSpec EmbeddingSpec::from_metadata(const std::map<std::string, std::stri
   if (r.find("mien.threshold")) {
     s.threshold = r.number("mien.threshold", 0, 4);
     s.threshold_source = r.text("mien.threshold_source");
+    if (const auto flip = r.find("mien.threshold_flip")) {
+      if (*flip != "true" && *flip != "false") r.refuse("mien.threshold_flip");
+      s.threshold_flip = *flip == "true";
+    }
   }
   if (r.find("mien.classes")) s.classes = r.integer("mien.classes", 0, 1e8);
   return s;

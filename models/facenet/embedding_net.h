@@ -40,6 +40,7 @@ struct EmbeddingSpec {
   // Squared distance of L2-normalised embeddings below which two faces are the same person's, and how it was found. None: verify needs --threshold.
   std::optional<double> threshold;
   std::string threshold_source;
+  std::optional<bool> threshold_flip;  // whether it is for embeddings with those of the mirrored crops added; none: not known
   std::int64_t classes = 0;        // people of the softmax head in the file, 0 without one
 
   std::map<std::string, std::string> to_metadata() const;

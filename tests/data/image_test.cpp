@@ -273,6 +273,27 @@ TEST_CASE("bombs cost neither memory nor time", "[image][hostile]") {
   CHECK(!refusal(bytes_of("\xff\xd8\xff")).empty());
 }
 
+TEST_CASE("a picture that is written through a link leaves the link", "[image]") {
+  const fs::path dir = temp_dir("links");
+  const auto p = [&](const char* leaf) { return (dir / leaf).string(); };
+  write_png(p("there.png"), gradient(2, 2));
+  fs::create_symlink("there.png", p("link.png"));
+  fs::create_symlink("new.jpg", p("link.jpg"));
+  write_png(p("link.png"), gradient(3, 4));
+  write_jpeg(p("link.jpg"), gradient(5, 6));
+  CHECK(fs::is_symlink(p("link.png")));
+  CHECK(fs::is_symlink(p("link.jpg")));
+  CHECK(read_image(p("there.png")).height == 4);
+  CHECK(read_image(p("new.jpg")).height == 6);
+  if (fs::exists("/dev/full")) {
+    fs::create_symlink("/dev/full", p("full.png"));
+    CHECK_THROWS_AS(write_png(p("full.png"), gradient(2, 2)), IoError);
+    CHECK(fs::is_symlink(p("full.png")));
+  }
+  CHECK(std::distance(fs::directory_iterator(dir), fs::directory_iterator()) == (fs::exists("/dev/full") ? 5 : 4));
+  fs::remove_all(dir);
+}
+
 TEST_CASE("lists of pictures: files, folders in order, @LIST", "[image]") {
   const fs::path dir = temp_dir("list");
   fs::create_directories(dir / "b");

@@ -49,8 +49,8 @@ TEST_CASE("people from a list", "[people]") {
   write("b.jpg\tBob\nb.jpg\tAnn\n");
   CHECK(message("@" + list).find("b.jpg is listed twice") != std::string::npos);
   CHECK(message("@" + list + "x").find("can't be opened") != std::string::npos);
-  write("Ann 3 1\n\nBob\n");
-  CHECK(read_names(list) == std::set<std::string>{"Ann", "Bob"});
+  write("Ann Lee\t3\t1\n\nAnn Bo \t2\r\nBob\n");
+  CHECK(read_names(list) == std::set<std::string>{"Ann Bo", "Ann Lee", "Bob"});
   write(" Ann Lee \t\r\n\r\nBob\r\n");
   CHECK(read_name_lines(list) == std::vector<std::string>{"Ann Lee", "Bob"});
   write(" \r\n");

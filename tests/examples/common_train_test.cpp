@@ -3,7 +3,9 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 
 #include "catch.h"
 #include "exit_codes.h"
@@ -272,6 +274,69 @@ TEST_CASE("a training that ends in bad steps or with bad weights says so and kee
   };
   CHECK(run(1, false, "c").find("after step 1; nothing had been saved yet. Lower --lr.") != std::string::npos);
   CHECK(run(3, true, "a").find("after step 3; the checkpoint of step 2") != std::string::npos);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a run that was killed while it judged an epoch: metrics.csv has the rate of the epoch's last step", "[training]") {
+  const auto folder = temp_dir("judged");
+  Linear net({.in = 1, .out = 1});
+  Loader loader({.size = 3, .batch = 1}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+  const auto lr = [](std::int64_t epoch, std::int64_t step) { return 1 / static_cast<double>(10 * epoch + step + 1); };
+  const auto rows = [&](const std::string& out, bool resume, bool killed) {
+    Sgd optimizer({.lr = .5});
+    optimizer.add_group(net.parameters());
+    const auto evaluate = [&]() -> example::Metrics {
+      if (killed) throw std::runtime_error("killed");
+      return {};
+    };
+    const example::TrainTask task{net, optimizer, loader, lr, [](const Batch&) -> example::Metrics { return {{"loss", 1}}; }, evaluate};
+    return example::run_training(task, {.out = folder / out, .epochs = 2, .resume = resume, .save_every = 1, .progress = "off"}).history;
+  };
+  const auto whole = rows("whole", false, false);
+  CHECK_THROWS_AS(rows("cut", false, true), std::runtime_error);
+  CHECK(rows("cut", true, false) == whole);
+  CHECK(whole[0].second[1] == std::pair<std::string, double>("lr", lr(0, 2)));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("columns of metrics.csv that come and go with a resume", "[training]") {
+  const auto folder = temp_dir("columns");
+  Linear net({.in = 1, .out = 1});
+  Sgd optimizer({.lr = .5});
+  Loader loader({.size = 1, .batch = 1}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+  for (std::int64_t epochs = 1; epochs <= 3; ++epochs) {
+    const auto evaluate = [&]() -> example::Metrics { return epochs == 2 ? example::Metrics{} : example::Metrics{{epochs == 1 ? "a" : "b", epochs}}; };
+    const auto step = [](const Batch&) -> example::Metrics { return {{"loss", 4}}; };
+    example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .5; }, step, evaluate}, {.out = folder, .epochs = epochs, .resume = epochs > 1, .progress = "off"});
+  }
+  std::ifstream csv(folder / "metrics.csv");
+  CHECK(std::string(std::istreambuf_iterator<char>(csv), {}) == "epoch,loss,lr,a,b\n1,4,0.5,1,\n2,4,0.5,,\n3,4,0.5,,3\n");
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("settings that contradict the run: refused by --resume, taken with --force, and not noticed by checkpoints that have none", "[training]") {
+  const auto folder = temp_dir("settings");
+  Linear net({.in = 1, .out = 1});
+  const auto train_with = [&](example::Settings settings, std::int64_t batch, example::TrainOptions more) {
+    Sgd optimizer({.lr = .5});
+    optimizer.add_group(net.parameters());
+    Loader loader({.size = 6, .batch = batch}, [](std::span<const std::int64_t>, std::uint64_t) { return Batch{Tensor::empty({1})}; });
+    more.out = folder.string();
+    more.settings = std::move(settings);
+    more.progress = "off";
+    const auto step = [](const Batch&) -> example::Metrics { return {{"loss", 1}}; };
+    return example::run_training({net, optimizer, loader, [](std::int64_t, std::int64_t) { return .1; }, step, {}}, more).steps;
+  };
+  CHECK(train_with({{"--clip", ""}, {"--lr", "0.1"}, {"--net", "a"}}, 2, {.epochs = 2, .max_steps = 4}) == 4);
+  const auto said = message_of<ValueError>([&] { train_with({{"--clip", "3"}, {"--lr", "0.2"}, {"--net", "a"}}, 3, {.epochs = 2, .seed = 1, .resume = true}); });
+  CHECK(said.find("was begun with other settings: batches an epoch 3, now 2; --seed 0, now 1; --clip not given, now 3; --lr 0.1, now 0.2. Give the same ones") != std::string::npos);
+  CHECK(train_with({{"--lr", "0.1"}, {"--new-option", "1"}}, 2, {.epochs = 3, .resume = true, .max_steps = 5}) == 5);  // options come and go between versions
+  CHECK(train_with({{"--lr", "0.2"}}, 3, {.epochs = 3, .resume = true, .force = true, .max_steps = 6}) == 6);
+  CHECK(train_with({{"--lr", "0.2"}}, 3, {.epochs = 3, .resume = true}) == 9);  // the second epoch was dealt out anew, in 2 batches
+  Checkpoint old = CheckpointFolder(folder.string() + "/checkpoint").load_last();
+  std::erase_if(old.state, [](const auto& s) { return s.first.starts_with("setting."); });
+  CheckpointFolder(folder.string() + "/checkpoint").save(old);
+  CHECK(train_with({{"--lr", "0.3"}}, 3, {.epochs = 4, .resume = true}) == 11);
   std::filesystem::remove_all(folder);
 }
 

@@ -174,6 +174,25 @@ TEST_CASE("crops of people are kept in a file and made anew when a picture chang
   std::filesystem::resize_file(o.cache, 1000);  // a damaged file is made anew
   align_people(people, detector, spec_of(112, 96), o);
   CHECK(asked == 12);
+  // Stopped before the third and again before the fourth picture.
+  o.cache = (dir / "stopped.safetensors").string();
+  for (const std::size_t stop : {2, 3, 4}) {
+    asked = 0;
+    std::size_t before = stop == 2 ? 0 : stop - 1;
+    o.stop = [&] { return before + asked == stop; };
+    const AlignedSet part = align_people(people, detector, spec_of(112, 96), o);
+    CHECK(asked == stop - before);
+    CHECK(part.pictures() == stop);
+  }
+  const AlignedSet joined = align_people(people, detector, spec_of(112, 96), o);
+  CHECK(asked == 1);
+  CHECK(joined.crops.to_vector() == first.crops.to_vector());
+  CHECK(joined.names == first.names);
+  CHECK(joined.files == first.files);
+  CHECK(joined.person == first.person);
+  CHECK(joined.unreadable == first.unreadable);
+  asked = 12;
+  o.stop = {};
   o.cache = (dir / "weights.safetensors").string();  // another kind of file stays as it is
   std::filesystem::copy_file(source_path("weights/mtcnn.safetensors"), o.cache);
   const auto size = std::filesystem::file_size(o.cache);

@@ -24,6 +24,7 @@ EmbeddingSpec small_spec() {
   s.points = five_point_template(32, 32);
   s.threshold = 1.1;
   s.threshold_source = "a test";
+  s.threshold_flip = true;
   return s;
 }
 
@@ -102,6 +103,7 @@ TEST_CASE("a model file brings net and facts back, and says what it lacks", "[mo
   CHECK(contains(with("mien.input_height", "1e9"), "makes no sense"));
   CHECK(contains(with("mien.points", "1,2 3"), "makes no sense"));
   CHECK(contains(with("mien.threshold", "nan"), "makes no sense"));
+  CHECK(contains(with("mien.threshold_flip", "maybe"), "makes no sense"));
   CHECK(contains(with("mien.architecture", "mtcnn"), "holds weights of mtcnn, expected a face-embedding net"));
   CHECK(contains(with("mien.embedding_size", "17"), "wrong shape: linear1.conv.weight expects [17, 512, 1, 1], got [16, 512, 1, 1]"));
   TensorFile wrapped;  // as a checkpoint of a training program has it

@@ -179,6 +179,29 @@ fails(73, [path("pairs.txt")], *given, "--out", path("pairs.txt", "sub"))
 for words, *more in ((["1..4", "got 6"], "--folds", "6"), (["got 0"], "--folds", "0"), (["fold 1 twice"], "--folds", "1,1"), (["--inner", "96 of 1000"], "--inner", "1000"), (["--inner", "24 of 40"], "--folds", "1", "--inner", "40")):
     fails(2, words, "lfw", "--images", path("lfw"), "--pairs", pairs_file, "--model", "m", *more)
 fails(73, [path("nowhere", "m.safetensors")], "lfw", "--images", path("lfw"), "--pairs", pairs_file, "--model", "m", "--calibrated", path("nowhere", "m.safetensors"))
+# --- a threshold for mirrored crops is for mirrored crops
+SHIPPED = os.path.join(source, "weights", "mobilefacenet.safetensors")
+pair = [os.path.join(source, "demo", "photos", "images", p) for p in photos[:2]]
+def verify(*args):
+    r = subprocess.run([MIEN, "verify", *pair, "--format", "json", "--min-face", "20", *args], capture_output=True, text=True, timeout=120)
+    return r, json.loads(r.stdout)["distance"] if r.stdout else None
+distance = {flip: verify("--model", SHIPPED, "--threshold", "1", *flip)[1] for flip in ((), ("--flip",))}
+expect(distance[()] != distance[("--flip",)], "mirrored crops move the distance")
+for flip in distance:
+    found = ("--model", path(f"flip{len(flip)}.safetensors"))
+    r = mien("lfw", "--images", path("lfw"), "--pairs", one, "--inner", "2", "--model", SHIPPED, "--min-face", "20", "--calibrated", found[1], *flip)
+    expect(r.returncode == 0, "a model with a threshold", r)
+    r, d = verify(*found)
+    expect(d == distance[flip] and ("mirrored" in r.stdout) == bool(flip) and r.stderr == "", "verify asks as the threshold was found", r)
+    expect(verify(*found, "--threshold", "1")[1] == distance[()] and verify(*found, "--threshold", "1", "--flip")[1] == distance[("--flip",)], "and with another threshold as it is told")
+    r, d = verify(*found, "--flip")
+    expect(d == distance[flip] if flip else r.returncode == 2 and "found without mirrored crops" in r.stderr, "never the other way", r)
+    for also in distance:
+        r = subprocess.run([MIEN, "embed", pair[0], "--min-face", "20", *found, *also], capture_output=True, text=True, timeout=120)
+        expect(r.returncode == 0 and ("the threshold in " + found[1] in r.stderr) == (also != flip), "embed says what the threshold is not for", r)
+r, d = verify("--model", SHIPPED, "--flip")
+expect(d == distance[("--flip",)] and "does not say" in r.stderr, "a file from before that was written into it", r)
+
 if os.path.exists("/dev/full"):
     os.makedirs(path("full"))
     os.symlink("/dev/full", path("full", "summary.json"))

@@ -119,6 +119,12 @@ if os.geteuid() == 0:  # another user has to ask: root may read everything
     for p in (path("closed", "in"), path("closed", "in", "x.jpg")):
         r = nobody("detect", p)
         expect(r.returncode == 66 and "Permission denied" in r.stderr and "no picture (" not in r.stderr, "nothing else was readable", r)
+    os.makedirs(path("open"))
+    os.chmod(path("open"), 0o777)
+    for name, *more in (("train_mtcnn", "--voc", os.path.join(source, "demo", "photos"), "--negatives", path("closed")), ("train_facenet", "--data", path("closed"))):
+        r = subprocess.run([os.path.join(build, "bin", name), *more, "--out", path("open", name), "--progress", "off"], capture_output=True, text=True,
+                           env={**os.environ, "MIEN_WEIGHTS": WEIGHTS}, user=65534, group=65534, extra_groups=[])
+        expect(r.returncode == 66 and path("closed", "in") in r.stderr and "Permission denied" in r.stderr and r.stderr.count("\n") == 1, "a training does not leave out what it can't list", r)
     os.chmod(write("closed/w.safetensors", b""), 0)
     r = nobody("detect", photos[0], "--weights", path("closed", "w.safetensors"))
     expect(r.returncode == 66 and "Permission denied" in r.stderr, "weights that may not be read", r)

@@ -27,8 +27,16 @@ ends() {
 }
 facenet="train_facenet --data people --min-face 20 --size 16,16 --embedding 8 --batch 2"
 
+mkdir -p "two words/Ann Lee" "two words/Bob" "two words/Ann Bo"
+cp people/person0/* "two words/Ann Lee"
+cp people/person1/* "two words/Bob"
+cp people/person1/* "two words/Ann Bo"
+printf 'Ann Lee\t2\nBob\n' > only
+"$build/bin/train_facenet" --data "two words" --only only --min-face 20 --size 16,16 --embedding 8 --batch 2 --max-steps 1 --out named --progress off > out.txt
+grep -q ' of 2 people$' <<< "$("$build/bin/mien" inspect named/mobilefacenet.safetensors)" || { echo "names with blanks"; exit 1; }
+
 for program in "train_facenet --data people" "train_mtcnn --voc $voc" train_lenet; do
-  for bad in "--workers -1" "--workers 100000" "--lr 0" "--lr nan" "--seconds nan" "--max-steps -1" "--save-every -1" "--seed -1"; do ends 2 "${bad% *}" $program --out never $bad; done
+  for bad in "--threads 0" "--threads x" "--epochs 0" "--batch x" "--workers -1" "--workers 100000" "--lr 0" "--lr nan" "--seconds nan" "--max-steps -1" "--save-every -1" "--seed -1"; do ends 2 "${bad% *}" $program --out never $bad; done
   ends 73 "file/x" $program --out file/x
   ends 73 "file: " $program --out file
   ends 73 "--out ''" $program --out ''
@@ -41,6 +49,10 @@ ends 2 "--margin: must be at least 1" train_facenet --data people --out never --
 ends 66 "nope" train_facenet --data people --out never --lfw nope --pairs nope
 ends 2 "--smallest-face: must be at least 12" train_mtcnn --voc "$voc" --out never --stages pr --smallest-face 5
 ends 2 "--hold-out" train_mtcnn --voc "$voc" --out never --hold-out -1
+init="--init $source/weights/mobilefacenet.safetensors"
+ends 2 "--net: is inception-resnet-v1, but " train_facenet --data people --out never $init --net inception-resnet-v1
+ends 2 "--size: is 112,96, but " train_facenet --data people --out never $init --size 112,96
+ends 2 "--embedding: is 64, but " train_facenet --data people --out never $init --embedding 64
 [ ! -e never ] || { echo "a folder was made for a run that could not begin"; exit 1; }
 
 for list in "empty 65" "people 65" "missing 66"; do
@@ -51,13 +63,15 @@ ends 65 "weights.safetensors: is no cache" $facenet --out weights --cache weight
 cmp weights.safetensors "$MIEN_WEIGHTS"
 ends 0 "1 of the names in nobody match no person: nobody" $facenet --out run --cache cache.safetensors --without nobody --max-steps 2 --loss sphereface
 cp run/mobilefacenet.safetensors good.safetensors
-ends 76 "the checkpoint of step 2" $facenet --out run --cache cache.safetensors --loss sphereface --max-steps 6 --resume --lr 1e30 --warm-up 0
+ends 76 "the checkpoint of step 2 in run/checkpoint is intact: --resume goes on from there. Lower --lr, which --resume takes with --force." $facenet --out run --cache cache.safetensors --loss sphereface --max-steps 6 --resume --force --lr 1e30 --warm-up 0
 cmp run/mobilefacenet.safetensors good.safetensors
 ends 76 "nothing had been saved yet" train_mtcnn --voc "$voc" --out diverged --stages p --lr 1e30 --max-steps 5 --batch 64
 [ ! -e diverged/mtcnn.safetensors ]
 cp run/checkpoint/last.safetensors run/checkpoint/last-1.safetensors
 truncate -s 1000 run/checkpoint/last.safetensors
 ends 0 "the last checkpoint can't be read, the one before is used: " $facenet --out run --cache cache.safetensors --loss sphereface --max-steps 3 --resume
+"$build/bin/train_facenet" --data people --min-face 20 --batch 2 $init --max-steps 1 --out tuned --progress off > out.txt
+ends 2 "tuned/mobilefacenet.safetensors holds no threshold" mien verify people/person0/* --model tuned/mobilefacenet.safetensors
 status=0
 "$build/bin/train_facenet" --help > /dev/full 2> err.txt || status=$?
 [ $status -eq 74 ] || { echo "--help > /dev/full ended with $status"; exit 1; }
