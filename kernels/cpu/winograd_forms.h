@@ -50,12 +50,11 @@ struct WinogradFour {
     to[2] = MulAdd(Set(.5f), near_sum, Add(far_sum, far_sum));
     to[3] = MulAdd(Set(.5f * half_root), near, MulAdd(Set(2 * root), far, m[5]));
   }
-  // G g, of vectors or numbers.
-  template <class T>
-  static void weights(const T (&g)[3], T (&to)[6]) {
-    constexpr auto at = [](int row, int column) { return static_cast<float>(winograd::weight[row][column]); };
-    const T near = g[0] * at(1, 0) + g[2] * at(1, 2), near_odd = g[1] * at(1, 1);
-    const T far = g[0] * at(3, 0) + g[2] * at(3, 2), far_odd = g[1] * at(3, 1);
+  // G g.
+  static void weights(const Vec (&g)[3], Vec (&to)[6]) {
+    constexpr auto at = [](int row, int column) { return Set(static_cast<float>(winograd::weight[row][column])); };
+    const Vec near = MulAdd(at(1, 0), g[0], at(1, 2) * g[2]), near_odd = at(1, 1) * g[1];
+    const Vec far = MulAdd(at(3, 0), g[0], at(3, 2) * g[2]), far_odd = at(3, 1) * g[1];
     to[0] = g[0];
     to[1] = near + near_odd;
     to[2] = near - near_odd;
@@ -103,10 +102,9 @@ struct WinogradThree {
     to[1] = MulAdd(Set(near), m[0] - m[1], Set(far) * (m[2] - m[3]));
     to[2] = MulAdd(Set(near2), near_sum, MulAdd(Set(far2), far_sum, m[4]));
   }
-  template <class T>
-  static void weights(const T (&g)[3], T (&to)[5]) {
-    const T even = g[0] * (1 / (near * apart)) + g[2] * (near / apart), odd = g[1] * (1 / apart);
-    const T far_even = g[0] * (-1 / (far * apart)) + g[2] * (-far / apart), far_odd = g[1] * (-1 / apart);
+  static void weights(const Vec (&g)[3], Vec (&to)[5]) {
+    const Vec even = MulAdd(Set(near / apart), g[2], Set(1 / (near * apart)) * g[0]), odd = Set(1 / apart) * g[1];
+    const Vec far_even = MulAdd(Set(-far / apart), g[2], Set(-1 / (far * apart)) * g[0]), far_odd = Set(-1 / apart) * g[1];
     to[0] = odd + even;
     to[1] = odd - even;
     to[2] = far_odd + far_even;
@@ -130,7 +128,7 @@ struct WinogradThree {
   }
 };
 
-// u = G g G^T of a 3x3 kernel; T: a number or a vector of kernels.
+// u = G g G^T of a 3x3 kernel; T: a vector of kernels, or (WinogradTwo) a number.
 template <class F, class T>
 void winograd_kernel(const T (&g)[3][3], T (&u)[F::side][F::side]) {
   T turned[F::side][3];
