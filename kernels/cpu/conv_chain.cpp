@@ -28,8 +28,7 @@ struct Layer {
   // what is loaded beyond comes into no other output (winograd_forms.h).
   std::int64_t step() const {
     if (kernel != 3 || y.h < 2 || y.w < 2 || x.c < 8 || y.c % winograd_channels != 0) return 1;
-    const auto products = [&](auto f) { return ceil_div(y.h, f.outputs) * ceil_div(y.w, f.outputs) * f.products; };
-    return y.h % 3 != 1 && y.w % 3 != 1 && products(WinogradThree{}) < products(WinogradTwo{}) ? 3 : 2;
+    return y.h % 3 != 1 && y.w % 3 != 1 && winograd_products<WinogradThree>(y.h, y.w) < winograd_products<WinogradTwo>(y.h, y.w) ? 3 : 2;
   }
   bool by_winograd() const { return step() > 1; }
   template <class F>

@@ -254,12 +254,7 @@ void product(const float* x, const ConvSizes& s, const Weights& w, const float* 
     std::fill_n(all_bias, round_up(s.o, panel_cols), 0.f);
     if (bias) std::copy_n(bias, s.o, all_bias);
     pack_winograd<WinogradFour>({w.data, w.cols, s.c, w.col, w.i, w.j, w.c}, packed);
-    const auto out_of = [&](std::int64_t panel) {
-      const std::int64_t column = panel * panel_cols;
-      PanelOut o{};
-      o.y = target.y + column, o.step = target.pixel, o.cols = std::min<std::int64_t>(panel_cols, s.o - column), o.bias = all_bias + column;
-      return o;
-    };
+    const auto out_of = [&](std::int64_t panel) { return winograd_detail::plain_panel(panel, target.y, target.pixel, s.o, all_bias); };
     return run_winograd<WinogradFour>(winograd_sizes(s), x, s.c, packed, out_of, packed + winograd_weight_floats<WinogradFour>(s.o, s.c));
   }
   float *padded_bias = workspace + packed_floats(s.depth(), s.o), *copies = padded_bias + round_up(s.o, lanes);

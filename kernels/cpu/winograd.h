@@ -64,6 +64,13 @@ Cut cut_of(const WinogradSizes& s) {
 }
 
 constexpr float no_bias[panel_cols] = {};
+// Where a panel of y goes, pixels `step` floats apart. bias: null, or a value for each column.
+inline PanelOut plain_panel(std::int64_t panel, float* y, std::int64_t step, std::int64_t cols, const float* bias) {
+  const std::int64_t column = panel * panel_cols;
+  PanelOut o{};
+  o.y = y + column, o.step = step, o.cols = std::min<std::int64_t>(panel_cols, cols - column), o.bias = bias ? bias + column : no_bias;
+  return o;
+}
 struct Patch {
   std::int64_t image, y, x;  // first output pixel
 };

@@ -128,6 +128,12 @@ struct WinogradThree {
   }
 };
 
+// Products of a channel pair on a map of height x width.
+template <class F>
+constexpr std::int64_t winograd_products(std::int64_t height, std::int64_t width) {
+  return (height + F::outputs - 1) / F::outputs * ((width + F::outputs - 1) / F::outputs) * F::products;
+}
+
 // u = G g G^T of a 3x3 kernel; T: a vector of kernels, or (WinogradTwo) a number.
 template <class F, class T>
 void winograd_kernel(const T (&g)[3][3], T (&u)[F::side][F::side]) {

@@ -8,17 +8,19 @@
 namespace mien::MIEN_LEVEL {
 
 enum class WinogradForm { none, three, four };
+// What f makes of the form; without one a zero, or nothing.
 template <class F>
-void with_form(WinogradForm form, const F& f) {
-  if (form == WinogradForm::three) f(WinogradThree{});
-  else if (form == WinogradForm::four) f(WinogradFour{});
+auto with_form(WinogradForm form, const F& f) {
+  using Result = decltype(f(WinogradFour{}));
+  if (form == WinogradForm::three) return f(WinogradThree{});
+  if (form == WinogradForm::four) return f(WinogradFour{});
+  return Result();
 }
 
 // The form with the fewest products for maps of height x width, if they are few beside the `direct` pixels that a direct sum comes to, and channels enough that
 // they outweigh the transforms.
 inline WinogradForm winograd_form(std::int64_t height, std::int64_t width, std::int64_t direct, std::int64_t channels, std::int64_t cols) {
-  const auto products = [&](std::int64_t outputs, std::int64_t each) { return ceil_div(height, outputs) * ceil_div(width, outputs) * each; };
-  const std::int64_t three = products(WinogradThree::outputs, WinogradThree::products), four = products(WinogradFour::outputs, WinogradFour::products);
+  const std::int64_t three = winograd_products<WinogradThree>(height, width), four = winograd_products<WinogradFour>(height, width);
   if (channels < 16 || cols < 16 || 3 * std::min(three, four) > 2 * 9 * direct) return WinogradForm::none;
   return three <= four ? WinogradForm::three : WinogradForm::four;
 }
@@ -27,14 +29,10 @@ inline WinogradForm winograd_form(std::int64_t height, std::int64_t width, std::
 // For any number of pictures.
 inline std::int64_t winograd_map_floats(WinogradForm form, std::int64_t channels) {
   using namespace winograd_detail;
-  std::int64_t floats = 0;
-  with_form(form, [&](auto f) { floats = round_up(channels, 16) + block_of<decltype(f)>(most_patches<decltype(f)>(channels), channels).floats; });
-  return floats;
+  return with_form(form, [&](auto f) { return round_up(channels, 16) + block_of<decltype(f)>(most_patches<decltype(f)>(channels), channels).floats; });
 }
 inline std::int64_t winograd_weight_floats(WinogradForm form, std::int64_t cols, std::int64_t channels) {
-  std::int64_t floats = 0;
-  with_form(form, [&](auto f) { floats = winograd_weight_floats<decltype(f)>(cols, channels); });
-  return floats;
+  return with_form(form, [&](auto f) { return winograd_weight_floats<decltype(f)>(cols, channels); });
 }
 inline void pack_winograd(WinogradForm form, const WinogradWeights& w, float* out) {
   with_form(form, [&](auto f) { pack_winograd<decltype(f)>(w, out); });
@@ -48,12 +46,7 @@ inline void winograd_maps(WinogradForm form, const WinogradSizes& s, const float
     const Block block = block_of<F>(most_patches<F>(s.c), s.c);
     float *zeros = scratch, *input = zeros + round_up(s.c, 16), *products = input + F::products * block.input_step;
     std::fill_n(zeros, s.c, 0.f);
-    const auto out_of = [&](std::int64_t panel) {
-      const std::int64_t column = panel * panel_cols;
-      PanelOut o{};
-      o.y = y + column, o.step = y_pixel, o.cols = std::min<std::int64_t>(panel_cols, cols - column), o.bias = bias ? bias + column : no_bias;
-      return o;
-    };
+    const auto out_of = [&](std::int64_t panel) { return plain_panel(panel, y, y_pixel, cols, bias); };
     for (std::int64_t first = 0; first < patches<F>(s); first += block.patches) {
       const std::int64_t count = std::min(block.patches, patches<F>(s) - first);
       for (std::int64_t t = 0; t < count; ++t) transform_input<F>(s, x, x_pixel, patch_at<F>(s, first + t), zeros, input + t * s.c, block.input_step);
@@ -65,14 +58,10 @@ inline void winograd_maps(WinogradForm form, const WinogradSizes& s, const float
 // --- the gradient of the weights ----------------------------------------------------------------------------------------
 inline constexpr std::int64_t weight_block = 48;  // patches
 inline std::int64_t winograd_sum_floats(WinogradForm form, std::int64_t channels, std::int64_t padded) {
-  std::int64_t floats = 0;
-  with_form(form, [&](auto f) { floats = decltype(f)::products * channels * padded; });
-  return floats;
+  return with_form(form, [&](auto f) { return f.products * channels * padded; });
 }
 inline std::int64_t winograd_gradient_floats(WinogradForm form, std::int64_t channels) {
-  std::int64_t floats = 0;
-  with_form(form, [&](auto f) { floats = round_up(channels, 16) + decltype(f)::products * (weight_block * (channels + gemm_cols) + 32); });
-  return floats;
+  return with_form(form, [&](auto f) { return round_up(channels, 16) + f.products * (weight_block * (channels + gemm_cols) + 32); });
 }
 // sums[product][C][padded] += what the pictures give: (B^T X B) * (A gY A^T), summed over patches. gy has zeros up to `padded` channels.
 inline void winograd_weights(WinogradForm form, const WinogradSizes& s, const float* x, const float* gy, const Maps& gy_steps, std::int64_t padded, float* sums, float* scratch) {
