@@ -22,6 +22,7 @@ namespace {
 
 std::atomic<int> chosen_threads{0};
 thread_local bool serial = false;
+thread_local int number = 0;
 
 int cpus_of_this_process() {
   cpu_set_t set;
@@ -135,6 +136,7 @@ class Team {
 
   [[noreturn]] void serve(int index) {
     serial = true;
+    number = index + 1;
     for (std::uint32_t job = 0;;) {
       wait_until(job_, [&](std::uint32_t now) { return now != job; });
       job = job_.load(std::memory_order_acquire);
@@ -184,6 +186,14 @@ void set_num_threads(int threads) {
 int num_threads() noexcept {
   const int n = chosen_threads.load();
   return n > 0 ? n : default_threads();
+}
+
+int worker_number() noexcept {
+#ifdef MIEN_OPENMP
+  return omp_get_thread_num();
+#else
+  return number;
+#endif
 }
 
 SerialGuard::SerialGuard() noexcept : before_(serial) { serial = true; }

@@ -5,7 +5,7 @@
 
 namespace mien {
 
-// f32     every product in f32, or of operands in three bf16 parts, which is as exact (conv_chain on tiles): the default.
+// f32     every product in f32: the default.
 // bf16x3  operands split in two bf16 parts, hi*hi + hi*lo + lo*hi added in f32: errors of at most 5e-5, typically below 1e-6, of sum |a*b|. An infinite operand gives NaN.
 //         (Henry, Tang, Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations", 2019.)
 // bf16    operands rounded to bf16 (8 bits of mantissa), sums in f32: mixed-precision training whose weights, activations and gradients stay f32.

@@ -4,13 +4,15 @@
 #include <algorithm>
 #include <utility>
 
-#include "mien/kernels/cpu/chain.h"
+#include "mien/kernels/cpu/common.h"
 #include "mien/kernels/cpu/lane_pictures.h"
 #include "mien/kernels/cpu/lane_winograd.h"
 #include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
+
+constexpr std::int64_t largest_kernel = 8;
 
 struct MapSize {
   std::int64_t c, h, w;
@@ -70,7 +72,7 @@ struct Range {
 template <int R>
 void positions(const Layer& l, Range of, const float* const (&x)[R], float* const (&y)[R]) {
   const std::int64_t run = l.kernel * l.x.c, row = l.x.w * l.x.c * lanes;
-  const float* at[largest_chain_kernel][R];
+  const float* at[largest_kernel][R];
   for (std::int64_t i = 0; i < l.kernel; ++i)
     for (int r = 0; r < R; ++r) at[i][r] = x[r] + i * row;
   const LaneTaps taps{l.kernel, run, lanes, packed_columns};
@@ -312,8 +314,20 @@ std::int64_t workspace(const KernelArgs& args) {
   return 4 * (layout.parameters + max_shares * layout.share());
 }
 
+const char* decline(const KernelArgs& args) {
+  if (!all_f32(args)) return "f32 only";
+  if (args.in[0].numel() == 0) return "no pictures";
+  if (!args.in[0].is_contiguous() || !args.out[0].is_contiguous()) return "not contiguous";
+  for (const auto& v : args.in)
+    if (v.rank() == 3 && !v.is_contiguous()) return "packed weights are not contiguous";
+  const auto& p = args.get<ConvChainParams>();
+  for (const ChainLayer& l : std::span(p.layer).first(static_cast<std::size_t>(p.layers)))
+    if (l.pool > 3 || l.kernel > largest_kernel) return "a larger pool or kernel";
+  return nullptr;
+}
+
 }  // namespace
 
-extern const KernelEntry conv_chain_entry{run, decline_chain, workspace};
+extern const KernelEntry conv_chain_entry{run, decline, workspace};
 
 }  // namespace mien::MIEN_LEVEL

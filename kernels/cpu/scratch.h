@@ -13,8 +13,9 @@ class ScratchSlots {  // max_shares of them
   class Slot {
    public:
     explicit Slot(std::atomic<std::uint32_t>& used) : used_(used) {
+      const int own = worker_number();
       std::uint32_t now = used.load(std::memory_order_relaxed);
-      do number_ = __builtin_ctz(~now);
+      do number_ = own < max_shares && !(now >> own & 1) ? own : __builtin_ctz(~now);
       while (!used.compare_exchange_weak(now, now | (1u << number_), std::memory_order_acquire));
     }
     ~Slot() { used_.fetch_and(~(1u << number_), std::memory_order_release); }
@@ -26,7 +27,7 @@ class ScratchSlots {  // max_shares of them
     std::atomic<std::uint32_t>& used_;
     int number_;
   };
-  // The lowest free slot. There is always one: no more than max_shares shares run at once.
+  // The slot of this thread's number, in whose memory it worked before, or the lowest free one. There is always one: no more than max_shares shares run at once.
   Slot take() { return Slot(used_); }
 
  private:

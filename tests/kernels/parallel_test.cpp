@@ -1,6 +1,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <numeric>
@@ -48,6 +49,22 @@ TEST_CASE("many short jobs one after the other lose nothing", "[kernels][paralle
     sum += here;
   }
   CHECK(sum == 20000 * 10);
+}
+
+TEST_CASE("every thread of the team has a number of its own", "[kernels][parallel]") {
+  const Threads guard(2);
+  for (int job = 0; job < 3; ++job) {
+    std::atomic<int> arrived{0};
+    std::array<std::atomic<int>, 2> seen{-1, -1};
+    parallel_for(2, 1, [&](std::int64_t begin, std::int64_t) {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();  // neither thread does both
+      seen[static_cast<std::size_t>(begin)] = worker_number();
+    });
+    CHECK(seen[0] + seen[1] == 1);
+    CHECK(seen[0] * seen[1] == 0);
+    CHECK(worker_number() == 0);
+  }
 }
 
 TEST_CASE("nested and guarded calls run in their own thread", "[kernels][parallel]") {

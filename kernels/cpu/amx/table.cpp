@@ -1,7 +1,7 @@
 // The one exported symbol of level amx.
 #include "mien/kernels/cpu/table.h"
 
-#define MIEN_TILE_KERNELS(X) X(conv2d) X(conv2d_grad_input) X(conv2d_grad_input_add) X(conv2d_grad_weight) X(packed_conv2d) X(conv_chain) X(matmul) X(linear)
+#define MIEN_TILE_KERNELS(X) X(conv2d) X(conv2d_grad_input) X(conv2d_grad_input_add) X(conv2d_grad_weight) X(packed_conv2d) X(matmul) X(linear)
 
 namespace mien::MIEN_LEVEL {
 #define MIEN_DECLARE(name) extern const KernelEntry name##_entry;
