@@ -118,7 +118,7 @@ void run_forward(const KernelArgs& a) {
   lay_out(a.in[2], s, 0, bias);
   lay_out(a.in[3], s, 1, slopes);
   const auto pool = for_window(a.get<ConvBlockParams>().kernel, activate_and_pool<0>, activate_and_pool<1>, activate_and_pool<2>, activate_and_pool<3>);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.chunks()));
   for_shares(s.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *gathered = maps + s.images() * s.map();
@@ -294,7 +294,7 @@ void run_backward(const KernelArgs& a) {
   lay_out(slope, s, 0, slopes);
   const std::int64_t maps_floats = s.images() * s.gradient();
   const Spread spread = spread_for(s, q);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.chunks()));
   for_shares(s.chunks(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *sums = shares + share * plan.share, *room = rooms + slot.number() * plan.room, *maps = room + plan.pictures, *scratch = maps + maps_floats;

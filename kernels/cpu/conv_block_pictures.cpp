@@ -131,7 +131,7 @@ void run_forward(const KernelArgs& a) {
       packed[k * s.o + o] = w.ptr<float>()[offset_of(w, o, k)];
   for (std::int64_t o = 0; o < s.o; ++o) bias[o] = value_of(a.in[2], o), slopes[o] = value_of(a.in[3], o);
   const auto pool = for_window(q.kernel, activate_and_pool<0>, activate_and_pool<1>, activate_and_pool<2>, activate_and_pool<3>);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.groups()));
   for_shares(s.groups(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *pictures = rooms + slot.number() * s.room(), *map = pictures + s.picture() * lanes, *y = map + s.map() * lanes;
@@ -212,7 +212,7 @@ void run_backward(const KernelArgs& a) {
   const auto doubles = [&](std::int64_t share) { return reinterpret_cast<double*>(shares + share * b.share + s.weights() * lanes); };  // of bias, then of slope
   for (std::int64_t o = 0; o < s.o; ++o) slopes[o] = value_of(a.in[3], o);
   const Spread spread = spread_for(s, q);
-  ScratchSlots slots;
+  ScratchSlots slots(number);
   for_shares(s.groups(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *sums = shares + share * b.share, *pictures = rooms + slot.number() * b.room, *map = pictures + s.picture() * lanes, *kept = map + s.map() * lanes;

@@ -287,7 +287,7 @@ void run(const KernelArgs& args) {
     const Share all = share_of(0);  // the maps; rings and tiles are each thread's own
     parallel_for(pixels, ceil_div(pixels, threads), [&](std::int64_t begin, std::int64_t end) { load_group(args.in[0], g * lanes, pictures(g), first_map, {begin, end}, all.map[0]); });
     for (std::int64_t l = 0; l < count; ++l) {
-      ScratchSlots slots;
+      ScratchSlots slots(max_shares);
       parts_of(layers[l], threads, [&](Range rows, Range of) {
         const auto slot = slots.take();
         const Share my = share_of(slot.number());
@@ -299,7 +299,7 @@ void run(const KernelArgs& args) {
   // A thread a group; the last few, which would leave half of the threads without one, are made by all threads together, layer after layer.
   const std::int64_t rest = groups % threads, whole = threads > 1 && 2 * rest <= threads ? groups - rest : groups;
   const std::int64_t shares = shares_of(whole);
-  ScratchSlots slots;
+  ScratchSlots slots(shares);
   parallel_for(whole ? shares : 0, 1, [&](std::int64_t share, std::int64_t) {
     const auto slot = slots.take();
     for (std::int64_t g = share; g < whole; g += shares) alone(share_of(slot.number()), g);

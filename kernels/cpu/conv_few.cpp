@@ -2,6 +2,7 @@
 // their zeros beside them. Any memory order of picture and result.
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/direct_maps.h"
+#include "mien/kernels/cpu/scratch.h"
 
 namespace mien::MIEN_LEVEL {
 namespace {
@@ -60,9 +61,11 @@ Plan plan_of(const View& x, const View& y, std::int64_t kh, std::int64_t kw, std
 }
 std::int64_t bytes(const Plan& p) { return 4 * (p.packed + p.padded + shares_of(p.images) * p.share()); }
 
-void convolve_images(const Plan& p, const View& x, const View& y, std::int64_t left, const float* packed, const float* bias, float* shares) {
-  for_shares(p.images, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
-    float *lines = shares + share * p.share(), *map = lines + p.lines, *gathered = shares + share * p.share() + round_up(p.lines + p.map, 16);
+void convolve_images(const Plan& p, const View& x, const View& y, std::int64_t left, const float* packed, const float* bias, float* scratch) {
+  ScratchSlots slots(shares_of(p.images));
+  for_shares(p.images, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float *lines = scratch + slot.number() * p.share(), *map = lines + p.lines, *gathered = lines + round_up(p.lines + p.map, 16);
     for (std::int64_t n = begin; n < end; ++n) {
       lay_out_lines(x, n, left, p.c.width, p.c.channels, lines);
       convolve(p.c, lines, {p.lines, p.c.width * p.c.channels, p.c.channels}, packed, bias, map, p.padded, gathered);

@@ -12,6 +12,7 @@
 
 #include "mien/kernels/cpu/conv_gather.h"
 #include "mien/kernels/cpu/row_gemm.h"
+#include "mien/kernels/cpu/scratch.h"
 #include "mien/kernels/cpu/winograd.h"
 
 namespace mien::MIEN_LEVEL {
@@ -222,8 +223,10 @@ void images_band(const Product& q, std::int64_t band, std::int64_t first, std::i
 void run_product(const Product& q, float* copies) {
   const Plan& p = q.plan;
   const std::int64_t panels = ceil_div(p.s.o, lanes);
-  for_shares(p.bands * p.columns, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
-    float* copy = copies + share * p.copy_floats();
+  ScratchSlots slots(max_shares);
+  for_shares(p.bands * p.columns, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    const auto slot = slots.take();
+    float* copy = copies + slot.number() * p.copy_floats();
     for (std::int64_t item = begin; item < end; ++item) {
       const std::int64_t band = item % p.bands, part = item / p.bands, groups = ceil_div(panels, p.vectors);
       const std::int64_t first = groups * part / p.columns * p.vectors, last = std::min(panels, groups * (part + 1) / p.columns * p.vectors);

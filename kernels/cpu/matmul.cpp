@@ -92,7 +92,7 @@ void narrow_product(std::int64_t m, std::int64_t n, std::int64_t k, const Matrix
   const RowTiles tiles(m);
   for (std::int64_t t = 0; t < tiles.count; ++t) pack_tile(a, tiles.begin(t), tiles.size(t), k, left + tiles.begin(t) * k);
   const std::int64_t panels = ceil_div(n, gemm_cols), together = std::clamp<std::int64_t>(panels / 2, 1, side_by_side);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(ceil_div(panels, together)));
   for_shares(ceil_div(panels, together), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float* packed = right + slot.number() * side_by_side * low_block * gemm_cols;

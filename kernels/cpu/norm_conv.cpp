@@ -75,7 +75,7 @@ void forward(const KernelArgs& a) {
   const NormTable norm(table, s.in);
   fill(norm, a, forward_norm, s.in, A == Activation::prelu);
   pack(a.in[1].ptr<float>(), 1, s.in, s.in, s.out, weights);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.bands()));
   for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float* v = bands + slot.number() * s.in * band;
@@ -114,7 +114,7 @@ void backward(const KernelArgs& a) {
   const WholeGradient whole(whole_table, s.out);
   whole.fill(a);
   pack(a.in[back_x + 1].ptr<float>(), s.in, 1, s.out, s.in, weights);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.bands()));
   for_shares(s.bands(), [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *v = bands + slot.number() * (s.in + s.out) * band, *g = v + s.in * band, *gw = all_gw + share * s.in * s.out;

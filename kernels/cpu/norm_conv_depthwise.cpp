@@ -158,7 +158,7 @@ void forward(const KernelArgs& a) {
   fill(norm, a, forward_norm, s.c, A == Activation::prelu);
   lay_out(a.in[1].ptr<float>(), s.c, weights);
   std::fill_n(zeros, s.row(), 0.f);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.n));
   for_shares(s.n, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     const KeptRows v(s, kept + slot.number() * s.kept(), zeros);
@@ -200,7 +200,7 @@ void backward(const KernelArgs& a) {
   whole.fill(a);
   lay_out(a.in[back_x + 1].ptr<float>(), s.c, weights);
   std::fill_n(zeros, s.row(), 0.f);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(s.n));
   for_shares(s.n, [&](std::int64_t share, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *memory = kept + slot.number() * 2 * s.kept(), *gw = all_gw + share * taps * s.c;

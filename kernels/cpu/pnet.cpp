@@ -340,7 +340,7 @@ void run(const KernelArgs& args) {
 
   // Bands are of about the same cost within a scale and cheaper from scale to scale, so the shares take them in turn. Each writes to the place of its own cells.
   const std::int64_t shares = threads == 1 ? 1 : shares_of(units);
-  ScratchSlots slots;
+  ScratchSlots slots(shares);
   bool finite[max_shares] = {};  // a slot's memory
   parallel_for(shares, 1, [&](std::int64_t share, std::int64_t) {
     const auto slot = slots.take();

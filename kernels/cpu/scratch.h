@@ -8,14 +8,14 @@
 
 namespace mien::MIEN_LEVEL {
 
-class ScratchSlots {  // max_shares of them
+class ScratchSlots {
  public:
   class Slot {
    public:
-    explicit Slot(std::atomic<std::uint32_t>& used) : used_(used) {
+    Slot(std::atomic<std::uint32_t>& used, std::int64_t count) : used_(used) {
       const int own = worker_number();
       std::uint32_t now = used.load(std::memory_order_relaxed);
-      do number_ = own < max_shares && !(now >> own & 1) ? own : __builtin_ctz(~now);
+      do number_ = own < count && !(now >> own & 1) ? own : __builtin_ctz(~now);
       while (!used.compare_exchange_weak(now, now | (1u << number_), std::memory_order_acquire));
     }
     ~Slot() { used_.fetch_and(~(1u << number_), std::memory_order_release); }
@@ -27,10 +27,13 @@ class ScratchSlots {  // max_shares of them
     std::atomic<std::uint32_t>& used_;
     int number_;
   };
-  // The slot of this thread's number, in whose memory it worked before, or the lowest free one. There is always one: no more than max_shares shares run at once.
-  Slot take() { return Slot(used_); }
+  // As many as shares, of which there are at most max_shares.
+  explicit ScratchSlots(std::int64_t count) : count_(count) {}
+  // The slot of this thread's number, in whose memory it worked before, or else the lowest free one. There always is one: no more than all shares run at once.
+  Slot take() { return {used_, count_}; }
 
  private:
+  std::int64_t count_;
   std::atomic<std::uint32_t> used_{0};
 };
 

@@ -229,7 +229,7 @@ void run_winograd(const WinogradSizes& s, const float* x, std::int64_t pixel, co
   float *zeros = workspace, *scratch = workspace + round_up(s.c, 16);
   std::fill_n(zeros, s.c, 0.f);
   const std::int64_t all = patches<F>(s), pairs = ceil_div(s.panels, tile_panels);
-  ScratchSlots slots;
+  ScratchSlots slots(shares_of(cut.blocks * cut.shares_of_panels));
   for_shares(cut.blocks * cut.shares_of_panels, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     const auto slot = slots.take();
     float *input = scratch + slot.number() * cut.block.floats, *products = input + F::products * cut.block.input_step;

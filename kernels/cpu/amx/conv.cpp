@@ -212,7 +212,7 @@ void product(const Problem<T>& p, const Lattice& l, void* workspace) {
     std::copy_n(p.bias, p.o, bias);
   }
   const std::int64_t at_once = rows_at_once(p, l);
-  ScratchSlots slots;
+  ScratchSlots slots(max_shares);
   for_shares((l.size() + at_once - 1) / at_once, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     configure_tiles();
     const auto slot = slots.take();

@@ -253,7 +253,7 @@ void run(const KernelArgs& a) {
   // A thread packs x once for several shares of the channels, if there are shares enough for all threads. The sums are the same.
   std::int64_t at_once = p.channel_shares;
   while (at_once > 1 && (p.channel_shares % at_once > 0 || p.shares() / at_once < num_threads())) --at_once;
-  ScratchSlots slots;
+  ScratchSlots slots(p.shares());
   parallel_for(p.shares(), at_once, [&](std::int64_t share, std::int64_t last) {
     configure_tiles();
     const auto slot = slots.take();
