@@ -1,8 +1,13 @@
-// conv2d_grad_weight on tiles, channels_last: gW[o][c][tap] = sum over pixels of gy[pixel][o] * x[pixel moved by the tap][c].
-// The sum runs over the places of a grid that is as wide as the padded picture; gy is zero where the grid has no output pixel. gy becomes tiles of the left side
-// (o along the rows, places along k). x becomes planes [16 channels][pair of places][16][2] of the right side, one set for each residue modulo the stride, so that
-// a tap is nothing but a moved start in a plane; a start can move by pairs only, so a second copy begins one place later where some tap is an odd number of
-// places away. All are made once for a chunk of pictures that stays in the second cache and serve all taps. A 1x1 convolution needs no grid.
+// conv2d_grad_weight on tiles, channels_last: gW[o][c][tap] = sum over pixels of gy[pixel][o] * x[pixel under the tap][c].
+//
+// Note [Places]: the sum runs over places, 32 in a step. A row of the output is (column, picture), with 32 pictures side by side: a step is then one column, a tap is
+// another row of x and a moved start in it, and steps whose column lies outside x are left out. Of small batches as many pictures as there are lie side by side (a
+// power of two, or none would begin at a pair), several columns are a step, and x has columns of zeros beside it. A 1x1 convolution has one row of all pixels.
+//
+// A chunk of rows of gy becomes tiles of the left side (o along the rows, places along k), for some output channels; then some channels of x at a time become
+// [16 channels][pair of places][16][2] of the right side and meet all of them under all taps, while what is packed next is called up.
+#include <utility>
+
 #include "mien/kernels/cpu/amx/pack.h"
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/scratch.h"
@@ -10,214 +15,251 @@
 namespace mien::MIEN_LEVEL {
 namespace {
 
-// Places of a chunk. Both sides then stay near the tiles; sums that don't stay in the second cache are fetched and stored less often.
-inline std::int64_t most_places(std::int64_t share_sums) { return 4 * share_sums > (std::int64_t{1} << 20) ? 1024 : 256; }
+// A map as pictures of rows of columns; steps in pixels.
+struct Map {
+  View v;
+  std::int64_t image, row, column, pixels;
+};
 
 struct Plan {
-  ConvSizes s;
-  View x, gy;                             // f32 or bf16
-  bool pointwise;
-  std::int64_t grid_h, grid_w, residues;  // of one picture
-  std::int64_t copies;                    // of x's planes
-  std::int64_t group;                     // pictures of a chunk; pointwise: pixels
-  std::int64_t rows, row_chunks;          // of the output that a chunk takes of each; large pictures are cut into several chunks
-  std::int64_t chunks, range;             // places of the grid that are summed over, padded to whole steps
-  std::int64_t plane;                     // places of a plane
+  ConvSizes s;                                     // 1x1: of 32 pictures of one row
+  Map x, gy;                                       // f32 or bf16
+  std::int64_t pictures, groups;                   // side by side; groups of them
+  std::int64_t rows, columns;                      // of the output in a chunk
+  std::int64_t row_steps;                          // of a row of a chunk
+  std::int64_t x_rows, planes, plane;              // of x under a chunk: rows; planes of a row, one for each residue of the column modulo the stride; places of a plane
+  std::int64_t row_chunks, column_chunks;
+  std::int64_t outputs_at_once, channels_at_once;  // of gy's channels, of x's
   std::int64_t pixel_shares, channel_shares;
   int parts;
-  bool direct;                            // sums end in gW itself: one share, whole tiles, rows that lie there as they are
+  bool direct;  // sums end in gW itself: one share, whole tiles, rows that lie there as they are
 
+  std::int64_t chunks() const { return groups * row_chunks * column_chunks; }
   std::int64_t shares() const { return pixel_shares * channel_shares; }
   // Sums: [tap][tile of o][tile of c][16][16].
   std::int64_t sum_row() const { return tiles_of(s.c) * tile_size * tile_size; }
   std::int64_t tap_sums() const { return tiles_of(s.o) * sum_row(); }
   std::int64_t share_sums() const { return s.taps() * tap_sums(); }
   std::int64_t tiles_per_share() const { return ceil_div(tiles_of(s.o), channel_shares); }
-  std::int64_t left_part() const { return tiles_of(s.o) * tile_size * range; }
-  std::int64_t panel() const { return tile_size * plane; }
-  std::int64_t copy_values() const { return tiles_of(s.c) * panel(); }
-  std::int64_t right_part() const { return residues * copies * copy_values(); }
+  // Left side: [tile of o][row][step]; right side: [tile of c][row][plane][place].
+  std::int64_t steps() const { return rows * row_steps; }
+  std::int64_t tiles_at_once() const { return outputs_at_once / tile_size; }
+  std::int64_t left_part() const { return tiles_at_once() * steps() * tile_values; }
+  std::int64_t places() const { return x_rows * planes * plane; }
+  std::int64_t right_part() const { return channels_at_once * places(); }
   std::int64_t zeros() const { return round_up(std::max(s.o, s.c), tile_depth); }  // values of what stands for a pixel outside
-  // Of one thread: both sides, zeros (of up to 4 bytes), and where the pixels of a plane lie.
-  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 8 * (plane + 1 + tile_depth), 64); }
+  std::int64_t gy_pixels() const { return (steps() + 1) * tile_depth; }  // and some behind them, which are called up
+  std::int64_t x_pixels() const { return places() + tile_depth; }
+  // Of one thread: both sides, zeros (of up to 4 bytes), and where the pixels of two chunks lie.
+  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 2 * 8 * (gy_pixels() + x_pixels()), 64); }
   std::int64_t bytes() const { return 4 * pixel_shares * share_sums() + shares() * scratch_bytes(); }
-  // How far from the first tap's place a tap's lies, and in which planes.
-  std::int64_t tap_place(std::int64_t tap) const { return tap / s.kw * s.dh / s.sh * grid_w + tap % s.kw * s.dw / s.sw; }
-  std::int64_t tap_residue(std::int64_t tap) const { return tap / s.kw * s.dh % s.sh * residues_wide() + tap % s.kw * s.dw % s.sw; }
-  std::int64_t residues_wide() const { return std::min(s.sw, (s.kw - 1) * s.dw + 1); }
+
+  // Chunks of `r` rows of `c` columns.
+  void cut(std::int64_t r, std::int64_t c) {
+    rows = r, columns = c;
+    row_steps = ceil_div(c * pictures, tile_depth);
+    x_rows = (r - 1) * s.sh + (s.kh - 1) * s.dh + 1;
+    plane = round_up(row_steps * tile_depth + (s.kw - 1) * s.dw / s.sw * pictures, tile_depth);
+    row_chunks = ceil_div(s.oh, r), column_chunks = ceil_div(s.ow, c);
+  }
 };
+
+// Steps of all rows if `pictures` lie side by side.
+double steps_of_rows(const ConvSizes& s, std::int64_t pictures) {
+  const auto steps = static_cast<double>(ceil_div(s.n, pictures) * ceil_div(s.ow * pictures, tile_depth));
+  if (pictures < tile_depth) return steps;
+  std::int64_t seen = 0;
+  for (std::int64_t j = 0; j < s.kw; ++j) seen += Seen(j * s.dw - s.pw, s.w, s.ow, s.sw).count();
+  return steps * static_cast<double>(seen) / static_cast<double>(s.ow * s.kw);
+}
 
 Plan make_plan(const KernelArgs& a) {
   Plan p{};
-  p.gy = a.in[0];
-  p.x = a.in[1];
-  p.s = conv_sizes(p.x, a.out[0], p.gy, a.get<ConvParams>());
-  const ConvSizes& s = p.s;
-  p.pointwise = s.pointwise();
-  p.parts = p.x.dtype == DType::bf16 ? 1 : parts_of(a.precision);
-  p.copies = p.row_chunks = 1;
-  p.rows = s.oh;
-  const std::int64_t budget = std::int64_t{1} << 19, most = most_places(p.share_sums());  // values and places of a chunk
-  if (p.pointwise) {
-    p.residues = 1;
-    p.group = std::clamp(budget / (p.parts * (s.c + s.o)) / 128 * 128, std::int64_t{128}, most);
-    p.group = std::min(p.group, round_up(s.pixels(), tile_depth));
-    p.chunks = ceil_div(s.pixels(), p.group);
-    p.range = p.plane = p.group;
+  const View &gy = a.in[0], &x = a.in[1];
+  ConvSizes& s = p.s = conv_sizes(x, a.out[0], gy, a.get<ConvParams>());
+  p.parts = x.dtype == DType::bf16 ? 1 : parts_of(a.precision);
+  if (s.pointwise()) {
+    const std::int64_t pixels = s.pixels();
+    s.n = tile_depth, s.h = s.oh = 1, s.w = s.ow = ceil_div(pixels, tile_depth);
+    p.x = {x, 1, 0, tile_depth, pixels}, p.gy = {gy, 1, 0, tile_depth, pixels};
+    p.pictures = tile_depth;
   } else {
-    p.residues = std::min(s.sh, (s.kh - 1) * s.dh + 1) * p.residues_wide();
-    p.grid_h = s.oh + (s.kh - 1) * s.dh / s.sh;
-    p.grid_w = s.ow + (s.kw - 1) * s.dw / s.sw;
-    for (std::int64_t tap = 0; tap < s.taps(); ++tap) p.copies = p.tap_place(tap) % 2 == 1 ? 2 : p.copies;
-    const auto range = [&](std::int64_t g) { return round_up((g - 1) * p.grid_h * p.grid_w + s.oh * p.grid_w, tile_depth); };
-    const auto fits = [&](std::int64_t g) { return g <= s.n && range(g) <= most && p.parts * (p.residues * p.copies * s.c + s.o) * range(g) <= budget; };
-    double best = 0;
-    for (std::int64_t g = 1; g == 1 || fits(g); ++g) {
-      const double cost = (static_cast<double>(range(g)) + 128) / static_cast<double>(g);  // 128: for fetching and storing sums
-      if (g > 1 && cost >= best) continue;
-      best = cost;
-      p.group = g;
-    }
-    p.range = range(p.group);
-    if (p.range > most) {
-      p.row_chunks = std::min(s.oh, ceil_div(p.range, most));
-      p.rows = ceil_div(s.oh, p.row_chunks);
-      p.row_chunks = ceil_div(s.oh, p.rows);
-      p.range = round_up(p.rows * p.grid_w, tile_depth);
-    }
-    p.chunks = ceil_div(s.n, p.group) * p.row_chunks;
-    p.plane = p.range + round_up(p.tap_place(s.taps() - 1), tile_depth);  // a tap reads up to here
+    p.x = {x, s.h * s.w, s.w, 1, s.n * s.h * s.w}, p.gy = {gy, s.oh * s.ow, s.ow, 1, s.pixels()};
+    p.pictures = 2;
+    for (std::int64_t n = 4; n <= tile_depth; n *= 2)
+      if (steps_of_rows(s, n) <= steps_of_rows(s, p.pictures)) p.pictures = n;
   }
+  p.groups = ceil_div(s.n, p.pictures);
+  // Under several taps what is packed serves them all: long chunks of a few channels, in half of a second cache of 2 MB. Under one tap all channels, which are read
+  // as they lie, and short chunks, unless their sums, which are fetched for each, don't stay in that cache.
+  const std::int64_t outputs = tiles_of(s.o) * tile_size, most = std::int64_t{1} << 18;
+  p.outputs_at_once = s.taps() == 1 ? outputs : std::min<std::int64_t>(outputs, 256);
+  p.channels_at_once = s.taps() == 1 ? round_up(s.c, tile_depth) : tile_depth;
+  const std::int64_t budget = s.taps() > 1 ? 2 * most : p.share_sums() > most ? 3 * most : most;
+  p.planes = std::min(s.sw, (s.kw - 1) * s.dw + 1);
+  // Whole rows, as many as fit; or a part of one, in whole steps.
+  const std::int64_t step_columns = tile_depth / p.pictures;
+  std::int64_t rows = 1, columns = s.ow;
+  const auto fits = [&](std::int64_t r, std::int64_t c) {
+    p.cut(r, c);
+    return p.parts * (p.left_part() + p.right_part()) <= budget;
+  };
+  for (std::int64_t parts = 2; !fits(1, columns) && columns > step_columns; ++parts) columns = round_up(ceil_div(s.ow, parts), step_columns);
+  while (columns == s.ow && rows < s.oh && fits(rows + 1, columns)) ++rows;
+  p.cut(ceil_div(s.oh, ceil_div(s.oh, rows)), columns);
   // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at x.
   const std::int64_t values = s.n * (s.h * s.w * s.c + s.oh * s.ow * s.o);
-  p.pixel_shares = std::clamp(std::min(values / (8 * p.share_sums() + 1), p.chunks), std::int64_t{1}, std::int64_t{8});
-  p.direct = p.pointwise && p.pixel_shares == 1 && s.o % tile_size == 0 && s.c % tile_size == 0 && a.out[0].is_contiguous();
+  p.pixel_shares = std::clamp(std::min(values / (10 * p.share_sums() + 1), p.chunks()), std::int64_t{1}, std::int64_t{8});
+  p.direct = s.taps() == 1 && p.pixel_shares == 1 && s.o % tile_size == 0 && s.c % tile_size == 0 && a.out[0].is_contiguous();
   p.channel_shares = std::clamp(std::min(4 / p.pixel_shares, tiles_of(s.o) / 2), std::int64_t{1}, std::int64_t{4});
   return p;
 }
 
-// Rows [row, row + rows) of the output in pictures [first, last); pointwise: pixels.
+// The first picture, row and column of the output in a chunk, and how many rows and columns there are.
 struct Chunk {
-  std::int64_t first, last, row = 0;
+  std::int64_t image, row, column, rows, columns;
 };
 Chunk chunk_of(const Plan& p, std::int64_t number) {
-  const std::int64_t group = number / p.row_chunks, items = p.pointwise ? p.s.pixels() : p.s.n;
-  return {group * p.group, std::min(items, (group + 1) * p.group), number % p.row_chunks * p.rows};
+  const std::int64_t column = number % p.column_chunks * p.columns, row = number / p.column_chunks % p.row_chunks * p.rows;
+  return {number / p.column_chunks / p.row_chunks * p.pictures, row, column, std::min(p.rows, p.s.oh - row), std::min(p.columns, p.s.ow - column)};
 }
 
-// How the places of a grid lie in a map: place (y, x) is pixel (y * sy + y0, x * sx + x0).
-struct Lattice {
-  const View& map;
-  std::int64_t sy, y0, sx, x0;
-};
-// Where the pixels of the next `count` places of a chunk's grid lie, `rows` of them in each picture; `zeros` for those outside. Divisions only at the start: they
-// would cost more than the packing of a few channels.
+// Where the pixels of a chunk lie: of gy [row][place], of x [row][plane][place].
 template <class T>
-void find_pixels(const Plan& p, const Chunk& k, const Lattice& l, std::int64_t rows, std::int64_t count, const T* zeros, const T** pixels) {
-  const T* data = l.map.ptr<T>();
-  const std::int64_t h = l.map.size(2), w = l.map.size(3), c = l.map.size(1);
-  std::int64_t i = 0;
-  if (p.pointwise)
-    for (; i < std::min(count, k.last - k.first); ++i) pixels[i] = data + (k.first + i) * c;
-  else
-    for (std::int64_t n = k.first; n < k.last && i < count; ++n)
-      for (std::int64_t gy = k.row; gy < k.row + rows && i < count; ++gy) {
-        const std::int64_t y = gy * l.sy + l.y0;
-        const T* line = y >= 0 && y < h ? data + (n * h + y) * w * c : nullptr;
-        for (std::int64_t gx = 0; gx < p.grid_w && i < count; ++gx, ++i) {
-          const std::int64_t x = gx * l.sx + l.x0;
-          pixels[i] = line && x >= 0 && x < w ? line + x * c : zeros;
-        }
-      }
-  for (; i < count; ++i) pixels[i] = zeros;
-}
-
-// Calls up what a chunk reads, some lines of memory at a time, while the one before it is multiplied.
-class Ahead {
- public:
-  // `times`: how often step() will be called.
-  Ahead(const Plan& p, const Chunk& k, std::int64_t times) {
-    const ConvSizes& s = p.s;
-    const auto stretch = [&](Stretch& t, const View& map, std::int64_t pixel, std::int64_t last) {
-      const std::int64_t bytes = item_size(map.dtype) * map.size(1), all = map.numel() / map.size(1);
-      pixel = std::clamp<std::int64_t>(pixel, 0, all);
-      t.at = static_cast<const char*>(map.data) + pixel * bytes;
-      t.lines = (std::clamp(last, pixel, all) - pixel) * bytes / 64;
-      t.at_once = ceil_div(t.lines, times);
-    };
-    if (p.pointwise) {
-      stretch(gy_, p.gy, k.first, k.last);
-      stretch(x_, p.x, k.first, k.last);
-    } else if (p.row_chunks == 1) {
-      stretch(gy_, p.gy, k.first * s.oh * s.ow, k.last * s.oh * s.ow);
-      stretch(x_, p.x, k.first * s.h * s.w, k.last * s.h * s.w);
-    } else {
-      stretch(gy_, p.gy, (k.first * s.oh + k.row) * s.ow, (k.first * s.oh + k.row + p.rows) * s.ow);
-      stretch(x_, p.x, (k.first * s.h + k.row * s.sh) * s.w, (k.first * s.h + (k.row + p.rows) * s.sh) * s.w);
-    }
-  }
-  void step() {
-    gy_.step();
-    x_.step();
-  }
-
- private:
-  struct Stretch {
-    const char* at = nullptr;
-    std::int64_t lines = 0, at_once = 0;
-    void step() {
-      for (std::int64_t i = std::min(at_once, lines); i > 0; --i, --lines, at += 64) call_up(at);
-    }
-  };
-  Stretch gy_, x_;
+struct Pixels {
+  const T **gy, **x;
 };
-
 // Scratch memory of one thread.
 template <class T>
 struct Sides {
   Sides(const Plan& p, void* scratch)
-      : left(static_cast<Bf16*>(scratch)), right(left + p.parts * p.left_part()), zeros(reinterpret_cast<T*>(right + p.parts * p.right_part())),
-        pixels(reinterpret_cast<const T**>(reinterpret_cast<std::byte*>(zeros) + 4 * p.zeros())) {
+      : left(static_cast<Bf16*>(scratch)), right(left + p.parts * p.left_part()), zeros(reinterpret_cast<T*>(right + p.parts * p.right_part())) {
+    auto* at = reinterpret_cast<const T**>(reinterpret_cast<std::byte*>(zeros) + 4 * p.zeros());
+    for (Pixels<T>& list : pixels) list.gy = std::exchange(at, at + p.gy_pixels()), list.x = std::exchange(at, at + p.x_pixels());
     std::fill_n(zeros, p.zeros(), T{0});
   }
   Bf16 *left, *right;
   T* zeros;
-  const T** pixels;
+  Pixels<T> pixels[2];  // of this chunk and of the next
 };
 
-// Adds a chunk to the sums of row tiles [tile, tile + tiles); `next` comes after it. gw: where the sums go instead, after the last chunk; null otherwise.
+// Where the pixels of `columns` columns lie, the pictures of each side by side; zeros for those outside. Every `step`-th column of row y from x on.
 template <class T>
-void add_chunk(const Plan& p, const Chunk& k, const Chunk& next, std::int64_t tile, std::int64_t tiles, bool first, float* gw, const Sides<T>& at, float* sums) {
-  const ConvSizes& s = p.s;
-  const std::int64_t steps = p.range / tile_depth;
-  const bool whole = p.row_chunks == 1;
-  const std::int64_t gy_rows = whole ? p.grid_h : std::min(p.rows, s.oh - k.row), x_rows = whole ? p.grid_h : p.rows + p.grid_h - s.oh;
-  find_pixels(p, k, {p.gy, 1, 0, 1, 0}, gy_rows, p.range + tile_depth, at.zeros, at.pixels);
-  for (std::int64_t i = 0; i < p.range; i += tile_depth)
-    for (std::int64_t t = 0; t < tiles; ++t) {
-      if (t % 2 == 0)
-        for (std::int64_t line = 0; line < tile_depth; ++line) call_up(at.pixels[i + tile_depth + line] + (tile + t) * tile_size);
-      pack_lines(at.pixels + i, (tile + t) * tile_size, s.o - (tile + t) * tile_size, Side::left, {at.left, p.left_part(), p.parts}, (t * steps + i / tile_depth) * tile_values);
-    }
-  for (std::int64_t residue = 0; residue < p.residues; ++residue) {
-    find_pixels(p, k, {p.x, s.sh, residue / p.residues_wide() - s.ph, s.sw, residue % p.residues_wide() - s.pw}, x_rows, p.plane + 1 + tile_depth, at.zeros, at.pixels);
-    for (std::int64_t copy = 0; copy < p.copies; ++copy)
-      for (std::int64_t i = 0; i < p.plane; i += tile_depth)
-        pack_pairs(at.pixels + copy + i, s.c, {at.right + (residue * p.copies + copy) * p.copy_values(), p.right_part(), p.parts}, i * tile_size, p.panel());
+void find_pixels(const Map& m, const Plan& p, std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t step, std::int64_t width, std::int64_t columns, const T* zeros,
+                 const T** to) {
+  const std::int64_t channels = m.v.size(1), images = std::min(p.pictures, p.s.n - image);
+  for (std::int64_t k = 0; k < columns; ++k, x += step) {
+    const std::int64_t first = image * m.image + y * m.row + x * m.column, last = x >= 0 && x < width ? std::min(images, ceil_div(m.pixels - first, m.image)) : 0;
+    for (std::int64_t i = 0; i < p.pictures; ++i) *to++ = i < last ? m.v.ptr<T>() + (first + i * m.image) * channels : zeros;
   }
-  Ahead ahead(p, next, ceil_div(tiles, 2) * ceil_div(s.c, 2 * tile_size) * s.taps() * steps);
+}
+
+// Row `row` of x under a chunk's first one: inside the picture, and under some tap of some row of the output.
+bool is_read(const Plan& p, const Chunk& k, std::int64_t row) {
+  const ConvSizes& s = p.s;
+  const std::int64_t y = k.row * s.sh - s.ph + row;
+  if (y < 0 || y >= s.h) return false;
+  for (std::int64_t i = 0; i < s.kh; ++i) {
+    const std::int64_t from = row - i * s.dh;
+    if (from >= 0 && from % s.sh == 0 && from / s.sh < k.rows) return true;
+  }
+  return false;
+}
+template <class T>
+void find_pixels(const Plan& p, const Chunk& k, const T* zeros, const Pixels<T>& pixels) {
+  const ConvSizes& s = p.s;
+  const T** to = pixels.gy;
+  for (std::int64_t row = 0; row < k.rows; ++row, to += p.row_steps * tile_depth)
+    find_pixels(p.gy, p, k.image, k.row + row, k.column, 1, k.column + k.columns, p.row_steps * tile_depth / p.pictures, zeros, to);
+  std::fill_n(to, tile_depth, zeros);
+  to = pixels.x;
+  for (std::int64_t row = 0; row < p.x_rows; ++row)
+    for (std::int64_t plane = 0; plane < p.planes; ++plane, to += p.plane)
+      if (is_read(p, k, row)) find_pixels(p.x, p, k.image, k.row * s.sh - s.ph + row, k.column * s.sw - s.pw + plane, s.sw, s.w, p.plane / p.pictures, zeros, to);
+      else std::fill_n(to, p.plane, zeros);
+  std::fill_n(to, tile_depth, zeros);
+}
+
+// gy of a chunk, `tiles` tiles of its channels from `tile` on, as left side.
+template <class T>
+void make_left(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, const T* const* pixels, const Sides<T>& at) {
+  for (std::int64_t step = 0; step < k.rows * p.row_steps; ++step, pixels += tile_depth)
+    for (std::int64_t t = 0; t < tiles; ++t) {
+      const std::int64_t channel = (tile + t) * tile_size;
+      if (t % 2 == 0)
+        for (std::int64_t line = 0; line < tile_depth; ++line) call_up(pixels[tile_depth + line] + channel);
+      pack_lines(pixels, channel, p.s.o - channel, Side::left, {at.left, p.left_part(), p.parts}, (t * p.steps() + step) * tile_values);
+    }
+}
+
+// The channels of x from c on, as many as go at once, as right side.
+template <class T>
+void make_right(const Plan& p, const Chunk& k, std::int64_t c, const T* const* pixels, const Sides<T>& at) {
+  const std::int64_t row_places = p.planes * p.plane;
+  for (std::int64_t row = 0; row < p.x_rows; ++row)
+    for (std::int64_t place = row * row_places; is_read(p, k, row) && place < (row + 1) * row_places; place += tile_depth)
+      pack_pairs(pixels + place, c, std::min(p.s.c, c + p.channels_at_once), {at.right, p.right_part(), p.parts}, place * tile_size, p.places() * tile_size);
+}
+
+// Calls up what will be packed, some lines of memory at a time, while something else is multiplied.
+template <class T>
+class Ahead {
+ public:
+  // Channels [begin, end) of the pixels.
+  void add(const T* const* pixels, std::int64_t count, std::int64_t begin, std::int64_t end) {
+    if (count == 0 || begin >= end) return;
+    lists_[count_++] = {pixels, pixels + count, begin, begin, end};
+    lines_ += count * ceil_div(end - begin, line);
+  }
+  // step() will be called some `times`.
+  void spread(std::int64_t times) { at_once_ = ceil_div(lines_, times); }
+  void step() {
+    for (std::int64_t i = at_once_; i > 0 && count_ > 0; --i) {
+      List& now = lists_[count_ - 1];
+      call_up(*now.at + now.c);
+      if ((now.c += line) < now.end_c) continue;
+      now.c = now.first_c;
+      if (++now.at == now.end) --count_;
+    }
+  }
+
+ private:
+  static constexpr std::int64_t line = 64 / sizeof(T);
+  struct List {
+    const T* const* at;
+    const T* const* end;
+    std::int64_t first_c, c, end_c;
+  };
+  List lists_[2];
+  int count_ = 0;
+  std::int64_t lines_ = 0, at_once_ = 0;
+};
+
+// Adds what a chunk gives the channels of x from c on, as many as go at once, and the output tiles from `tile` on. gw: where the sums go instead, after the last
+// chunk; null otherwise.
+template <class T>
+void multiply(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, std::int64_t c, bool first, float* gw, const Sides<T>& at, float* sums, Ahead<T> ahead) {
+  const ConvSizes& s = p.s;
+  const std::int64_t panel = p.places() * tile_size, left_tile = p.steps() * tile_values, end_c = std::min(s.c, c + p.channels_at_once);
+  const bool columns_are_steps = p.pictures == tile_depth;
+  ahead.spread(ceil_div(tiles, 2) * ceil_div(end_c - c, 2 * tile_size) * s.taps() * k.rows * p.row_steps);
   for (std::int64_t t = 0; t < tiles; t += 2)
-    for (std::int64_t c = 0; c < s.c; c += 2 * tile_size)
+    for (std::int64_t at_c = c; at_c < end_c; at_c += 2 * tile_size)
       for (std::int64_t tap = 0; tap < s.taps(); ++tap)
-        with_tiles(tiles - t, tiles_of(s.c - c), [&](auto rows, auto columns) {
+        with_tiles(tiles - t, tiles_of(end_c - at_c), [&](auto rows, auto columns) {
           constexpr int R = decltype(rows)::value, C = decltype(columns)::value;
-          float* sum = sums + tap * p.tap_sums() + (tile + t) * p.sum_row() + c * tile_size;
+          float* sum = sums + tap * p.tap_sums() + (tile + t) * p.sum_row() + at_c * tile_size;
           if (first) zero_tiles<R, C>();
           else load_blocks<R, C>(sum, p.sum_row());
-          const std::int64_t place = p.pointwise ? 0 : p.tap_place(tap), planes = p.pointwise ? 0 : p.tap_residue(tap) * p.copies + place % 2;
-          const Bf16* x = at.right + planes * p.copy_values() + c * p.plane + place / 2 * 2 * tile_size;
-          multiply_parts<R, C>(steps, {at.left + t * steps * tile_values, steps * tile_values}, p.left_part(), {x, p.panel()}, p.right_part(), p.parts, [&] { ahead.step(); });
-          if (gw) store_tiles<R, C>(gw + (tile + t) * tile_size * s.c + c, 4 * s.c);
+          const std::int64_t down = tap / s.kw * s.dh, right = tap % s.kw * s.dw;
+          const Seen in_y(k.row * s.sh - s.ph + down, s.h, k.rows, s.sh), in_x(k.column * s.sw - s.pw + right, s.w, k.columns, s.sw);
+          const std::int64_t begin = columns_are_steps ? in_x.first : 0, end = columns_are_steps ? in_x.last : ceil_div(k.columns * p.pictures, tile_depth);
+          for (std::int64_t r = in_y.first; r < in_y.last; ++r) {
+            const std::int64_t place = ((r * s.sh + down) * p.planes + right % s.sw) * p.plane + right / s.sw * p.pictures + begin * tile_depth;
+            multiply_parts<R, C>(end - begin, {at.left + t * left_tile + (r * p.row_steps + begin) * tile_values, left_tile}, p.left_part(),
+                                 {at.right + (at_c - c) / tile_size * panel + place * tile_size, panel}, p.right_part(), p.parts, [&] { ahead.step(); });
+          }
+          if (gw) store_tiles<R, C>(gw + (tile + t) * tile_size * s.c + at_c, 4 * s.c);
           else store_blocks<R, C>(sum, p.sum_row());
         });
 }
@@ -254,16 +296,35 @@ void run(const KernelArgs& a) {
   std::int64_t at_once = p.channel_shares;
   while (at_once > 1 && (p.channel_shares % at_once > 0 || p.shares() / at_once < num_threads())) --at_once;
   ScratchSlots slots(p.shares());
-  parallel_for(p.shares(), at_once, [&](std::int64_t share, std::int64_t last) {
+  parallel_for(p.shares(), at_once, [&](std::int64_t share, std::int64_t last_share) {
     configure_tiles();
     const auto slot = slots.take();
     const Sides<T> sides(p, scratch + slot.number() * p.scratch_bytes());
-    const std::int64_t pixels = share / p.channel_shares, tile = share % p.channel_shares * p.tiles_per_share();
-    const std::int64_t tiles = std::min((last - share) * p.tiles_per_share(), tiles_of(p.s.o) - tile);
-    const std::int64_t begin = p.chunks * pixels / p.pixel_shares, end = p.chunks * (pixels + 1) / p.pixel_shares;
-    if (tiles <= 0) return;
-    for (std::int64_t chunk = begin; chunk < end; ++chunk)
-      add_chunk(p, chunk_of(p, chunk), chunk_of(p, chunk + 1), tile, tiles, chunk == begin, p.direct && chunk + 1 == end ? a.out[0].ptr<float>() : nullptr, sides, sums + pixels * p.share_sums());
+    const std::int64_t pixels = share / p.channel_shares, begin = p.chunks() * pixels / p.pixel_shares, end = p.chunks() * (pixels + 1) / p.pixel_shares;
+    const std::int64_t first_tile = share % p.channel_shares * p.tiles_per_share();
+    const std::int64_t last_tile = std::min(first_tile + (last_share - share) * p.tiles_per_share(), tiles_of(p.s.o));
+    for (std::int64_t tile = first_tile; tile < last_tile; tile += p.tiles_at_once()) {
+      const std::int64_t tiles = std::min(p.tiles_at_once(), last_tile - tile);
+      find_pixels<T>(p, chunk_of(p, begin), sides.zeros, sides.pixels[begin % 2]);
+      for (std::int64_t number = begin; number < end; ++number) {
+        const Chunk k = chunk_of(p, number);
+        const Pixels<T>&now = sides.pixels[number % 2], &next = sides.pixels[(number + 1) % 2];
+        make_left<T>(p, k, tile, tiles, now.gy, sides);
+        float* gw = p.direct && number + 1 == end ? a.out[0].ptr<float>() : nullptr;
+        for (std::int64_t c = 0; c < p.s.c; c += p.channels_at_once) {
+          make_right<T>(p, k, c, now.x, sides);
+          Ahead<T> ahead;
+          if (const std::int64_t after = c + p.channels_at_once; after < p.s.c) {
+            ahead.add(now.x, p.places(), after, std::min(p.s.c, after + p.channels_at_once));
+          } else if (number + 1 < end) {
+            find_pixels<T>(p, chunk_of(p, number + 1), sides.zeros, next);
+            ahead.add(next.x, p.places(), 0, std::min(p.s.c, p.channels_at_once));
+            ahead.add(next.gy, p.steps() * tile_depth, tile * tile_size, std::min(p.s.o, (tile + tiles) * tile_size));
+          }
+          multiply(p, k, tile, tiles, c, number == begin, gw, sides, sums + pixels * p.share_sums(), ahead);
+        }
+      }
+    }
   });
   if (!p.direct) write(p, sums, a.out[0]);
 }

@@ -99,14 +99,13 @@ inline void pack_lines(const Bf16* const* k, std::int64_t offset, std::int64_t c
   store_lines(pairs, side == Side::left, to.data + at, line);
 }
 
-// Lines of k as right sides of all their `count` values: the tile of values [16 i, 16 i + 16) at `at` + i * panel. The next 32 lines are called up meanwhile.
+// Lines of k as right sides of their values [offset, end): the tile of 16 values at `at`, of the next 16 at `at` + panel, and so on. The next 32 lines are called up meanwhile.
 template <class T>
-inline void pack_pairs(const T* const* k, std::int64_t count, const Parts& to, std::int64_t at, std::int64_t panel) {
-  std::int64_t offset = 0;
+inline void pack_pairs(const T* const* k, std::int64_t offset, std::int64_t end, const Parts& to, std::int64_t at, std::int64_t panel) {
   if constexpr (std::is_same_v<T, Bf16>) {
     alignas(64) static constexpr std::uint16_t low[32] = {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
     const __m512i first = _mm512_load_si512(low), second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-    for (; offset + tile_depth <= count; offset += tile_depth, at += 2 * panel)  // whole lines of memory
+    for (; offset + tile_depth <= end; offset += tile_depth, at += 2 * panel)  // whole lines of memory
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
         call_up(k[tile_depth + 2 * i] + offset);
@@ -116,7 +115,7 @@ inline void pack_pairs(const T* const* k, std::int64_t count, const Parts& to, s
         _mm512_storeu_si512(to.data + at + panel + i * tile_depth, _mm512_permutex2var_epi16(a, second, b));
       }
   }
-  for (; offset < count; offset += tile_size, at += panel) pack_lines(k, offset, count - offset, Side::right, to, at);
+  for (; offset < end; offset += tile_size, at += panel) pack_lines(k, offset, end - offset, Side::right, to, at);
 }
 
 // One tile of X(i, k) = x[i * i_step + k * k_step], i below `rows`, k below `depth`; zeros past them.
