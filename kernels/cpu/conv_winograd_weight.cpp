@@ -3,6 +3,7 @@
 // Chunks of patches are transformed, [36][patch][O] and [36][patch][C]; each of the 36 products then adds [O, C] sums over the patches of the chunk.
 // Threads share out products, never patches: nothing has to be added up between them, and the bits do not depend on their number.
 #include "mien/kernels/cpu/conv_paths.h"
+#include "mien/kernels/cpu/direct_maps.h"
 #include "mien/kernels/cpu/row_gemm.h"
 #include "mien/kernels/cpu/winograd.h"
 
@@ -43,11 +44,7 @@ void finish(const Plan& p, const float* sums, const View& gw) {
       for (std::int64_t c = 0; c < p.s.c; c += lanes) {
         float* to = gw.ptr<float>() + o * gw.stride(0) + c * gw.stride(1);
         both_axes<6, 3>(F::weight_gradient, [&](int i, int j) { return Load(sums + (i * 6 + j) * step + o * p.s.c + c); },
-                        [&](int i, int j, Vec v) {
-                          alignas(64) float values[lanes];
-                          Store(v, values);
-                          for (int t = 0; t < lanes; ++t) to[i * gw.stride(2) + j * gw.stride(3) + t * gw.stride(1)] = values[t];
-                        });
+                        [&](int i, int j, Vec v) { store_apart(v, lanes, to + i * gw.stride(2) + j * gw.stride(3), gw.stride(1)); });
       }
   });
 }
