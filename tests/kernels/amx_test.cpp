@@ -83,6 +83,47 @@ struct Sliced {
 
 }  // namespace
 
+// Maps that are cut into chunks of pictures, rows, columns and channels: those of the conformance harness are too small for it.
+TEST_CASE("the gradient of the weights of large maps on tiles is that of f32", "[amx]") {
+  if (no_tiles()) return;
+  const Restore restore;
+  const NoGrad guard;
+  manual_seed(5);
+  struct Case {
+    const char* what;
+    std::int64_t n, c, h, w, o, kernel, stride, dilation, padding;
+  };
+  for (const Case& k : {Case{"rows, three times 32 channels", 32, 80, 24, 20, 96, 3, 1, 1, 1}, Case{"columns of one row", 32, 16, 4, 120, 256, 3, 1, 1, 1},
+                        Case{"two groups of pictures", 40, 33, 21, 19, 40, 3, 1, 1, 0}, Case{"more than 256 outputs", 32, 48, 10, 9, 304, 3, 1, 1, 1},
+                        Case{"stride 2", 32, 40, 33, 31, 64, 3, 2, 1, 0}, Case{"stride 3 and dilation", 48, 24, 30, 28, 32, 3, 3, 2, 2}, Case{"1x1, several chunks", 19, 200, 17, 17, 72, 1, 1, 1, 0},
+                        Case{"1x1, stride 2", 32, 128, 18, 15, 64, 1, 2, 1, 0}, Case{"sums larger than a chunk", 32, 384, 3, 3, 768, 1, 1, 1, 0}, Case{"few pictures, wide", 3, 40, 9, 400, 64, 5, 1, 1, 2},
+                        Case{"few pictures, stride 2", 5, 24, 40, 90, 48, 3, 2, 1, 1}, Case{"many taps of one pixel", 64, 64, 7, 7, 48, 7, 1, 1, 0}}) {
+    INFO(k.what);
+    ConvParams p;
+    p.stride = {k.stride, k.stride}, p.dilation = {k.dilation, k.dilation}, p.padding = {k.padding, k.padding, k.padding, k.padding};
+    const auto side = [&](std::int64_t size) { return (size + 2 * k.padding - k.dilation * (k.kernel - 1) - 1) / k.stride + 1; };
+    const Tensor x = channels_last(cast(uniform({k.n, k.c, k.h, k.w}, -1, 1), DType::bf16)), gy = channels_last(cast(uniform({k.n, k.o, side(k.h), side(k.w)}, -1, 1), DType::bf16));
+    const Tensor exact_x = channels_last(cast(x, DType::f32)), exact_gy = channels_last(cast(gy, DType::f32)), exact = zeros({k.o, k.c, k.kernel, k.kernel}), got = zeros(exact.shape());
+    const View exact_in[] = {exact_gy.view(), exact_x.view()}, in[] = {gy.view(), x.view()}, exact_out[] = {exact.view()}, out[] = {got.view()};
+    const KernelList fast{nullptr, &KernelTable::conv2d_grad_weight};
+    run_kernel("conv2d_grad_weight", fast, exact_in, exact_out, &p);
+    const std::vector<double> wanted = numbers(exact);
+    double largest = 0;
+    for (const double v : wanted) largest = std::max(largest, std::abs(v));
+    std::vector<double> first;
+    for (const int threads : {1, 2, 3, 8}) {
+      set_num_threads(threads);
+      run_kernel("conv2d_grad_weight", fast, in, out, &p);
+      const std::vector<double> values = numbers(got);
+      double error = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) error = std::max(error, std::abs(values[i] - wanted[i]));
+      CHECK(error < 2e-5 * largest);  // products of bf16 values are exact in f32: only the order of the sums differs
+      if (first.empty()) first = values;
+      CHECK(values == first);
+    }
+  }
+}
+
 TEST_CASE("a bf16 packed convolution on tiles is ref's", "[amx]") {
   if (no_tiles()) return;
   const Restore restore;
