@@ -28,6 +28,7 @@ struct Plan {
   std::int64_t rows, columns;                      // of the output in a chunk
   std::int64_t row_steps;                          // of a row of a chunk
   std::int64_t x_rows, planes, plane;              // of x under a chunk: rows; planes of a row, one for each residue of the column modulo the stride; places of a plane
+  std::int64_t x_row_step;                         // under one row of the output only rows that a tap reads: their distance; otherwise 1
   std::int64_t row_chunks, column_chunks;
   std::int64_t outputs_at_once, channels_at_once;  // of gy's channels, of x's
   std::int64_t pixel_shares, channel_shares;
@@ -58,7 +59,8 @@ struct Plan {
   void cut(std::int64_t r, std::int64_t c) {
     rows = r, columns = c;
     row_steps = ceil_div(c * pictures, tile_depth);
-    x_rows = (r - 1) * s.sh + (s.kh - 1) * s.dh + 1;
+    x_row_step = r == 1 ? s.dh : 1;
+    x_rows = r == 1 ? s.kh : (r - 1) * s.sh + (s.kh - 1) * s.dh + 1;
     plane = round_up(row_steps * tile_depth + (s.kw - 1) * s.dw / s.sw * pictures, tile_depth);
     row_chunks = ceil_div(s.oh, r), column_chunks = ceil_div(s.ow, c);
   }
@@ -98,13 +100,14 @@ Plan make_plan(const KernelArgs& a) {
   const std::int64_t budget = s.taps() > 1 ? 2 * most : p.share_sums() > most ? 3 * most : most;
   p.planes = std::min(s.sw, (s.kw - 1) * s.dw + 1);
   // Whole rows, as many as fit; or a part of one, in whole steps.
-  const std::int64_t step_columns = tile_depth / p.pictures;
+  // No fewer columns than a window reaches beyond them, which are packed again for each chunk.
+  const std::int64_t step_columns = tile_depth / p.pictures, least_columns = std::max(step_columns, (s.kw - 1) * s.dw / s.sw);
   std::int64_t rows = 1, columns = s.ow;
   const auto fits = [&](std::int64_t r, std::int64_t c) {
     p.cut(r, c);
     return p.parts * (p.left_part() + p.right_part()) <= budget;
   };
-  for (std::int64_t parts = 2; !fits(1, columns) && columns > step_columns; ++parts) columns = round_up(ceil_div(s.ow, parts), step_columns);
+  for (std::int64_t parts = 2; !fits(1, columns) && columns > least_columns; ++parts) columns = round_up(ceil_div(s.ow, parts), step_columns);
   while (columns == s.ow && rows < s.oh && fits(rows + 1, columns)) ++rows;
   p.cut(ceil_div(s.oh, ceil_div(s.oh, rows)), columns);
   // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at x.
@@ -154,13 +157,14 @@ void find_pixels(const Map& m, const Plan& p, std::int64_t image, std::int64_t y
   }
 }
 
-// Row `row` of x under a chunk's first one: inside the picture, and under some tap of some row of the output.
+// Where row `row` of x under a chunk lies in the picture, and whether it is inside and under some tap of some row of the output.
+std::int64_t x_row(const Plan& p, const Chunk& k, std::int64_t row) { return k.row * p.s.sh - p.s.ph + row * p.x_row_step; }
 bool is_read(const Plan& p, const Chunk& k, std::int64_t row) {
   const ConvSizes& s = p.s;
-  const std::int64_t y = k.row * s.sh - s.ph + row;
+  const std::int64_t y = x_row(p, k, row);
   if (y < 0 || y >= s.h) return false;
   for (std::int64_t i = 0; i < s.kh; ++i) {
-    const std::int64_t from = row - i * s.dh;
+    const std::int64_t from = row * p.x_row_step - i * s.dh;
     if (from >= 0 && from % s.sh == 0 && from / s.sh < k.rows) return true;
   }
   return false;
@@ -175,7 +179,7 @@ void find_pixels(const Plan& p, const Chunk& k, const T* zeros, const Pixels<T>&
   to = pixels.x;
   for (std::int64_t row = 0; row < p.x_rows; ++row)
     for (std::int64_t plane = 0; plane < p.planes; ++plane, to += p.plane)
-      if (is_read(p, k, row)) find_pixels(p.x, p, k.image, k.row * s.sh - s.ph + row, k.column * s.sw - s.pw + plane, s.sw, s.w, p.plane / p.pictures, zeros, to);
+      if (is_read(p, k, row)) find_pixels(p.x, p, k.image, x_row(p, k, row), k.column * s.sw - s.pw + plane, s.sw, s.w, p.plane / p.pictures, zeros, to);
       else std::fill_n(to, p.plane, zeros);
   std::fill_n(to, tile_depth, zeros);
 }
@@ -255,7 +259,7 @@ void multiply(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t til
           const Seen in_y(k.row * s.sh - s.ph + down, s.h, k.rows, s.sh), in_x(k.column * s.sw - s.pw + right, s.w, k.columns, s.sw);
           const std::int64_t begin = columns_are_steps ? in_x.first : 0, end = columns_are_steps ? in_x.last : ceil_div(k.columns * p.pictures, tile_depth);
           for (std::int64_t r = in_y.first; r < in_y.last; ++r) {
-            const std::int64_t place = ((r * s.sh + down) * p.planes + right % s.sw) * p.plane + right / s.sw * p.pictures + begin * tile_depth;
+            const std::int64_t place = ((r * s.sh + down) / p.x_row_step * p.planes + right % s.sw) * p.plane + right / s.sw * p.pictures + begin * tile_depth;
             multiply_parts<R, C>(end - begin, {at.left + t * left_tile + (r * p.row_steps + begin) * tile_values, left_tile}, p.left_part(),
                                  {at.right + (at_c - c) / tile_size * panel + place * tile_size, panel}, p.right_part(), p.parts, [&] { ahead.step(); });
           }
@@ -317,9 +321,10 @@ void run(const KernelArgs& a) {
           if (const std::int64_t after = c + p.channels_at_once; after < p.s.c) {
             ahead.add(now.x, p.places(), after, std::min(p.s.c, after + p.channels_at_once));
           } else if (number + 1 < end) {
-            find_pixels<T>(p, chunk_of(p, number + 1), sides.zeros, next);
+            const Chunk next_chunk = chunk_of(p, number + 1);
+            find_pixels<T>(p, next_chunk, sides.zeros, next);
             ahead.add(next.x, p.places(), 0, std::min(p.s.c, p.channels_at_once));
-            ahead.add(next.gy, p.steps() * tile_depth, tile * tile_size, std::min(p.s.o, (tile + tiles) * tile_size));
+            ahead.add(next.gy, next_chunk.rows * p.row_steps * tile_depth, tile * tile_size, std::min(p.s.o, (tile + tiles) * tile_size));
           }
           multiply(p, k, tile, tiles, c, number == begin, gw, sides, sums + pixels * p.share_sums(), ahead);
         }
