@@ -18,7 +18,7 @@ namespace mien {
 void set_num_threads(int threads);
 int num_threads() noexcept;
 
-// Which of the team's threads this is: 0 for every thread that calls parallel_for, 1 and up for those that help. Memory that a thread wrote is in its own cache.
+// Which of the team's threads this is: 1 and up for those that help, 0 outside it. A hint where memory that a thread wrote may be in its cache: two may have the same.
 int worker_number() noexcept;
 
 // While one lives, parallel_for of this thread runs serially: for worker threads beside a team that has the CPUs already.

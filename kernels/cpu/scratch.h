@@ -27,7 +27,7 @@ class ScratchSlots {
     std::atomic<std::uint32_t>& used_;
     int number_;
   };
-  // As many as shares, of which there are at most max_shares.
+  // As many as there is memory for: at least as many as shares, at most max_shares.
   explicit ScratchSlots(std::int64_t count) : count_(count) {}
   // The slot of this thread's number, in whose memory it worked before, or else the lowest free one. There always is one: no more than all shares run at once.
   Slot take() { return {used_, count_}; }

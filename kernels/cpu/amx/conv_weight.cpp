@@ -200,9 +200,11 @@ void make_left(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t ti
 template <class T>
 void make_right(const Plan& p, const Chunk& k, std::int64_t c, const T* const* pixels, const Sides<T>& at) {
   const std::int64_t row_places = p.planes * p.plane;
-  for (std::int64_t row = 0; row < p.x_rows; ++row)
-    for (std::int64_t place = row * row_places; is_read(p, k, row) && place < (row + 1) * row_places; place += tile_depth)
+  for (std::int64_t row = 0; row < p.x_rows; ++row) {
+    if (!is_read(p, k, row)) continue;
+    for (std::int64_t place = row * row_places; place < (row + 1) * row_places; place += tile_depth)
       pack_pairs(pixels + place, c, std::min(p.s.c, c + p.channels_at_once), {at.right, p.right_part(), p.parts}, place * tile_size, p.places() * tile_size);
+  }
 }
 
 // Calls up what will be packed, some lines of memory at a time, while something else is multiplied.

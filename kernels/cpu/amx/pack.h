@@ -61,23 +61,23 @@ inline void transpose(__m512i (&r)[16]) {
   }
 }
 
-inline void store_lines(__m512i (&lines)[16], bool turn, Bf16* out, std::int64_t line) {
+inline void store_lines(__m512i (&lines)[16], bool turn, Bf16* out) {
   if (turn) transpose(lines);
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * line, lines[i]);
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * tile_depth, lines[i]);
 }
 
 enum class Side { left, right };  // a tile of A: lines along k; of B: pairs of k, lines along the columns
 
-// 32 lines of k, each with `count` neighbouring values of the tile's other dimension, as one tile; `line` in values.
-inline void pack_lines(const float* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at, std::int64_t line = tile_depth) {
+// 32 lines of k, each with `count` neighbouring values of the tile's other dimension, as one tile.
+inline void pack_lines(const float* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at) {
   const __mmask16 mask = first_lanes(count);
   __m512i high[16], low[16];
   const auto value = [&](int i) { return _mm512_maskz_loadu_ps(mask, k[i] + offset); };
   if (to.count == 1) {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) high[i] = interleave(to_bf16(value(2 * i), value(2 * i + 1)));
-    return store_lines(high, side == Side::left, to.data + at, line);
+    return store_lines(high, side == Side::left, to.data + at);
   }
   for (int i = 0; i < 16; ++i) {
     const __m512 a = value(2 * i), b = value(2 * i + 1);
@@ -85,18 +85,18 @@ inline void pack_lines(const float* const* k, std::int64_t offset, std::int64_t 
     high[i] = interleave(h);
     low[i] = interleave(low_part(a, b, h));
   }
-  store_lines(high, side == Side::left, to.data + at, line);
-  store_lines(low, side == Side::left, to.data + to.part + at, line);
+  store_lines(high, side == Side::left, to.data + at);
+  store_lines(low, side == Side::left, to.data + to.part + at);
 }
 
 // The same of bf16 values.
-inline void pack_lines(const Bf16* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at, std::int64_t line = tile_depth) {
+inline void pack_lines(const Bf16* const* k, std::int64_t offset, std::int64_t count, Side side, const Parts& to, std::int64_t at) {
   const __mmask16 mask = first_lanes(count);
   __m512i pairs[16];
   const auto value = [&](int i) { return _mm256_maskz_loadu_epi16(mask, k[i] + offset); };
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) pairs[i] = interleave(_mm512_inserti64x4(_mm512_castsi256_si512(value(2 * i)), value(2 * i + 1), 1));
-  store_lines(pairs, side == Side::left, to.data + at, line);
+  store_lines(pairs, side == Side::left, to.data + at);
 }
 
 // Lines of k as right sides of their values [offset, end): the tile of 16 values at `at`, of the next 16 at `at` + panel, and so on. The next 32 lines are called up meanwhile.
@@ -146,8 +146,8 @@ inline void pack_tile(const float* x, std::int64_t i_step, std::int64_t k_step, 
     high[i] = to_bf16(a, b);
     if (to.count > 1) low[i] = low_part(a, b, high[i]);
   }
-  store_lines(high, side == Side::right, to.data + at, tile_depth);
-  if (to.count > 1) store_lines(low, side == Side::right, to.data + to.part + at, tile_depth);
+  store_lines(high, side == Side::right, to.data + at);
+  if (to.count > 1) store_lines(low, side == Side::right, to.data + to.part + at);
 }
 
 // C += A * B for every pair of parts that counts; the small terms first, between() after each step of the last.
