@@ -74,8 +74,8 @@ struct ConvChainParams {
 // Windows of a pool with stride 2 along a side, rounded up; a last window that would begin outside is dropped.
 inline std::int64_t pooled_side(std::int64_t side, std::int64_t pool) { return side <= pool ? 1 : std::min((side - pool + 1) / 2, (side - 1) / 2) + 1; }
 
-// max_pool2d:           in x[N,C,H,W]               out y[N,C,OH,OW], (index i64 of the same shape: h*W + w of the winner; first on ties)
-// max_pool2d_backward:  in gy, index                out gx[N,C,H,W]; each index lies in its own window, or is -1
+// max_pool2d:           in x[N,C,H,W]   out y[N,C,OH,OW], (the winners in the same shape, the first on ties: i64 h*W + w, or u8 i * kernel width + j in the window)
+// max_pool2d_backward:  in gy, winners  out gx[N,C,H,W]; each winner lies in its own window, or is -1 (255) because the window lies outside
 // avg_pool2d:           in x                        out y;      avg_pool2d_backward: in gy  out gx
 // ceil_mode as PyTorch: a last window that would start in the right padding is dropped. Max pads with -inf and lets NaN through.
 struct PoolParams {

@@ -38,11 +38,18 @@ PoolGradParams with_shape(const PoolParams& p, const OutputSpec& input) {
   return g;
 }
 
-void infer_max(Inputs in, const void* params, Outputs& out) {
+void infer_max_as(Inputs in, const PoolParams& p, DType winners, Outputs& out) {
   check_floating("max_pool2d", in[0]);
-  const Shape shape = pool_shape("max_pool2d", in[0], *static_cast<const PoolParams*>(params));
+  const Shape shape = pool_shape("max_pool2d", in[0], p);
   out.push_back({shape, in[0].dtype(), layout_like(in[0])});
-  out.push_back({shape, DType::i64, layout_like(in[0])});
+  out.push_back({shape, winners, layout_like(in[0])});
+}
+void infer_max_with_indices(Inputs in, const void* params, Outputs& out) { infer_max_as(in, *static_cast<const PoolParams*>(params), DType::i64, out); }
+// Where nobody will see the winners, a byte is kept of each: training reads and writes them with every step.
+void infer_max(Inputs in, const void* params, Outputs& out) {
+  const auto& p = *static_cast<const PoolParams*>(params);
+  const bool bytes = p.kernel[0] < 256 && p.kernel[1] < 256 && p.kernel[0] * p.kernel[1] < 256;
+  infer_max_as(in, p, bytes ? DType::u8 : DType::i64, out);
 }
 void vjp_max(const Vjp& v) {
   if (v.grads[0].defined()) v.result[0] = apply(op_max_pool2d_backward, {v.grads[0], v.outputs[1]}, with_shape(v.get<PoolParams>(), v.input_specs[0]));
@@ -79,16 +86,18 @@ Shape pooled_shape(const char* op, const Shape& x, const PoolParams& p, const st
 }
 
 constinit const Op op_max_pool2d{.name = "max_pool2d", .infer = infer_max, .vjp = vjp_max, .save_outputs = bit(1), .kernels = {&ref::max_pool2d_entry, &KernelTable::max_pool2d}};
+constinit const Op op_max_pool2d_with_indices{.name = "max_pool2d_with_indices", .infer = infer_max_with_indices, .vjp = vjp_max, .save_outputs = bit(1),
+                                              .kernels = {&ref::max_pool2d_entry, &KernelTable::max_pool2d}};
 constinit const Op op_max_pool2d_backward{.name = "max_pool2d_backward", .infer = infer_backward,
                                           .kernels = {&ref::max_pool2d_backward_entry, &KernelTable::max_pool2d_backward}};
 constinit const Op op_avg_pool2d{.name = "avg_pool2d", .infer = infer_avg, .vjp = vjp_avg, .kernels = {&ref::avg_pool2d_entry, &KernelTable::avg_pool2d}};
 constinit const Op op_avg_pool2d_backward{.name = "avg_pool2d_backward", .infer = infer_backward, .vjp = vjp_avg_backward, .kernels = {&ref::avg_pool2d_backward_entry, &KernelTable::avg_pool2d_backward}};
 
 std::pair<Tensor, Tensor> max_pool2d_with_indices(const Tensor& x, const PoolParams& params) {
-  auto out = apply_all(op_max_pool2d, {x}, params);
+  auto out = apply_all(op_max_pool2d_with_indices, {x}, params);
   return {out[0], out[1]};
 }
-Tensor max_pool2d(const Tensor& x, const PoolParams& params) { return max_pool2d_with_indices(x, params).first; }
+Tensor max_pool2d(const Tensor& x, const PoolParams& params) { return std::move(apply_all(op_max_pool2d, {x}, params)[0]); }
 Tensor avg_pool2d(const Tensor& x, const PoolParams& params) { return apply(op_avg_pool2d, {x}, params); }
 Tensor global_avg_pool2d(const Tensor& x) { return adaptive_avg_pool2d(x, {1, 1}); }
 

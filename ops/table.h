@@ -13,7 +13,7 @@
   /* conv.h */ X(conv2d) X(conv2d_grad_input) X(conv2d_grad_weight)                                                                     \
   /* packed_conv.h */ X(pack_conv_weights) X(packed_conv2d)                                                                             \
   /* conv_block.h */ X(conv_block) X(conv_block_backward)                                                                               \
-  /* pool.h */ X(max_pool2d) X(max_pool2d_backward) X(avg_pool2d) X(avg_pool2d_backward)                                                \
+  /* pool.h */ X(max_pool2d) X(max_pool2d_with_indices) X(max_pool2d_backward) X(avg_pool2d) X(avg_pool2d_backward)                                                \
   /* resize.h */ X(adaptive_avg_pool2d) X(adaptive_avg_pool2d_backward) X(resize_bilinear) X(resize_bilinear_backward) X(crop_resize_area) X(warp_affine) \
   /* residual.h */ X(residual)                                                                                                        \
   /* prelu.h */ X(prelu) X(prelu_backward)                                                                                              \

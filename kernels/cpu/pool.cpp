@@ -1,8 +1,12 @@
-// Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures (bf16 too), lanes along channels.
+// Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures (bf16 too), lanes along channels. The winners are i64 places in the picture
+// or u8 places in the window.
 #include <algorithm>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "mien/kernels/cpu/channels.h"
+#include "mien/kernels/cpu/conv_block.h"
 #include "mien/kernels/cpu/pool_window.h"
 #include "mien/kernels/cpu/windows.h"
 
@@ -13,21 +17,27 @@ struct Plane {
   std::int64_t h, w, oh, ow;
 };
 
+// What is kept of the winner at (h, w), which is tap `tap` of its window. I: std::int64_t or std::uint8_t.
+template <class I>
+I winner(std::int64_t h, std::int64_t w, std::int64_t tap, const Plane& p) {
+  return static_cast<I>(sizeof(I) == 1 ? tap : h * p.w + w);
+}
+
 // Windows that lie inside the picture: the loop over the window is unrolled for the usual kernels.
-template <int K>
-void inside(const float* x, const Plane& p, std::int64_t y, std::int64_t from, std::int64_t to, const PoolParams& q, float* out, std::int64_t* index) {
+template <int K, class I>
+void inside(const float* x, const Plane& p, std::int64_t y, std::int64_t from, std::int64_t to, const PoolParams& q, float* out, I* index) {
   const std::int64_t kh = K > 0 ? K : q.kernel[0], kw = K > 0 ? K : q.kernel[1], top = y * q.stride[0] - q.padding[0];
   for (std::int64_t ox = from; ox < to; ++ox) {
     const std::int64_t left = ox * q.stride[1] - q.padding[1];
     float best = x[top * p.w + left];
-    std::int64_t at = top * p.w + left;
+    I at = winner<I>(top, left, 0, p);
     for (std::int64_t i = 0; i < kh; ++i)
       for (std::int64_t j = 0; j < kw; ++j) {
-        const std::int64_t k = (top + i * q.dilation[0]) * p.w + left + j * q.dilation[1];
-        const float v = x[k];
+        const std::int64_t h = top + i * q.dilation[0], w = left + j * q.dilation[1];
+        const float v = x[h * p.w + w];
         if (v > best || (v != v && best == best)) {  // the first of equals wins, NaN wins over numbers
           best = v;
-          at = k;
+          at = winner<I>(h, w, i * kw + j, p);
         }
       }
     out[ox] = best;
@@ -35,23 +45,27 @@ void inside(const float* x, const Plane& p, std::int64_t y, std::int64_t from, s
   }
 }
 
-void edge(const float* x, const Plane& p, std::int64_t y, std::int64_t ox, const PoolParams& q, float* out, std::int64_t* index) {
+template <class I>
+void edge(const float* x, const Plane& p, std::int64_t y, std::int64_t ox, const PoolParams& q, float* out, I* index) {
   float best = -std::numeric_limits<float>::infinity();
-  std::int64_t at = -1;
+  I at = static_cast<I>(-1);
+  bool found = false;
   for (std::int64_t i = 0; i < q.kernel[0]; ++i)
     for (std::int64_t j = 0; j < q.kernel[1]; ++j) {
       const std::int64_t h = y * q.stride[0] - q.padding[0] + i * q.dilation[0], w = ox * q.stride[1] - q.padding[1] + j * q.dilation[1];
       if (h < 0 || h >= p.h || w < 0 || w >= p.w) continue;
       const float v = x[h * p.w + w];
-      if (at < 0 || v > best || (v != v && best == best)) {
+      if (!found || v > best || (v != v && best == best)) {
         best = v;
-        at = h * p.w + w;
+        at = winner<I>(h, w, i * q.kernel[1] + j, p);
+        found = true;
       }
     }
   out[ox] = best;
   if (index) index[ox] = at;
 }
 
+template <class I>
 void run(const KernelArgs& args) {
   const auto& q = args.get<PoolParams>();
   const View &x = args.in[0], &y = args.out[0];
@@ -64,7 +78,7 @@ void run(const KernelArgs& args) {
       const float* from = x.ptr<float>() + plane * p.h * p.w;
       for (std::int64_t r = 0; r < p.oh; ++r) {
         float* out = y.ptr<float>() + (plane * p.oh + r) * p.ow;
-        std::int64_t* index = args.out.size() > 1 ? args.out[1].ptr<std::int64_t>() + (plane * p.oh + r) * p.ow : nullptr;
+        I* index = args.out.size() > 1 ? args.out[1].ptr<I>() + (plane * p.oh + r) * p.ow : nullptr;
         const std::int64_t top = r * q.stride[0] - q.padding[0];
         const bool whole = top >= 0 && top + reach_h < p.h;
         const std::int64_t a = whole ? columns.first : p.ow, b = whole ? columns.last : p.ow;
@@ -78,15 +92,24 @@ void run(const KernelArgs& args) {
   });
 }
 
+template <class I>
 void run_backward(const KernelArgs& args) {
   const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
-  const std::int64_t in = g.size(2) * g.size(3), out = gx.size(2) * gx.size(3);
+  const auto& q = args.get<PoolParams>();
+  const std::int64_t ow = g.size(3), w = gx.size(3), in = g.size(2) * ow, out = gx.size(2) * w;
   parallel_for(g.size(0) * g.size(1), std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, out)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t plane = begin; plane < end; ++plane) {
       float* to = gx.ptr<float>() + plane * out;
       std::fill_n(to, out, 0.f);
-      for (std::int64_t i = plane * in; i < (plane + 1) * in; ++i)
-        if (const std::int64_t at = index.ptr<std::int64_t>()[i]; at >= 0) to[at] += g.ptr<float>()[i];
+      const float* from = g.ptr<float>() + plane * in;
+      const I* winners = index.ptr<I>() + plane * in;
+      for (std::int64_t i = 0; i < in; ++i) {
+        const std::int64_t k = winners[i];
+        if (k == static_cast<I>(-1)) continue;
+        if constexpr (sizeof(I) > 1) to[k] += from[i];
+        else
+          to[(i / ow * q.stride[0] - q.padding[0] + k / q.kernel[1] * q.dilation[0]) * w + i % ow * q.stride[1] - q.padding[1] + k % q.kernel[1] * q.dilation[1]] += from[i];
+      }
     }
   });
 }
@@ -120,7 +143,23 @@ Vec largest(const T* x, const Window& w, std::int64_t n) {
   return best;
 }
 
+// The same with the winner's number.
 template <class T>
+Winner window_winner(const T* x, const Window& w, std::int32_t first, std::int64_t n) {
+  const auto plain = [](Vec v) { return v; };
+  if (w.rows != 3 || w.cols != 3) return pool_window(x, w, first, n, plain);
+  Window whole = w;
+  whole.rows = whole.cols = 3;  // known to the compiler, which unrolls the loops
+  return pool_window(x, whole, first, n, plain);
+}
+inline void store_numbers(Ints at, std::uint8_t* to, std::int64_t n) { store_places(at, to, n); }
+inline void store_numbers(Ints at, std::int64_t* to, std::int64_t n) {
+  std::int32_t numbers[lanes];
+  std::memcpy(numbers, &at, sizeof numbers);
+  for (std::int64_t k = 0; k < n; ++k) to[k] = numbers[k];
+}
+
+template <class T, class I>
 void run_last(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const auto& q = args.get<PoolParams>();
@@ -132,9 +171,11 @@ void run_last(const KernelArgs& args) {
       for (std::int64_t ox = 0; ox < ow; ++ox) {
         const std::int64_t left = ox * q.stride[1] - q.padding[1];
         const Taps cols = taps_inside(left, q.kernel[1], q.dilation[1], w);
-        const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(q.dilation[0] * w),
-                            static_cast<std::int32_t>(q.dilation[1])};
+        constexpr bool taps = sizeof(I) == 1;  // what numbers the winners
+        const Window window{rows.count, cols.count, q.dilation[0] * w * x_step, q.dilation[1] * x_step, static_cast<std::int32_t>(taps ? q.kernel[1] : q.dilation[0] * w),
+                            static_cast<std::int32_t>(taps ? 1 : q.dilation[1])};
         const std::int64_t corner = (top + rows.first * q.dilation[0]) * w + left + cols.first * q.dilation[1], to = line * ow + ox;
+        const std::int64_t first = taps ? rows.first * q.kernel[1] + cols.first : corner;
         const bool values_only = args.out.size() < 2 && rows.count > 0 && cols.count > 0;
         for (std::int64_t c = 0; c < channels && values_only; c += lanes) {
           const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
@@ -143,27 +184,36 @@ void run_last(const KernelArgs& args) {
         for (std::int64_t c = 0; c < channels && !values_only; c += lanes) {
           const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
           const T* from = x.ptr<T>() + (n * h * w + corner) * x_step + c;
-          const Winner best = pool_window(from, window, static_cast<std::int32_t>(corner), some, [](Vec v) { return v; });
+          const Winner best = window_winner(from, window, static_cast<std::int32_t>(first), some);
           Store(best.value, y.ptr<T>() + to * y_step + c, some);
-          if (args.out.size() < 2) continue;
-          std::int32_t at[lanes];
-          std::memcpy(at, &best.at, sizeof at);
-          std::int64_t* index = args.out[1].ptr<std::int64_t>() + to * channels + c;
-          for (std::int64_t k = 0; k < some; ++k) index[k] = at[k];
+          if (args.out.size() > 1) store_numbers(best.at, args.out[1].ptr<I>() + to * channels + c, some);
         }
       }
     }
   });
 }
 
-// Windows along one side that may have their winner at place `at`.
-struct Windows {
-  std::int64_t first, last;
-  Windows(std::int64_t at, std::int64_t kernel, std::int64_t stride, std::int64_t padding, std::int64_t dilation, std::int64_t count) {
-    const std::int64_t begin = at + padding - (kernel - 1) * dilation;
-    first = begin > 0 ? ceil_div(begin, stride) : 0;
-    last = std::min(count - 1, (at + padding) / stride);
+// For every place along one side, the windows that have a tap on it.
+class Sides {
+ public:
+  struct Hit {
+    std::int64_t window, tap;
+  };
+  Sides(std::int64_t size, std::int64_t windows, std::int64_t kernel, std::int64_t stride, std::int64_t padding, std::int64_t dilation) : begin_(static_cast<std::size_t>(size) + 1) {
+    for (std::int64_t at = 0; at < size; ++at) {
+      for (std::int64_t tap = kernel - 1; tap >= 0; --tap)
+        if (const std::int64_t start = at + padding - tap * dilation; start >= 0 && start % stride == 0 && start / stride < windows) hits_.push_back({start / stride, tap});
+      begin_[static_cast<std::size_t>(at) + 1] = hits_.size();
+    }
   }
+  std::span<const Hit> of(std::int64_t at) const {
+    const auto i = static_cast<std::size_t>(at);
+    return std::span(hits_).subspan(begin_[i], begin_[i + 1] - begin_[i]);
+  }
+
+ private:
+  std::vector<Hit> hits_;
+  std::vector<std::size_t> begin_;
 };
 inline Ints load_numbers(const std::int64_t* p, std::int64_t n) {
 #if MIEN_LEVEL_IS_avx512
@@ -182,29 +232,41 @@ inline Ints load_numbers(const std::int64_t* p, std::int64_t n) {
   return out;
 #endif
 }
+inline Ints load_numbers(const std::uint8_t* p, std::int64_t n) { return load_places(p, n); }
 // Each place collects the gradients of the windows that it won. The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
-template <class T>
+template <class T, class I>
 void run_backward_last(const KernelArgs& args) {
-  const View &g = args.in[0], &index = args.in[1], &gx = args.out[0];
+  const View &g = args.in[0], &gx = args.out[0];
   const auto& q = args.get<PoolParams>();
-  const std::int64_t channels = g.size(1), step = pixel_step(g), oh = g.size(2), ow = g.size(3), h = gx.size(2), w = gx.size(3);
-  parallel_for(gx.size(0) * h, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, w * channels)), [&](std::int64_t line, std::int64_t end) {
+  const std::int64_t channels = g.size(1), step = pixel_step(g), oh = g.size(2), ow = g.size(3), h = gx.size(2), w = gx.size(3), kw = q.kernel[1];
+  const Sides rows(h, oh, q.kernel[0], q.stride[0], q.padding[0], q.dilation[0]), columns(w, ow, q.kernel[1], q.stride[1], q.padding[1], q.dilation[1]);
+  const auto* from = g.ptr<T>();
+  const auto* index = args.in[1].ptr<I>();
+  auto* to = gx.ptr<T>();
+  struct Window {
+    const T* g;
+    const I* winner;
+    Ints here;  // the winner's number if it is the place in question
+  };
+  parallel_for(gx.size(0) * h, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, w * channels)), [=, &rows, &columns](std::int64_t line, std::int64_t end) {
+    std::vector<Window> windows;
     for (; line < end; ++line) {
       const std::int64_t n = line / h, y = line % h;
-      const Windows down(y, q.kernel[0], q.stride[0], q.padding[0], q.dilation[0], oh);
       for (std::int64_t x = 0; x < w; ++x) {
-        const Windows across(x, q.kernel[1], q.stride[1], q.padding[1], q.dilation[1], ow);
-        const Ints here = SetInt(static_cast<std::int32_t>(y * w + x));
-        for (std::int64_t c = 0; c < channels; c += lanes) {
-          const std::int64_t some = std::min<std::int64_t>(lanes, channels - c);
+        windows.clear();
+        for (const auto& [oy, i] : rows.of(y))
+          for (const auto& [ox, j] : columns.of(x)) {
+            const std::int64_t pixel = (n * oh + oy) * ow + ox, here = sizeof(I) == 1 ? i * kw + j : y * w + x;
+            windows.push_back({from + pixel * step, index + pixel * channels, SetInt(static_cast<std::int32_t>(here))});
+          }
+        const auto collect = [&, at = to + (line * w + x) * channels](std::int64_t c, auto some) {
           Vec sum = Set(0);
-          for (std::int64_t oy = down.first; oy <= down.last; ++oy)
-            for (std::int64_t ox = across.first; ox <= across.last; ++ox) {
-              const std::int64_t from = (n * oh + oy) * ow + ox;
-              sum = AddWhere(Equal(load_numbers(index.ptr<std::int64_t>() + from * channels + c, some), here), sum, Load(g.ptr<T>() + from * step + c, some));
-            }
-          Store(sum, gx.ptr<T>() + (line * w + x) * channels + c, some);
-        }
+          for (const Window& window : windows) sum = AddWhere(Equal(load_numbers(window.winner + c, some), window.here), sum, Load(window.g + c, some));
+          Store(sum, at + c, some);
+        };
+        std::int64_t c = 0;
+        for (; c + lanes <= channels; c += lanes) collect(c, Whole{});
+        if (c < channels) collect(c, channels - c);
       }
     }
   });
@@ -230,13 +292,28 @@ const char* decline_backward(const KernelArgs& args) {
   if (args.out[0].size(2) * args.out[0].size(3) >= std::numeric_limits<std::int32_t>::max()) return "the picture is too large";
   return (!half && planes(args)) || (pixel_step(args.in[0]) && args.in[1].is_channels_last() && args.out[0].is_channels_last()) ? nullptr : other_order;
 }
+// f(values' type, winners' type), each as a value of it.
+template <class F>
+void with_types(const KernelArgs& args, DType winners, const F& f) {
+  const bool half = args.in[0].dtype == DType::bf16, bytes = winners == DType::u8;
+  if (half && bytes) f(bfloat16{}, std::uint8_t{});
+  else if (half) f(bfloat16{}, std::int64_t{});
+  else if (bytes) f(float{}, std::uint8_t{});
+  else f(float{}, std::int64_t{});
+}
 void run_either(const KernelArgs& args) {
-  if (args.in[0].dtype == DType::bf16) return run_last<bfloat16>(args);
-  planes(args) ? run(args) : run_last<float>(args);
+  with_types(args, args.out.size() > 1 ? args.out[1].dtype : DType::u8, [&](auto value, auto number) {
+    if constexpr (std::is_same_v<decltype(value), float>)
+      if (planes(args)) return run<decltype(number)>(args);
+    run_last<decltype(value), decltype(number)>(args);
+  });
 }
 void run_backward_either(const KernelArgs& args) {
-  if (args.in[0].dtype == DType::bf16) return run_backward_last<bfloat16>(args);
-  planes(args) ? run_backward(args) : run_backward_last<float>(args);
+  with_types(args, args.in[1].dtype, [&](auto value, auto number) {
+    if constexpr (std::is_same_v<decltype(value), float>)
+      if (planes(args)) return run_backward<decltype(number)>(args);
+    run_backward_last<decltype(value), decltype(number)>(args);
+  });
 }
 
 }  // namespace

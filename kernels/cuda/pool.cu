@@ -11,15 +11,16 @@ struct Window {
 };
 
 // --- max ---------------------------------------------------------------------------------------------------------------------
-template <class T>
+template <class T, class I>  // I: of the winners, std::int64_t (places in the picture) or std::uint8_t (in the window)
 struct MaxPool {
   Image<T> x, y;
-  Image<std::int64_t> index;  // data null: not wanted
+  Image<I> index;  // data null: not wanted
   Window p;
   __device__ void operator()(const Place& at) const {
     using C = Compute<T>;
     C best = -static_cast<C>(INFINITY);
-    std::int64_t winner = -1;  // stays -1 when the window lies outside the picture
+    bool found = false;  // not when the window lies outside the picture
+    std::int64_t winner = -1;
     for (std::int64_t i = 0; i < p.kh; ++i) {
       const std::int64_t h = at.h * p.sh - p.ph + i * p.dh;
       if (h < 0 || h >= x.h) continue;
@@ -27,31 +28,35 @@ struct MaxPool {
         const std::int64_t w = at.w * p.sw - p.pw + j * p.dw;
         if (w < 0 || w >= x.w) continue;
         const C v = load(x(at.n, at.c, h, w));
-        if (winner < 0 || v > best || (v != v && best == best)) {
+        if (!found || v > best || (v != v && best == best)) {
           best = v;
-          winner = h * x.w + w;
+          winner = sizeof(I) == 1 ? i * p.kw + j : h * x.w + w;
+          found = true;
         }
       }
     }
     y(at.n, at.c, at.h, at.w) = store<T>(best);
-    if (index.data) index(at.n, at.c, at.h, at.w) = winner;
+    if (index.data) index(at.n, at.c, at.h, at.w) = static_cast<I>(winner);
   }
 };
-void run_max_pool2d(const KernelArgs& args) {
+template <class I>
+void max_pool2d(const KernelArgs& args) {
   const View& y = args.out[0];
   dispatch_floats(y.dtype, "max_pool2d", [&](auto t) {
     using T = typename decltype(t)::type;
     each_place(args, "max_pool2d", y,
-               MaxPool<T>{Image<T>(args.in[0]), Image<T>(y), args.out.size() > 1 ? Image<std::int64_t>(args.out[1]) : Image<std::int64_t>{},
-                          Window(args.get<PoolParams>())});
+               MaxPool<T, I>{Image<T>(args.in[0]), Image<T>(y), args.out.size() > 1 ? Image<I>(args.out[1]) : Image<I>{}, Window(args.get<PoolParams>())});
   });
 }
+void run_max_pool2d(const KernelArgs& args) {
+  args.out.size() > 1 && args.out[1].dtype == DType::u8 ? max_pool2d<std::uint8_t>(args) : max_pool2d<std::int64_t>(args);
+}
 
-// The kernel has no window, only where each winner was. Each plane of gx belongs to one block, which adds the elements of gy in chunks of its threads; of those
+// Each plane of gx belongs to one block, which adds the elements of gy in chunks of its threads; of those
 // that hit one place in a chunk, the one with the lowest number adds for all, in their order.
 constexpr int scatter_threads = 128;
-template <class T>
-__global__ void __launch_bounds__(scatter_threads) max_backward_kernel(Image<T> gy, Image<std::int64_t> index, double* sums, std::int64_t plane) {
+template <class T, class I>
+__global__ void __launch_bounds__(scatter_threads) max_backward_kernel(Image<T> gy, Image<I> index, Window p, double* sums, std::int64_t plane, std::int64_t width) {
   __shared__ std::int64_t places[scatter_threads];
   __shared__ double values[scatter_threads];
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) / gy.c, c = static_cast<std::int64_t>(blockIdx.x) % gy.c, count = gy.h * gy.w;
@@ -62,8 +67,10 @@ __global__ void __launch_bounds__(scatter_threads) max_backward_kernel(Image<T> 
     const std::int64_t i = first + threadIdx.x;
     std::int64_t at = -1;
     if (i < count) {
-      at = index(n, c, i / gy.w, i % gy.w);
-      if (at >= plane) at = -1;
+      const I kept = index(n, c, i / gy.w, i % gy.w);
+      at = kept;
+      if (sizeof(I) == 1) at = (i / gy.w * p.sh - p.ph + at / p.kw * p.dh) * width + i % gy.w * p.sw - p.pw + at % p.kw * p.dw;
+      if (kept == static_cast<I>(-1) || at >= plane) at = -1;
       values[threadIdx.x] = static_cast<double>(load(gy(n, c, i / gy.w, i % gy.w)));
     }
     places[threadIdx.x] = at;
@@ -86,17 +93,21 @@ struct StoreSum {
     gx(p.n, p.c, p.h, p.w) = store<T>(static_cast<Compute<T>>(sums[((p.n * gx.c + p.c) * gx.h + p.h) * gx.w + p.w]));
   }
 };
-void run_max_pool2d_backward(const KernelArgs& args) {
+template <class I>
+void max_pool2d_backward(const KernelArgs& args) {
   const View &gy = args.in[0], &index = args.in[1], &gx = args.out[0];
   if (gx.numel() == 0) return;
   dispatch_floats(gx.dtype, "max_pool2d_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     auto* sums = static_cast<double*>(args.workspace);
-    max_backward_kernel<T><<<static_cast<unsigned>(gx.size(0) * gx.size(1)), scatter_threads, 0, stream(args)>>>(Image<T>(gy), Image<std::int64_t>(index), sums,
-                                                                                                                 gx.size(2) * gx.size(3));
+    max_backward_kernel<T, I><<<static_cast<unsigned>(gx.size(0) * gx.size(1)), scatter_threads, 0, stream(args)>>>(
+        Image<T>(gy), Image<I>(index), Window(args.get<PoolParams>()), sums, gx.size(2) * gx.size(3), gx.size(3));
     check_launch("max_pool2d_backward");
     each_place(args, "max_pool2d_backward", gx, StoreSum<T>{sums, Image<T>(gx)});
   });
+}
+void run_max_pool2d_backward(const KernelArgs& args) {
+  args.in[1].dtype == DType::u8 ? max_pool2d_backward<std::uint8_t>(args) : max_pool2d_backward<std::int64_t>(args);
 }
 std::int64_t scatter_bytes(const KernelArgs& args) { return args.out[0].numel() * static_cast<std::int64_t>(sizeof(double)); }
 

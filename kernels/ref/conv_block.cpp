@@ -28,50 +28,39 @@ void conv_block(const KernelArgs& args) {
   const View &x = args.in[0], &w = args.in[1];
   Scratch<T> scratch(args.workspace);
   const Shape shape = map_shape(x, w);
-  const View map = scratch.take(shape), active = scratch.take(shape), winners = scratch.take(args.out[0].shape, DType::i64);
+  const View map = scratch.take(shape), active = scratch.take(shape);
   conv2d_entry.run({args.in.first(3), {&map, 1}, &plain});
-  const View activation[] = {map, args.in[3]}, pooled[] = {args.out[0], winners};
+  const View activation[] = {map, args.in[3]}, pooled[] = {args.out[0], args.out[2]};
   prelu_entry.run({activation, {&active, 1}});
   const PoolParams pool{.kernel = q.kernel, .stride = q.stride, .ceil_mode = q.ceil_mode};
   max_pool2d_entry.run({{&active, 1}, pooled, &pool});
   const Image<T> seen(map), raw(args.out[1]);
-  const Image<std::int64_t> winner(winners);
-  const Image<std::uint8_t> index(args.out[2]);
+  const Image<std::uint8_t> winner(args.out[2]);
   for (std::int64_t n = 0; n < raw.n; ++n)
     for (std::int64_t c = 0; c < raw.c; ++c)
       for (std::int64_t h = 0; h < raw.h; ++h)
         for (std::int64_t u = 0; u < raw.w; ++u) {
-          const std::int64_t at = winner(n, c, h, u), y = at / seen.w, z = at % seen.w;
-          raw(n, c, h, u) = seen(n, c, y, z);
-          index(n, c, h, u) = static_cast<std::uint8_t>((y - h * q.stride[0]) * q.kernel[1] + z - u * q.stride[1]);
+          const std::int64_t k = winner(n, c, h, u);
+          raw(n, c, h, u) = seen(n, c, h * q.stride[0] + k / q.kernel[1], u * q.stride[1] + k % q.kernel[1]);
         }
 }
 std::int64_t workspace(const KernelArgs& args) {
-  return 2 * (map_elements(args.in[0], args.in[1]) * item_size(args.out[0].dtype) + 64) + args.out[0].numel() * 8;
+  return 2 * (map_elements(args.in[0], args.in[1]) * item_size(args.out[0].dtype) + 64);
 }
 
 template <class T>
 void conv_block_backward(const KernelArgs& args) {
   const auto& q = args.get<ConvBlockParams>();
   const View &x = args.in[1], &w = args.in[2];
-  const Image<T> gy(args.in[0]), raw(args.in[4]);
-  const Image<std::uint8_t> index(args.in[5]);
   Scratch<T> scratch(args.workspace);
   const Shape pooled = args.in[0].shape;
-  const View map = scratch.take(map_shape(x, w)), slope = scratch.take(pooled), winners = scratch.take(pooled, DType::i64);
-  // At the winners: the gradient after the slope, then where each came from.
+  const View map = scratch.take(map_shape(x, w)), slope = scratch.take(pooled);
+  // The gradient after the slope, at the winners; then where they came from.
   const View through[] = {args.in[0], args.in[4], args.in[3]}, made[] = {slope, args.out[3]};
   prelu_backward_entry.run({through, made});
-  const Image<std::int64_t> winner(winners);
-  for (std::int64_t n = 0; n < gy.n; ++n)
-    for (std::int64_t c = 0; c < gy.c; ++c)
-      for (std::int64_t h = 0; h < gy.h; ++h)
-        for (std::int64_t u = 0; u < gy.w; ++u) {
-          const std::int64_t k = index(n, c, h, u);
-          winner(n, c, h, u) = (h * q.stride[0] + k / q.kernel[1]) * map.size(3) + u * q.stride[1] + k % q.kernel[1];
-        }
-  const View landed[] = {slope, winners};
-  max_pool2d_backward_entry.run({landed, {&map, 1}, nullptr, scratch.next});
+  const View landed[] = {slope, args.in[5]};
+  const PoolParams pool{.kernel = q.kernel, .stride = q.stride, .ceil_mode = q.ceil_mode};
+  max_pool2d_backward_entry.run({landed, {&map, 1}, &pool, scratch.next});
   const View input[] = {map, w}, weight[] = {map, x};
   if (q.input_gradient) conv2d_grad_input_entry.run({input, {&args.out[0], 1}, &plain, scratch.next});
   conv2d_grad_weight_entry.run({weight, {&args.out[1], 1}, &plain, scratch.next});
@@ -86,7 +75,7 @@ void conv_block_backward(const KernelArgs& args) {
 }
 std::int64_t workspace_backward(const KernelArgs& args) {
   const std::int64_t map = map_elements(args.in[1], args.in[2]), pooled = args.in[0].numel();
-  return (map + pooled) * item_size(args.out[1].dtype) + 3 * 64 + 8 * (pooled + std::max({map, args.in[1].numel(), args.in[2].numel()}));
+  return (map + pooled) * item_size(args.out[1].dtype) + 2 * 64 + 8 * std::max({map, args.in[1].numel(), args.in[2].numel()});
 }
 
 void run(const KernelArgs& args) {

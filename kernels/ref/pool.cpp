@@ -5,8 +5,8 @@
 namespace mien::ref {
 namespace {
 
-// T: bfloat16, too.
-template <class T>
+// T: bfloat16, too. I: of the winners, std::int64_t (places in the picture) or std::uint8_t (in the window).
+template <class T, class I>
 void max_pool2d(const KernelArgs& args) {
   using Number = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
   const auto& p = args.get<PoolParams>();
@@ -17,33 +17,39 @@ void max_pool2d(const KernelArgs& args) {
       for (std::int64_t oh = 0; oh < y.h; ++oh)
         for (std::int64_t ow = 0; ow < y.w; ++ow) {
           Number best = -std::numeric_limits<Number>::infinity();
-          std::int64_t winner = -1;  // stays -1 when the window lies outside the picture
+          bool found = false;  // not when the window lies outside the picture
+          std::int64_t winner = -1;
           for (std::int64_t kh = 0; kh < p.kernel[0]; ++kh)
             for (std::int64_t kw = 0; kw < p.kernel[1]; ++kw) {
               const std::int64_t h = oh * p.stride[0] - p.padding[0] + kh * p.dilation[0], w = ow * p.stride[1] - p.padding[1] + kw * p.dilation[1];
               if (h < 0 || h >= x.h || w < 0 || w >= x.w) continue;
               const Number v = convert<Number>(x(n, c, h, w));
               // The first of equals wins; the first NaN wins over everything.
-              if (winner < 0 || v > best || (v != v && best == best)) {
+              if (!found || v > best || (v != v && best == best)) {
                 best = v;
-                winner = h * x.w + w;
+                winner = sizeof(I) == 1 ? kh * p.kernel[1] + kw : h * x.w + w;
+                found = true;
               }
             }
           y(n, c, oh, ow) = convert<T>(best);
-          if (wants_index) Image<std::int64_t>(args.out[1])(n, c, oh, ow) = winner;
+          if (wants_index) Image<I>(args.out[1])(n, c, oh, ow) = static_cast<I>(winner);
         }
 }
 
-template <class T>
+template <class T, class I>
 void max_pool2d_backward(const KernelArgs& args) {
+  const auto& p = args.get<PoolParams>();
   const Image<T> gy(args.in[0]), gx(args.out[0]);
-  const Image<std::int64_t> index(args.in[1]);
+  const Image<I> index(args.in[1]);
   double* sums = scatter_sums(args);
   for (std::int64_t n = 0; n < gy.n; ++n)
     for (std::int64_t c = 0; c < gy.c; ++c)
       for (std::int64_t oh = 0; oh < gy.h; ++oh)
         for (std::int64_t ow = 0; ow < gy.w; ++ow) {
-          const std::int64_t i = index(n, c, oh, ow);
+          std::int64_t i = index(n, c, oh, ow);
+          if (index(n, c, oh, ow) == static_cast<I>(-1)) continue;
+          if constexpr (sizeof(I) == 1)
+            i = (oh * p.stride[0] - p.padding[0] + i / p.kernel[1] * p.dilation[0]) * gx.w + ow * p.stride[1] - p.padding[1] + i % p.kernel[1] * p.dilation[1];
           if (i >= 0 && i < gx.h * gx.w) sums[(n * gx.c + c) * gx.h * gx.w + i] += static_cast<double>(gy(n, c, oh, ow));
         }
   store_sums<T>(args.out[0], sums);
@@ -102,11 +108,18 @@ void avg_pool2d_backward(const KernelArgs& args) {
 }
 
 void run_max_pool2d(const KernelArgs& args) {
-  if (args.out[0].dtype == DType::bf16) return max_pool2d<bfloat16>(args);
-  dispatch_float(args.out[0].dtype, "max_pool2d", [&](auto t) { max_pool2d<decltype(t)>(args); });
+  const auto run = [&](auto t) {
+    if (args.out.size() > 1 && args.out[1].dtype == DType::u8) max_pool2d<decltype(t), std::uint8_t>(args);
+    else max_pool2d<decltype(t), std::int64_t>(args);
+  };
+  if (args.out[0].dtype == DType::bf16) return run(bfloat16{});
+  dispatch_float(args.out[0].dtype, "max_pool2d", run);
 }
 void run_max_pool2d_backward(const KernelArgs& args) {
-  dispatch_float(args.out[0].dtype, "max_pool2d_backward", [&](auto t) { max_pool2d_backward<decltype(t)>(args); });
+  dispatch_float(args.out[0].dtype, "max_pool2d_backward", [&](auto t) {
+    if (args.in[1].dtype == DType::u8) max_pool2d_backward<decltype(t), std::uint8_t>(args);
+    else max_pool2d_backward<decltype(t), std::int64_t>(args);
+  });
 }
 void run_avg_pool2d(const KernelArgs& args) {
   dispatch_float(args.out[0].dtype, "avg_pool2d", [&](auto t) { avg_pool2d<decltype(t)>(args); });

@@ -151,7 +151,7 @@ Problem make_max_pool2d(Dice& dice, int number) {
   if (kind.nan) spoil(p.in[0], dice);
   const Order order = last ? Order::channels_last : output_order(dice);
   p.out.push_back({c.y, DType::f32, order, {}});
-  p.out.push_back({c.y, DType::i64, order, {}});
+  p.out.push_back({c.y, dice.chance(.5) ? DType::u8 : DType::i64, order, {}});
   p.set_params(c.q);
   p.exact = true;  // a choice among the inputs
   return p;
@@ -162,14 +162,18 @@ Problem make_max_pool2d_backward(Dice& dice, int number) {
   Problem p;
   const bool last = dice.chance(.4);
   p.in.push_back(filled(c.y, DType::f32, last ? Order::channels_last : any_order(dice), dice, values_of(kind, dice)));
-  // Of each window some place inside the picture, -1 where there is none.
+  // Of each window some tap inside the picture, -1 or 255 where there is none.
+  const DType winners = dice.chance(.5) ? DType::u8 : DType::i64;
   std::int64_t number_of_window = 0;
-  const auto along = [&](std::size_t side, std::int64_t window) {
-    const std::int64_t first = window * c.q.stride[side] - c.q.padding[side], at = first + dice.integer(0, c.q.kernel[side] - 1) * c.q.dilation[side];
+  const auto along = [&](std::size_t side, std::int64_t window, std::int64_t& tap) {
+    tap = dice.integer(0, c.q.kernel[side] - 1);
+    const std::int64_t at = window * c.q.stride[side] - c.q.padding[side] + tap * c.q.dilation[side];
     return at < c.x[static_cast<int>(side) + 2] ? at : -1;
   };
-  p.in.push_back(filled(c.y, DType::i64, last ? Order::channels_last : dice.chance(.7) ? Order::contiguous : Order::stepped, dice, [&] {
-    const std::int64_t i = number_of_window++, h = along(0, i / c.y[3] % c.y[2]), w = along(1, i % c.y[3]);
+  p.in.push_back(filled(c.y, winners, last ? Order::channels_last : dice.chance(.7) ? Order::contiguous : Order::stepped, dice, [&] {
+    std::int64_t i = 0, j = 0;
+    const std::int64_t window = number_of_window++, h = along(0, window / c.y[3] % c.y[2], i), w = along(1, window % c.y[3], j);
+    if (winners == DType::u8) return static_cast<double>(h < 0 || w < 0 ? 255 : i * c.q.kernel[1] + j);
     return static_cast<double>(h < 0 || w < 0 ? -1 : h * c.x[3] + w);
   }));
   p.out.push_back({c.x, DType::f32, last ? Order::channels_last : output_order(dice), {}});

@@ -85,6 +85,22 @@ int case_count() {
   const char* text = std::getenv("MIEN_CONFORMANCE_CASES");
   return text ? std::max(1, std::atoi(text)) : 300;
 }
+// What MIEN_CONFORMANCE asks for: everything, all cases of a kernel, or one case [first, last).
+struct Wanted {
+  std::string kernel;
+  int first = 0, last = case_count();
+  Wanted() {
+    const char* text = std::getenv("MIEN_CONFORMANCE");
+    kernel = text ? text : "";
+    if (const std::size_t colon = kernel.find(':'); colon != std::string::npos) {
+      first = std::atoi(kernel.substr(colon + 1).c_str());
+      last = first + 1;
+      kernel.resize(colon);
+    }
+  }
+  bool everything() const { return kernel.empty(); }
+  bool has(const std::string& name) const { return everything() || name == kernel; }
+};
 
 }  // namespace
 
@@ -451,21 +467,19 @@ std::string check_on_gpu(const Row& row, const KernelEntry& entry, const Problem
 // MIEN_CONFORMANCE_DTYPES=f32,f64,bf16,f16 chooses.
 TEST_CASE("every CUDA kernel does what ref does", "[conformance][cuda]") {
   MIEN_NEEDS_CUDA();
-  const char* only = std::getenv("MIEN_CONFORMANCE");
+  const Wanted wanted;
   const char* chosen = std::getenv("MIEN_CONFORMANCE_DTYPES");
-  const std::string wanted = only ? only : "", dtypes = chosen ? chosen : "f32,f64,bf16,f16";
+  const std::string dtypes = chosen ? chosen : "f32,f64,bf16,f16";
   std::vector<Row> rows = conformance_rows();
   rows.insert(rows.end(), device_conformance_rows().begin(), device_conformance_rows().end());
   bool lost = false;  // after an illegal address nothing runs any more
   for (const Row& row : rows) {
-    if (lost || (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name)) continue;
+    if (lost || !wanted.has(row.name)) continue;
     for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
       if (lost || ("," + dtypes + ",").find(std::string(",") + name(dtype) + ",") == std::string::npos) continue;
       std::map<Level, Tally> tallies;
       int failures = 0;
-      const int first = wanted.empty() ? 0 : std::atoi(wanted.substr(wanted.find(':') + 1).c_str());
-      const int last = wanted.empty() ? case_count() : first + 1;
-      for (int number = first; number < last && failures < 3 && !lost; ++number) {
+      for (int number = wanted.first; number < wanted.last && failures < 3 && !lost; ++number) {
         const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
         Dice dice(seed);
         const Problem made = row.make(dice, number);
@@ -498,16 +512,12 @@ TEST_CASE("every CUDA kernel does what ref does", "[conformance][cuda]") {
 
 TEST_CASE("every fast kernel does what ref does", "[conformance]") {
   const Threads restore;
-  const char* only = std::getenv("MIEN_CONFORMANCE");
-  const std::string wanted = only ? only : "";
+  const Wanted wanted;
   for (const Row& row : conformance_rows()) {
-    if (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name) continue;
+    if (!wanted.has(row.name)) continue;
     std::map<Level, Tally> tallies;
     int failures = 0;
-    const std::size_t colon = wanted.find(':');
-    const int first = colon == std::string::npos ? 0 : std::atoi(wanted.substr(colon + 1).c_str());
-    const int last = colon == std::string::npos ? case_count() : first + 1;
-    for (int number = first; number < last && failures < 5; ++number) {
+    for (int number = wanted.first; number < wanted.last && failures < 5; ++number) {
       const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
       Dice dice(seed);
       Problem p = row.make(dice, number);
@@ -536,7 +546,7 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
       std::cout << "\n";
       // Two kernels on tiles take bf16 only, which these problems have not: amx_test.cpp and the test below compare them.
       const bool other_dtype = level == Level::amx && (row.list.fast == &KernelTable::packed_conv2d || row.list.fast == &KernelTable::conv2d_grad_input_add);
-      if (wanted.empty() && !other_dtype) {
+      if (wanted.everything() && !other_dtype) {
         INFO(row.name << " at " << name(level) << " declined every problem: it was never compared");
         CHECK(tally.compared > 0);
       }
@@ -547,14 +557,11 @@ TEST_CASE("every fast kernel does what ref does", "[conformance]") {
 // What bf16 maps are made of while training on a CPU with tiles; elsewhere these ops have them by way of f32.
 TEST_CASE("fast kernels of bf16 maps do what ref does", "[conformance]") {
   const Threads restore;
-  const char* only = std::getenv("MIEN_CONFORMANCE");
-  const std::string wanted = only ? only : "";
+  const Wanted wanted;
   std::map<std::string, int> compared;
   for (const Row& row : conformance_rows()) {
-    if (!wanted.empty() && wanted.substr(0, wanted.find(':')) != row.name) continue;
-    const int first = wanted.empty() ? 0 : std::atoi(wanted.substr(wanted.find(':') + 1).c_str());
-    const int last = wanted.empty() ? case_count() : first + 1;
-    for (int number = first, failures = 0; number < last && failures < 5; ++number) {
+    if (!wanted.has(row.name)) continue;
+    for (int number = wanted.first, failures = 0; number < wanted.last && failures < 5; ++number) {
       const auto seed = static_cast<std::uint64_t>(seed_base()) * 1000003u + static_cast<std::uint64_t>(number);
       Dice dice(seed);
       Problem made = row.make(dice, number);
@@ -581,7 +588,7 @@ TEST_CASE("fast kernels of bf16 maps do what ref does", "[conformance]") {
     }
   }
   for (const auto& [name, count] : compared) std::cout << "conformance of bf16 maps, " << name << ": " << count << " compared\n";
-  if (!wanted.empty()) return;
+  if (!wanted.everything()) return;
   for (const char* name : {"batch_norm", "batch_norm_backward", "residual", "unary", "unary_backward", "binary", "concat", "copy", "max_pool2d", "max_pool2d_backward", "reduce"}) {
     INFO(name);
     CHECK(compared[name] > 0);

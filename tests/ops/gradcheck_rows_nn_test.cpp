@@ -90,6 +90,7 @@ void add_pool(Adder& a) {
   for (const auto& p : pools) {
     const std::string name = std::to_string(p.kernel[0]) + "x" + std::to_string(p.kernel[1]) + (p.ceil_mode ? ", ceil" : "") + (p.padding[0] ? ", padded" : "");
     a.row("max_pool2d", name, [p](In in) { return max_pool2d(in[0], p); }, {a.distinct({2, 2, 5, 6})});
+    a.row("max_pool2d_with_indices", name, [p](In in) { return max_pool2d_with_indices(in[0], p).first; }, {a.distinct({2, 2, 5, 6})});
   }
   for (const auto& p : {PoolParams{.kernel = {1, 1}, .stride = {1, 1}}, PoolParams{.kernel = {3, 3}, .stride = {2, 2}, .ceil_mode = true}, PoolParams{.kernel = {2, 2}, .stride = {2, 2}}})
     for (const std::int64_t slopes : {2, 1})
