@@ -97,7 +97,8 @@ TEST_CASE("the gradient of the weights of large maps on tiles is that of f32", "
                         Case{"two groups of pictures", 40, 33, 21, 19, 40, 3, 1, 1, 0}, Case{"more than 256 outputs", 32, 48, 10, 9, 304, 3, 1, 1, 1},
                         Case{"stride 2", 32, 40, 33, 31, 64, 3, 2, 1, 0}, Case{"stride 3 and dilation", 48, 24, 30, 28, 32, 3, 3, 2, 2}, Case{"1x1, several chunks", 19, 200, 17, 17, 72, 1, 1, 1, 0},
                         Case{"1x1, stride 2", 32, 128, 18, 15, 64, 1, 2, 1, 0}, Case{"sums larger than a chunk", 32, 384, 3, 3, 768, 1, 1, 1, 0}, Case{"few pictures, wide", 3, 40, 9, 400, 64, 5, 1, 1, 2},
-                        Case{"few pictures, stride 2", 5, 24, 40, 90, 48, 3, 2, 1, 1}, Case{"a wide window", 32, 40, 21, 21, 48, 3, 1, 12, 12}, Case{"many taps of one pixel", 64, 64, 7, 7, 48, 7, 1, 1, 0}}) {
+                        Case{"few pictures, stride 2", 5, 24, 40, 90, 48, 3, 2, 1, 1}, Case{"a wide window", 32, 40, 21, 21, 48, 3, 1, 12, 12}, Case{"many taps of one pixel", 64, 64, 7, 7, 48, 7, 1, 1, 0},
+                        Case{"three channels, stride 2", 9, 3, 61, 58, 33, 3, 2, 1, 0}, Case{"three channels, padded", 5, 3, 20, 23, 64, 3, 1, 1, 1}, Case{"one channel, 5x5", 4, 1, 28, 28, 20, 5, 1, 1, 4}}) {
     INFO(k.what);
     ConvParams p;
     p.stride = {k.stride, k.stride}, p.dilation = {k.dilation, k.dilation}, p.padding = {k.padding, k.padding, k.padding, k.padding};

@@ -6,6 +6,8 @@
 //
 // A chunk of rows of gy becomes tiles of the left side (o along the rows, places along k), for some output channels; then some channels of x at a time become
 // [16 channels][pair of places][16][2] of the right side and meet all of them under all taps, while what is packed next is called up.
+//
+// Windows of few values (a picture's three channels) are copied out first, and are the channels of a 1x1 convolution: 3 of 16 columns would be at work otherwise.
 #include <utility>
 
 #include "mien/kernels/cpu/amx/pack.h"
@@ -335,8 +337,76 @@ void run(const KernelArgs& a) {
   });
   if (!p.direct) write(p, sums, a.out[0]);
 }
-void run_either(const KernelArgs& a) { a.in[0].dtype == DType::bf16 ? run<Bf16>(a) : run<float>(a); }
-std::int64_t workspace(const KernelArgs& a) { return make_plan(a).bytes(); }
+
+// --- windows of few values -------------------------------------------------------------------------------------------
+// gy and the windows under its pixels, [pixel][32] with k = (tap, channel), as a 1x1 convolution.
+class Windows {
+ public:
+  explicit Windows(const KernelArgs& a) : a_(a), s_(conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>())) {
+    const auto take = [&](std::int64_t bytes) -> void* {
+      auto* at = static_cast<std::byte*>(a.workspace);
+      const std::int64_t offset = std::exchange(before_, before_ + round_up(bytes, 64));
+      return at ? at + offset : nullptr;  // the workspace is not there yet when its size is asked for
+    };
+    const auto one_row = [&](void* data, std::int64_t channels) {
+      return View{data, DType::bf16, {1, channels, 1, s_.pixels()}, {s_.pixels() * channels, 1, s_.pixels() * channels, channels}};
+    };
+    in_[0] = one_row(a.in[0].data, s_.o);
+    in_[1] = one_row(take(2 * s_.pixels() * tile_depth), tile_depth);
+    gw_ = {take(4 * s_.o * tile_depth), DType::f32, {s_.o, tile_depth, 1, 1}, {tile_depth, 1, 1, 1}};
+    inner_ = {in_, {&gw_, 1}, &pointwise_, take(0), a.precision};
+  }
+  Windows(const Windows&) = delete;
+  Windows& operator=(const Windows&) = delete;
+
+  static bool fit(const KernelArgs& a) {
+    const ConvSizes s = conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>());
+    return a.in[0].dtype == DType::bf16 && s.taps() > 1 && s.taps() * s.c <= tile_depth && s.dw == 1;
+  }
+  std::int64_t bytes() const { return before_ + make_plan(inner_).bytes(); }
+
+  void run() const {
+    parallel_for(s_.n * s_.oh, 4, [&](std::int64_t line, std::int64_t end) {
+      for (; line < end; ++line) copy_line(line / s_.oh, line % s_.oh, in_[1].ptr<Bf16>() + line * s_.ow * tile_depth);
+    });
+    MIEN_LEVEL::run<Bf16>(inner_);
+    const View& gw = a_.out[0];
+    for (std::int64_t o = 0; o < s_.o; ++o)
+      for (std::int64_t k = 0; k < s_.taps() * s_.c; ++k) {
+        const std::int64_t tap = k / s_.c, c = k % s_.c;
+        gw.ptr<float>()[o * gw.stride(0) + c * gw.stride(1) + tap / s_.kw * gw.stride(2) + tap % s_.kw * gw.stride(3)] = gw_.ptr<float>()[o * tile_depth + k];
+      }
+  }
+
+ private:
+  // The windows of a row of the output.
+  void copy_line(std::int64_t n, std::int64_t oy, Bf16* to) const {
+    const Bf16* picture = a_.in[1].ptr<Bf16>() + n * s_.h * s_.w * s_.c;
+    for (std::int64_t ox = 0; ox < s_.ow; ++ox, to += tile_depth) {
+      _mm512_storeu_si512(to, _mm512_setzero_si512());
+      const std::int64_t x = ox * s_.sw - s_.pw, first = std::max<std::int64_t>(0, -x), count = (std::min(s_.kw, s_.w - x) - first) * s_.c;
+      if (count <= 0) continue;
+      const __mmask32 some = static_cast<__mmask32>((std::uint64_t{1} << count) - 1);
+      for (std::int64_t i = 0; i < s_.kh; ++i)
+        if (const std::int64_t y = oy * s_.sh - s_.ph + i * s_.dh; y >= 0 && y < s_.h)
+          _mm512_mask_storeu_epi16(to + (i * s_.kw + first) * s_.c, some, _mm512_maskz_loadu_epi16(some, picture + (y * s_.w + x + first) * s_.c));
+    }
+  }
+
+  const KernelArgs& a_;
+  ConvSizes s_;
+  View in_[2], gw_;
+  ConvParams pointwise_;
+  KernelArgs inner_;
+  std::int64_t before_ = 0;  // bytes of the workspace before that of the 1x1 convolution
+};
+
+void run_either(const KernelArgs& a) {
+  if (Windows::fit(a)) Windows(a).run();
+  else if (a.in[0].dtype == DType::bf16) run<Bf16>(a);
+  else run<float>(a);
+}
+std::int64_t workspace(const KernelArgs& a) { return Windows::fit(a) ? Windows(a).bytes() : make_plan(a).bytes(); }
 
 const char* decline(const KernelArgs& a) {
   if (a.in[0].dtype == DType::bf16) {
