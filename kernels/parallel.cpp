@@ -22,7 +22,6 @@ namespace {
 
 std::atomic<int> chosen_threads{0};
 thread_local bool serial = false;
-thread_local int number = 0;
 
 int cpus_of_this_process() {
   cpu_set_t set;
@@ -86,6 +85,8 @@ class Team {
 
 #else
 
+thread_local int own_number = 0;  // worker_number()
+
 void pause() noexcept {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -136,7 +137,7 @@ class Team {
 
   [[noreturn]] void serve(int index) {
     serial = true;
-    number = index + 1;
+    own_number = index + 1;
     for (std::uint32_t job = 0;;) {
       wait_until(job_, [&](std::uint32_t now) { return now != job; });
       job = job_.load(std::memory_order_acquire);
@@ -192,7 +193,7 @@ int worker_number() noexcept {
 #ifdef MIEN_OPENMP
   return omp_get_thread_num();
 #else
-  return number;
+  return own_number;
 #endif
 }
 

@@ -125,6 +125,46 @@ TEST_CASE("the gradient of the weights of large maps on tiles is that of f32", "
   }
 }
 
+TEST_CASE("the strided gradient of a large bf16 map on tiles is that of f32", "[amx]") {
+  if (no_tiles()) return;
+  const Restore restore;
+  const NoGrad guard;
+  manual_seed(6);
+  struct Case {
+    const char* what;
+    std::int64_t n, c, h, w, o;
+    Pair kernel, stride, dilation, padding;
+  };
+  for (const Case& k : {Case{"3x3", 33, 70, 37, 36, 96, {3, 3}, {2, 2}, {1, 1}, {0, 0}}, Case{"padded, odd strides", 7, 33, 20, 31, 40, {3, 5}, {3, 2}, {1, 1}, {1, 2}},
+                        Case{"1x1: three of four positions have no tap", 16, 64, 18, 15, 64, {1, 1}, {2, 2}, {1, 1}, {0, 0}},
+                        Case{"dilation that shares a factor with the stride", 4, 40, 30, 34, 24, {3, 3}, {4, 2}, {2, 3}, {2, 0}}, Case{"a stride beyond the kernel", 5, 20, 25, 26, 48, {2, 2}, {5, 3}, {1, 1}, {0, 0}},
+                        Case{"padding beyond the kernel's reach", 3, 16, 9, 9, 32, {2, 1}, {2, 3}, {1, 1}, {3, 2}}}) {
+    INFO(k.what);
+    ConvParams p;
+    p.stride = k.stride, p.dilation = k.dilation, p.padding = {k.padding[0], k.padding[0], k.padding[1], k.padding[1]};
+    const auto side = [&](std::int64_t size, std::size_t i) { return (size + 2 * k.padding[i] - k.dilation[i] * (k.kernel[i] - 1) - 1) / k.stride[i] + 1; };
+    const Tensor gy = channels_last(cast(uniform({k.n, k.o, side(k.h, 0), side(k.w, 1)}, -1, 1), DType::bf16)), exact_gy = channels_last(cast(gy, DType::f32));
+    const Tensor w = cast(cast(uniform({k.o, k.c, k.kernel[0], k.kernel[1]}, -1, 1), DType::bf16), DType::f32);
+    const Tensor exact = Tensor::empty({k.n, k.c, k.h, k.w}, DType::f32, Layout::channels_last), got = Tensor::empty(exact.shape(), DType::bf16, Layout::channels_last);
+    const View exact_in[] = {exact_gy.view(), w.view()}, in[] = {gy.view(), w.view()}, exact_out[] = {exact.view()}, out[] = {got.view()};
+    const KernelList fast{nullptr, &KernelTable::conv2d_grad_input};
+    run_kernel("conv2d_grad_input", fast, exact_in, exact_out, &p);
+    const std::vector<double> wanted = numbers(exact);
+    std::vector<double> first;
+    for (const int threads : {1, 3}) {
+      set_num_threads(threads);
+      fill(got, std::nan(""));
+      run_kernel("conv2d_grad_input", fast, in, out, &p);
+      const std::vector<double> values = numbers(got);
+      bool near = true;
+      for (std::size_t i = 0; i < values.size(); ++i) near = near && std::abs(values[i] - wanted[i]) <= 1e-4 + std::abs(wanted[i]) / 256;
+      CHECK(near);
+      if (first.empty()) first = values;
+      CHECK(values == first);
+    }
+  }
+}
+
 TEST_CASE("a bf16 packed convolution on tiles is ref's", "[amx]") {
   if (no_tiles()) return;
   const Restore restore;

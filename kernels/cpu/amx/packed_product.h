@@ -242,9 +242,23 @@ class Product {
   std::int64_t row_shares_;
 };
 
-// The whole convolution. `weights`: [panel][tap][step][16 pairs][16][2]. `workspace`: the plan's bytes().
+// Outputs that are not all pixels of y: pixel (r, q) of each picture of rows x cols is (r * step_y + first_y, q * step_x + first_x) of one of h x w.
+struct OutputLattice {
+  std::int64_t rows, cols, h, w, step_y, first_y, step_x, first_x;
+  void map(std::int64_t* pixels, std::int64_t count) const {
+    const double per_row = 1 / static_cast<double>(cols), per_picture = 1 / static_cast<double>(rows);
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (pixels[i] < 0) continue;
+      const auto line = static_cast<std::int64_t>((static_cast<double>(pixels[i]) + .5) * per_row), n = static_cast<std::int64_t>((static_cast<double>(line) + .5) * per_picture);
+      pixels[i] = (n * h + (line - n * rows) * step_y + first_y) * w + (pixels[i] - line * cols) * step_x + first_x;
+    }
+  }
+};
+
+// The whole convolution. `weights`: [panel][tap][step][16 pairs][16][2]. `workspace`: the plan's bytes(). With a lattice the outputs have its rows and columns, and
+// y's memory is that of the whole map.
 template <class T>
-void run_product(const KernelArgs& a, const ProductPlan& p, const Bf16* weights, void* workspace) {
+void run_product(const KernelArgs& a, const ProductPlan& p, const Bf16* weights, void* workspace, const OutputLattice* lattice = nullptr) {
   auto* bias = static_cast<float*>(workspace);
   float* slope = bias + p.column_floats();
   auto* rows = reinterpret_cast<Bf16*>(slope + p.column_floats());
@@ -263,6 +277,7 @@ void run_product(const KernelArgs& a, const ProductPlan& p, const Bf16* weights,
   for (std::int64_t first = 0; first < p.rows.units; first += p.rows.at_once) {
     const PackedRows<T> group(p.rows, a.in[0], first, std::min(p.rows.at_once, p.rows.units - first), rows, pixels);
     group.make();
+    if (lattice) lattice->map(pixels, group.tiles() * tile_size);
     Product<T>(a, p, group, weights, bias, slope, zeros, pixels).run();
   }
 }
