@@ -40,25 +40,32 @@ void product(const Sizes& s, const Matrix& a, const Matrix& b, float* c, const f
         pack_tile(b.data + j * tile_size * b.cs + k * tile_depth * b.rs, b.cs, b.rs, s.n - j * tile_size, s.k - k * tile_depth, Side::right, {right, s.right_part(), s.parts},
                   j * tile + k * tile_values);
   });
-  constexpr std::int64_t block = 256;  // rows and columns of C that are worked on at a time
-  const std::int64_t blocks = (s.n + block - 1) / block;
-  parallel_for((s.m + block - 1) / block * blocks, 1, [&](std::int64_t item, std::int64_t) {
+  // Blocks of C, 32 x 32 of it at a time. A small right side is read again for every 32 rows, so that C, which lies in memory, is written row by row: twice as fast
+  // for the gradient of a head's weights.
+  const bool small_right = 2 * s.parts * s.right_part() <= std::int64_t{1} << 18;
+  const std::int64_t block = 256, width = small_right ? std::max<std::int64_t>(1, s.n) : block, across = ceil_div(s.n, width);
+  parallel_for(ceil_div(s.m, block) * across, 1, [&](std::int64_t item, std::int64_t) {
     configure_tiles();
-    const std::int64_t row0 = item / blocks * block, col0 = item % blocks * block;
+    const std::int64_t row0 = item / across * block, col0 = item % across * width, last_row = std::min(s.m, row0 + block), last_col = std::min(s.n, col0 + width);
     alignas(64) float buffer[4 * tile_size * tile_size];
-    for (std::int64_t col = col0; col < std::min(s.n, col0 + block); col += 2 * tile_size)
-      for (std::int64_t row = row0; row < std::min(s.m, row0 + block); row += 2 * tile_size) {
-        const std::int64_t rows = std::min(s.m - row, 2 * tile_size), cols = std::min(s.n - col, 2 * tile_size);
-        with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto w) {
-          constexpr int R = decltype(r)::value, C = decltype(w)::value;
-          if (column_bias) load_tiles<R, C>(bias + col, 0);
-          else zero_tiles<R, C>();
-          multiply_parts<R, C>(steps, {left + row / tile_size * tile, tile}, s.left_part(), {right + col / tile_size * tile, tile}, s.right_part(), s.parts);
-          if (rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(c + row * s.n + col, 4 * s.n);
-          store_tiles<R, C>(buffer, 4 * 2 * tile_size);
-          for (std::int64_t i = 0; i < rows; ++i) std::copy_n(buffer + i * 2 * tile_size, cols, c + (row + i) * s.n + col);
-        });
-      }
+    const auto multiply = [&](std::int64_t row, std::int64_t col) {
+      const std::int64_t rows = std::min(s.m - row, 2 * tile_size), cols = std::min(s.n - col, 2 * tile_size);
+      with_tiles(tiles_of(rows), tiles_of(cols), [&](auto r, auto w) {
+        constexpr int R = decltype(r)::value, C = decltype(w)::value;
+        if (column_bias) load_tiles<R, C>(bias + col, 0);
+        else zero_tiles<R, C>();
+        multiply_parts<R, C>(steps, {left + row / tile_size * tile, tile}, s.left_part(), {right + col / tile_size * tile, tile}, s.right_part(), s.parts);
+        if (rows == R * tile_size && cols == C * tile_size) return store_tiles<R, C>(c + row * s.n + col, 4 * s.n);
+        store_tiles<R, C>(buffer, 4 * 2 * tile_size);
+        for (std::int64_t i = 0; i < rows; ++i) std::copy_n(buffer + i * 2 * tile_size, cols, c + (row + i) * s.n + col);
+      });
+    };
+    if (small_right)
+      for (std::int64_t row = row0; row < last_row; row += 2 * tile_size)
+        for (std::int64_t col = col0; col < last_col; col += 2 * tile_size) multiply(row, col);
+    else
+      for (std::int64_t col = col0; col < last_col; col += 2 * tile_size)
+        for (std::int64_t row = row0; row < last_row; row += 2 * tile_size) multiply(row, col);
   });
 }
 
