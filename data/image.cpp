@@ -43,6 +43,10 @@ Image decode_image(std::span<const std::byte> bytes, const std::string& name, co
   decode::refuse(name, "is neither JPEG, PNG nor BMP", "Convert it first.");
 }
 
+Tensor planes_of(const Image& image) {
+  return Tensor::borrow(std::span(image.pixels), {image.height, image.width, 3}).as_strided({3, image.height, image.width}, {1, image.width * 3, 3}, 0);
+}
+
 Image read_image(const std::string& path, const DecodeLimits& limits) { return decode_image(file_bytes(path, limits.max_file_bytes), path, limits); }
 
 int exif_orientation(std::span<const std::byte> b) noexcept {

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "mien/tensor/tensor.h"
+
 namespace mien {
 
 // Rows from top to bottom, pixels from left to right, red green blue, 8 bits each.
@@ -19,6 +21,10 @@ struct Image {
   std::int64_t width = 0, height = 0;
   std::vector<std::uint8_t> pixels;  // height * width * 3
 };
+
+// The picture's own bytes as planes, u8 [3, H, W] (channels side by side in memory): what resizing, cropping and warping read. No copy: the picture must outlive the
+// tensor, which nothing may write to.
+Tensor planes_of(const Image& image);
 
 struct DecodeLimits {
   std::int64_t max_pixels = std::int64_t{64} << 20;

@@ -59,8 +59,7 @@ std::array<double, 6> similarity_transform(const FivePoints& from, const FivePoi
 
 Image align_face(const Image& image, const Face& face, const EmbeddingSpec& spec) {
   if (image.width < 1 || image.height < 1) return {};
-  const Tensor bytes = Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3});
-  const Tensor picture = bytes.as_strided({3, image.height, image.width}, {1, image.width * 3, 3}, 0);
+  const Tensor picture = planes_of(image);
   return spec.alignment == EmbeddingSpec::Alignment::similarity ? aligned_by_points(picture, face, spec) : aligned_by_box(picture, image, face, spec);
 }
 

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <span>
 
 #include "mien/autograd/autograd.h"
+#include "mien/kernels/parallel.h"
 #include "mien/layers/init.h"
 #include "mien/models/mtcnn/inference.h"
 #include "mien/models/mtcnn/samples.h"
@@ -84,7 +85,7 @@ class Cascade {
  public:
   Cascade(const mtcnn::Inference& nets, const DetectorOptions& options, const Image& image)
       : nets_(nets), options_(options), width_(image.width), height_(image.height),
-        bytes_(Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3})), there_(to(bytes_, nets.device())) {}
+        bytes_(Tensor::borrow(std::span(image.pixels), {image.height, image.width, 3})), there_(to(bytes_, nets.device())) {}
 
   Boxes stage1() const {
     const std::vector<Scale> scales = pyramid();
@@ -95,12 +96,14 @@ class Cascade {
       some = pnet_scales_at_once(std::span(sizes).subspan(done));
       const Tensor part = Tensor::from(std::span<const std::int64_t>(sizes[done].data(), 2 * some), {static_cast<std::int64_t>(some), 2});
       const PnetCandidates found = fetch(nets_.candidates(picture(), part, options_.thresholds[0]));
-      std::int64_t first = 0;
-      for (std::size_t s = 0; s < some; ++s) {
-        const std::int64_t count = found.counts.data<std::int64_t>()[s];
-        all.append(suppress(boxes_of(found, first, count, scales[done + s]), .5));
-        first += count;
-      }
+      std::vector<std::int64_t> first{0};
+      for (const auto count : found.counts.span<std::int64_t>()) first.push_back(first.back() + count);
+      std::vector<Boxes> kept(some);
+      parallel_for(static_cast<std::int64_t>(some), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (auto s = static_cast<std::size_t>(begin); s < static_cast<std::size_t>(end); ++s)
+          kept[s] = suppress(boxes_of(found, first[s], first[s + 1] - first[s], scales[done + s]), .5);
+      });
+      for (const Boxes& boxes : kept) all.append(boxes);
     }
     Boxes b = suppress(all, .7);
     regress(b, 0);

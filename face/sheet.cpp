@@ -21,9 +21,7 @@ void place(Image& sheet, const Image& picture, std::int64_t x, std::int64_t y, s
   if (picture.width < 1 || picture.height < 1) return;
   const std::int64_t longer = std::max(picture.width, picture.height);
   const std::int64_t w = std::max<std::int64_t>(1, picture.width * side / longer), h = std::max<std::int64_t>(1, picture.height * side / longer);
-  const Tensor bytes = Tensor::from(std::span<const std::uint8_t>(picture.pixels), {1, picture.height, picture.width, 3});
-  const Tensor planes = bytes.as_strided({3, picture.height, picture.width}, {1, picture.width * 3, 3}, 0);
-  const Tensor small = crop_resize_area(planes, Tensor::from({std::int64_t{0}, std::int64_t{0}, picture.width, picture.height}, {1, 4}), {h, w});
+  const Tensor small = crop_resize_area(planes_of(picture), Tensor::from({std::int64_t{0}, std::int64_t{0}, picture.width, picture.height}, {1, 4}), {h, w});
   const float* values = small.data<float>();
   for (std::int64_t c = 0; c < 3; ++c)
     for (std::int64_t i = 0; i < h; ++i)

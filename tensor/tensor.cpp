@@ -29,7 +29,7 @@ Storage::Storage(std::int64_t bytes, Device device) : bytes_(bytes), device_(dev
 }
 
 Storage::~Storage() {
-  if (data_) allocator_->deallocate(data_, bytes_);
+  if (allocator_) allocator_->deallocate(data_, bytes_);
 }
 
 void Tensor::release() noexcept {
@@ -42,10 +42,14 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Layout layout, Device devi
   std::int64_t bytes = 0;
   if (__builtin_mul_overflow(count, item_size(dtype), &bytes))
     throw ShapeError("empty", "number of bytes overflows 64 bits: " + std::string(name(dtype)) + to_string(shape));
+  return on_storage(std::make_shared<Storage>(bytes, device), shape, layout == Layout::channels_last ? channels_last_strides(shape) : contiguous_strides(shape), dtype);
+}
+
+Tensor Tensor::on_storage(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides, DType dtype) {
   auto impl = std::make_unique<TensorImpl>();
-  impl->storage = std::make_shared<Storage>(bytes, device);
+  impl->storage = std::move(storage);
   impl->shape = shape;
-  impl->strides = layout == Layout::channels_last ? channels_last_strides(shape) : contiguous_strides(shape);
+  impl->strides = strides;
   impl->dtype = dtype;
   Tensor t;
   t.impl_ = impl.release();

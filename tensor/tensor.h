@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "mien/tensor/allocator.h"
@@ -21,10 +22,11 @@
 
 namespace mien {
 
-// Bytes on a device and the allocator they go back to. The version counts in-place writes; autograd compares it with the one it saved.
+// Bytes on a device and the allocator they go back to, if they are not borrowed. The version counts in-place writes; autograd compares it with the one it saved.
 class Storage {
  public:
   Storage(std::int64_t bytes, Device device);
+  Storage(void* borrowed, std::int64_t bytes) noexcept : data_(static_cast<std::byte*>(borrowed)), bytes_(bytes), device_(Device::cpu()) {}
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -92,6 +94,14 @@ class Tensor {
   static Tensor scalar(T value) {
     return from(std::span<const T>(&value, 1), Shape{});
   }
+  // The caller's host memory itself, contiguous, without a copy: a camera's frame, a decoded picture. It must outlive the tensor and all that share its storage, and
+  // where T is const nothing may write to them. ShapeError if the count does not fit.
+  template <class T>
+  static Tensor borrow(std::span<T> values, const Shape& shape) {
+    using Value = std::remove_const_t<T>;
+    check_count(static_cast<std::int64_t>(values.size()), shape);
+    return on_storage(std::make_shared<Storage>(const_cast<Value*>(values.data()), static_cast<std::int64_t>(values.size_bytes())), shape, contiguous_strides(shape), dtype_v<Value>);
+  }
 
   bool defined() const noexcept { return impl_ != nullptr; }
   explicit operator bool() const noexcept { return defined(); }
@@ -147,6 +157,7 @@ class Tensor {
 
  private:
   static void check_count(std::int64_t count, const Shape& shape);
+  static Tensor on_storage(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides, DType dtype);
   void check_dtype(DType wanted) const;
   void check_host() const;
   void check_contiguous() const;

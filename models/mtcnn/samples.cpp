@@ -45,8 +45,7 @@ bool usable(const std::array<std::int64_t, 4>& p) { return p[2] - p[0] >= 4 && p
 
 void append(SampleSet& set, const Image& image, const std::vector<Crop>& crops) {
   if (crops.empty()) return;
-  const Tensor pixels = Tensor::from(std::span<const std::uint8_t>(image.pixels), {image.height, image.width, 3});
-  const Tensor planes = pixels.as_strided({3, image.height, image.width}, {1, image.width * 3, 3}, 0);
+  const Tensor planes = planes_of(image);
   constexpr std::size_t chunk = 512;
   for (std::size_t begin = 0; begin < crops.size(); begin += chunk) {
     const std::size_t end = std::min(begin + chunk, crops.size());

@@ -1,4 +1,7 @@
 // The ops of a face detector beside each other and beside their reference kernels.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -193,6 +196,36 @@ TEST_CASE("nms of 10,000 candidates and of none", "[ops][detector]") {
       REQUIRE(fast.numel() == slow.numel());
       CHECK(std::equal(fast.data<std::int64_t>(), fast.data<std::int64_t>() + fast.numel(), slow.data<std::int64_t>()));
     }
+}
+
+TEST_CASE("what reads a borrowed picture stays inside its memory", "[ops][detector]") {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), room = 64 * page;
+  auto* memory = static_cast<std::uint8_t*>(mmap(nullptr, room + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(memory != MAP_FAILED);
+  REQUIRE(mprotect(memory, page, PROT_NONE) == 0);  // a touch of either ends the test
+  REQUIRE(mprotect(memory + page + room, page, PROT_NONE) == 0);
+  for (std::size_t i = 0; i < room; ++i) memory[page + i] = static_cast<std::uint8_t>(i * 7 + i / 251);
+  const PnetWeights weights = random_pnet();
+  const auto results = [&](const Tensor& picture) {
+    const std::int64_t h = picture.size(1), w = picture.size(2);
+    const PnetCandidates c = pnet_candidates(picture, Tensor::from({h, w, h * 3 / 4, w * 3 / 4, (h + 11) / 2, (w + 12) / 2}, {3, 2}), weights, 0);
+    const Tensor boxes = Tensor::from({std::int64_t{0}, std::int64_t{0}, w, h, w - 7, h - 5, w, h, std::int64_t{0}, h - 1, w, h}, {3, 4});
+    const Tensor turned = Tensor::from({.9, -.3, 2.0, .3, .9, -3.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0}, {2, 2, 3});
+    return std::vector{c.values, crop_resize_area(picture, boxes, {24, 24}), crop_resize_area(picture, boxes, {48, 5}), warp_affine(picture, turned, {h, w})};
+  };
+  for (const Level level : {Level::ref, Level::base, Level::avx2, Level::avx512})
+    for (const auto& [h, w] : {std::pair<std::int64_t, std::int64_t>{16, 15}, {17, 40}, {61, 47}, {120, 161}}) {
+      INFO(name(level) << ", " << w << "x" << h);
+      const Capped capped(std::min(level, max_cpu_level()));
+      const auto size = static_cast<std::size_t>(h * w * 3);
+      for (std::uint8_t* at : {memory + page, memory + page + room - size}) {
+        const auto planes = [&](const Tensor& t) { return t.as_strided({3, h, w}, {1, w * 3, 3}, 0); };
+        const std::span<const std::uint8_t> pixels(at, size);
+        const auto there = results(planes(Tensor::borrow(pixels, {h, w, 3}))), copied = results(planes(Tensor::from(pixels, {h, w, 3})));
+        for (std::size_t i = 0; i < there.size(); ++i) CHECK(there[i].to_vector() == copied[i].to_vector());
+      }
+    }
+  munmap(memory, room + 2 * page);
 }
 
 }  // namespace mien::test

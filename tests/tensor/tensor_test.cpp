@@ -30,6 +30,23 @@ TEST_CASE("a tensor is made from values", "[tensor]") {
   CHECK(Tensor::empty({}, DType::u8).numel() == 1);
 }
 
+TEST_CASE("a tensor borrows memory", "[tensor]") {
+  std::vector<float> values{1, 2, 3, 4, 5, 6};
+  {
+    const Tensor x = Tensor::borrow(std::span(values), {2, 3});
+    CHECK(x.data<float>() == values.data());
+    CHECK(x.is_contiguous());
+    const Tensor column = x.as_strided({2}, {3}, 1);
+    column.at<float>({1}) = 9;
+    CHECK_THROWS_AS(x.as_strided({7}, {1}, 0), ShapeError);
+  }
+  CHECK(values == std::vector<float>{1, 2, 3, 4, 9, 6});  // given back as it was
+  const std::vector<std::uint8_t> bytes{7, 8};
+  CHECK(Tensor::borrow(std::span(bytes), {2}).to_vector() == Numbers{7, 8});
+  CHECK(Tensor::borrow(std::span<const std::uint8_t>(), {0, 3}).numel() == 0);
+  CHECK_THROWS_AS(Tensor::borrow(std::span(bytes), {3}), ShapeError);
+}
+
 TEST_CASE("copies of a tensor are handles, views share the storage", "[tensor]") {
   const Tensor x = Tensor::from({1., 2., 3., 4., 5., 6.}, {2, 3});
   const Tensor same = x, transposed = x.as_strided({3, 2}, {1, 3}, 0), backwards = x.as_strided({6}, {-1}, 5), row = x.as_strided({3}, {1}, 3);
