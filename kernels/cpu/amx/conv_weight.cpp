@@ -51,10 +51,10 @@ struct Plan {
   std::int64_t places() const { return x_rows * planes * plane; }
   std::int64_t right_part() const { return channels_at_once * places(); }
   std::int64_t zeros() const { return round_up(std::max(s.o, s.c), tile_depth); }  // values of what stands for a pixel outside
-  std::int64_t gy_pixels() const { return (steps() + 1) * tile_depth; }  // and some behind them, which are called up
-  std::int64_t x_pixels() const { return places() + tile_depth; }
+  std::int64_t gy_pointers() const { return (steps() + 1) * tile_depth; }  // and some behind them, which are called up
+  std::int64_t x_pointers() const { return places() + tile_depth; }
   // Of one thread: both sides, zeros (of up to 4 bytes), and where the pixels of two chunks lie.
-  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 2 * 8 * (gy_pixels() + x_pixels()), 64); }
+  std::int64_t scratch_bytes() const { return round_up(2 * parts * (left_part() + right_part()) + 4 * zeros() + 2 * 8 * (gy_pointers() + x_pointers()), 64); }
   std::int64_t bytes() const { return 4 * pixel_shares * share_sums() + shares() * scratch_bytes(); }
 
   // Chunks of `r` rows of `c` columns.
@@ -112,7 +112,8 @@ Plan make_plan(const KernelArgs& a) {
   for (std::int64_t parts = 2; !fits(1, columns) && columns > least_columns; ++parts) columns = round_up(ceil_div(s.ow, parts), step_columns);
   while (columns == s.ow && rows < s.oh && fits(rows + 1, columns)) ++rows;
   p.cut(ceil_div(s.oh, ceil_div(s.oh, rows)), columns);
-  // Shares of the pixels have sums of their own, worth it while these are small beside what is read; shares of the channels cost a second look at x.
+  // Shares of the pixels have sums of their own, worth it while all of them are at most a tenth of what is read; shares of the channels cost a second
+  // look at x: only as many as make four shares in all.
   const std::int64_t values = s.n * (s.h * s.w * s.c + s.oh * s.ow * s.o);
   p.pixel_shares = std::clamp(std::min(values / (10 * p.share_sums() + 1), p.chunks()), std::int64_t{1}, std::int64_t{8});
   p.direct = s.taps() == 1 && p.pixel_shares == 1 && s.o % tile_size == 0 && s.c % tile_size == 0 && a.out[0].is_contiguous();
@@ -131,7 +132,7 @@ Chunk chunk_of(const Plan& p, std::int64_t number) {
 
 // Where the pixels of a chunk lie: of gy [row][place], of x [row][plane][place].
 template <class T>
-struct Pixels {
+struct Pointers {
   const T **gy, **x;
 };
 // Scratch memory of one thread.
@@ -140,17 +141,17 @@ struct Sides {
   Sides(const Plan& p, void* scratch)
       : left(static_cast<Bf16*>(scratch)), right(left + p.parts * p.left_part()), zeros(reinterpret_cast<T*>(right + p.parts * p.right_part())) {
     auto* at = reinterpret_cast<const T**>(reinterpret_cast<std::byte*>(zeros) + 4 * p.zeros());
-    for (Pixels<T>& list : pixels) list.gy = std::exchange(at, at + p.gy_pixels()), list.x = std::exchange(at, at + p.x_pixels());
+    for (Pointers<T>& list : pointers) list.gy = std::exchange(at, at + p.gy_pointers()), list.x = std::exchange(at, at + p.x_pointers());
     std::fill_n(zeros, p.zeros(), T{0});
   }
   Bf16 *left, *right;
   T* zeros;
-  Pixels<T> pixels[2];  // of this chunk and of the next
+  Pointers<T> pointers[2];  // of this chunk and of the next
 };
 
 // Where the pixels of `columns` columns lie, the pictures of each side by side; zeros for those outside. Every `step`-th column of row y from x on.
 template <class T>
-void find_pixels(const Map& m, const Plan& p, std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t step, std::int64_t width, std::int64_t columns, const T* zeros,
+void point_at(const Map& m, const Plan& p, std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t step, std::int64_t width, std::int64_t columns, const T* zeros,
                  const T** to) {
   const std::int64_t channels = m.v.size(1), images = std::min(p.pictures, p.s.n - image);
   for (std::int64_t k = 0; k < columns; ++k, x += step) {
@@ -172,40 +173,40 @@ bool is_read(const Plan& p, const Chunk& k, std::int64_t row) {
   return false;
 }
 template <class T>
-void find_pixels(const Plan& p, const Chunk& k, const T* zeros, const Pixels<T>& pixels) {
+void point_at(const Plan& p, const Chunk& k, const T* zeros, const Pointers<T>& pointers) {
   const ConvSizes& s = p.s;
-  const T** to = pixels.gy;
+  const T** to = pointers.gy;
   for (std::int64_t row = 0; row < k.rows; ++row, to += p.row_steps * tile_depth)
-    find_pixels(p.gy, p, k.image, k.row + row, k.column, 1, k.column + k.columns, p.row_steps * tile_depth / p.pictures, zeros, to);
+    point_at(p.gy, p, k.image, k.row + row, k.column, 1, k.column + k.columns, p.row_steps * tile_depth / p.pictures, zeros, to);
   std::fill_n(to, tile_depth, zeros);
-  to = pixels.x;
+  to = pointers.x;
   for (std::int64_t row = 0; row < p.x_rows; ++row)
     for (std::int64_t plane = 0; plane < p.planes; ++plane, to += p.plane)
-      if (is_read(p, k, row)) find_pixels(p.x, p, k.image, x_row(p, k, row), k.column * s.sw - s.pw + plane, s.sw, s.w, p.plane / p.pictures, zeros, to);
+      if (is_read(p, k, row)) point_at(p.x, p, k.image, x_row(p, k, row), k.column * s.sw - s.pw + plane, s.sw, s.w, p.plane / p.pictures, zeros, to);
       else std::fill_n(to, p.plane, zeros);
   std::fill_n(to, tile_depth, zeros);
 }
 
 // gy of a chunk, `tiles` tiles of its channels from `tile` on, as left side.
 template <class T>
-void make_left(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, const T* const* pixels, const Sides<T>& at) {
-  for (std::int64_t step = 0; step < k.rows * p.row_steps; ++step, pixels += tile_depth)
+void make_left(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t tiles, const T* const* pointers, const Sides<T>& at) {
+  for (std::int64_t step = 0; step < k.rows * p.row_steps; ++step, pointers += tile_depth)
     for (std::int64_t t = 0; t < tiles; ++t) {
       const std::int64_t channel = (tile + t) * tile_size;
-      if (t % 2 == 0)
-        for (std::int64_t line = 0; line < tile_depth; ++line) call_up(pixels[tile_depth + line] + channel);
-      pack_lines(pixels, channel, p.s.o - channel, Side::left, {at.left, p.left_part(), p.parts}, (t * p.steps() + step) * tile_values);
+      if (sizeof(T) == 4 || t % 2 == 0)  // a line of memory is one tile's channels, or two tiles'
+        for (std::int64_t line = 0; line < tile_depth; ++line) call_up(pointers[tile_depth + line] + channel);
+      pack_lines(pointers, channel, p.s.o - channel, Side::left, {at.left, p.left_part(), p.parts}, (t * p.steps() + step) * tile_values);
     }
 }
 
 // The channels of x from c on, as many as go at once, as right side.
 template <class T>
-void make_right(const Plan& p, const Chunk& k, std::int64_t c, const T* const* pixels, const Sides<T>& at) {
+void make_right(const Plan& p, const Chunk& k, std::int64_t c, const T* const* pointers, const Sides<T>& at) {
   const std::int64_t row_places = p.planes * p.plane;
   for (std::int64_t row = 0; row < p.x_rows; ++row) {
     if (!is_read(p, k, row)) continue;
     for (std::int64_t place = row * row_places; place < (row + 1) * row_places; place += tile_depth)
-      pack_pairs(pixels + place, c, std::min(p.s.c, c + p.channels_at_once), {at.right, p.right_part(), p.parts}, place * tile_size, p.places() * tile_size);
+      pack_pairs(pointers + place, c, std::min(p.s.c, c + p.channels_at_once), {at.right, p.right_part(), p.parts}, place * tile_size, p.places() * tile_size);
   }
 }
 
@@ -213,10 +214,10 @@ void make_right(const Plan& p, const Chunk& k, std::int64_t c, const T* const* p
 template <class T>
 class Ahead {
  public:
-  // Channels [begin, end) of the pixels.
-  void add(const T* const* pixels, std::int64_t count, std::int64_t begin, std::int64_t end) {
+  // Channels [begin, end) of the pixels pointed at.
+  void add(const T* const* pointers, std::int64_t count, std::int64_t begin, std::int64_t end) {
     if (count == 0 || begin >= end) return;
-    lists_[count_++] = {pixels, pixels + count, begin, begin, end};
+    lists_[count_++] = {pointers, pointers + count, begin, begin, end};
     lines_ += count * ceil_div(end - begin, line);
   }
   // step() will be called some `times`.
@@ -259,11 +260,11 @@ void multiply(const Plan& p, const Chunk& k, std::int64_t tile, std::int64_t til
           float* sum = sums + tap * p.tap_sums() + (tile + t) * p.sum_row() + at_c * tile_size;
           if (first) zero_tiles<R, C>();
           else load_blocks<R, C>(sum, p.sum_row());
-          const std::int64_t down = tap / s.kw * s.dh, right = tap % s.kw * s.dw;
-          const Seen in_y(k.row * s.sh - s.ph + down, s.h, k.rows, s.sh), in_x(k.column * s.sw - s.pw + right, s.w, k.columns, s.sw);
+          const std::int64_t down = tap / s.kw * s.dh, along = tap % s.kw * s.dw;
+          const Seen in_y(k.row * s.sh - s.ph + down, s.h, k.rows, s.sh), in_x(k.column * s.sw - s.pw + along, s.w, k.columns, s.sw);
           const std::int64_t begin = columns_are_steps ? in_x.first : 0, end = columns_are_steps ? in_x.last : ceil_div(k.columns * p.pictures, tile_depth);
           for (std::int64_t r = in_y.first; r < in_y.last; ++r) {
-            const std::int64_t place = ((r * s.sh + down) / p.x_row_step * p.planes + right % s.sw) * p.plane + right / s.sw * p.pictures + begin * tile_depth;
+            const std::int64_t place = ((r * s.sh + down) / p.x_row_step * p.planes + along % s.sw) * p.plane + along / s.sw * p.pictures + begin * tile_depth;
             multiply_parts<R, C>(end - begin, {at.left + t * left_tile + (r * p.row_steps + begin) * tile_values, left_tile}, p.left_part(),
                                  {at.right + (at_c - c) / tile_size * panel + place * tile_size, panel}, p.right_part(), p.parts, [&] { ahead.step(); });
           }
@@ -308,15 +309,15 @@ void run(const KernelArgs& a) {
     configure_tiles();
     const auto slot = slots.take();
     const Sides<T> sides(p, scratch + slot.number() * p.scratch_bytes());
-    const std::int64_t pixels = share / p.channel_shares, begin = p.chunks() * pixels / p.pixel_shares, end = p.chunks() * (pixels + 1) / p.pixel_shares;
+    const std::int64_t part = share / p.channel_shares, begin = p.chunks() * part / p.pixel_shares, end = p.chunks() * (part + 1) / p.pixel_shares;
     const std::int64_t first_tile = share % p.channel_shares * p.tiles_per_share();
     const std::int64_t last_tile = std::min(first_tile + (last_share - share) * p.tiles_per_share(), tiles_of(p.s.o));
     for (std::int64_t tile = first_tile; tile < last_tile; tile += p.tiles_at_once()) {
       const std::int64_t tiles = std::min(p.tiles_at_once(), last_tile - tile);
-      find_pixels<T>(p, chunk_of(p, begin), sides.zeros, sides.pixels[begin % 2]);
+      point_at<T>(p, chunk_of(p, begin), sides.zeros, sides.pointers[begin % 2]);
       for (std::int64_t number = begin; number < end; ++number) {
         const Chunk k = chunk_of(p, number);
-        const Pixels<T>&now = sides.pixels[number % 2], &next = sides.pixels[(number + 1) % 2];
+        const Pointers<T>&now = sides.pointers[number % 2], &next = sides.pointers[(number + 1) % 2];
         make_left<T>(p, k, tile, tiles, now.gy, sides);
         float* gw = p.direct && number + 1 == end ? a.out[0].ptr<float>() : nullptr;
         for (std::int64_t c = 0; c < p.s.c; c += p.channels_at_once) {
@@ -326,11 +327,11 @@ void run(const KernelArgs& a) {
             ahead.add(now.x, p.places(), after, std::min(p.s.c, after + p.channels_at_once));
           } else if (number + 1 < end) {
             const Chunk next_chunk = chunk_of(p, number + 1);
-            find_pixels<T>(p, next_chunk, sides.zeros, next);
+            point_at<T>(p, next_chunk, sides.zeros, next);
             ahead.add(next.x, p.places(), 0, std::min(p.s.c, p.channels_at_once));
             ahead.add(next.gy, next_chunk.rows * p.row_steps * tile_depth, tile * tile_size, std::min(p.s.o, (tile + tiles) * tile_size));
           }
-          multiply(p, k, tile, tiles, c, number == begin, gw, sides, sums + pixels * p.share_sums(), ahead);
+          multiply(p, k, tile, tiles, c, number == begin, gw, sides, sums + part * p.share_sums(), ahead);
         }
       }
     }
