@@ -25,6 +25,7 @@ struct Image {
 // The picture's own bytes as planes, u8 [3, H, W] (channels side by side in memory): what resizing, cropping and warping read. No copy: the picture must outlive the
 // tensor, which nothing may write to.
 Tensor planes_of(const Image& image);
+Tensor planes_of(const Image&&) = delete;
 
 struct DecodeLimits {
   std::int64_t max_pixels = std::int64_t{64} << 20;

@@ -147,7 +147,8 @@ class Cascade {
     for (const auto n : counts.span<std::int64_t>()) total += n;
     return {to(slice(found.cells, 0, 0, total), Device::cpu()), to(slice(found.values, 0, 0, total), Device::cpu()), counts};
   }
-  Tensor picture() const { return there_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0); }  // the same bytes as planes
+  // The same bytes as planes. (planes_of would reach another device in another order.)
+  Tensor picture() const { return there_.as_strided({3, height_, width_}, {1, width_ * 3, 3}, 0); }
 
   struct Scale {
     double scale;

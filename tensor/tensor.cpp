@@ -127,9 +127,9 @@ std::vector<double> Tensor::to_vector() const {
   return out;
 }
 
-void Tensor::check_count(std::int64_t count, const Shape& shape) {
+void Tensor::check_count(std::int64_t count, const Shape& shape, const char* op) {
   if (count != mien::numel(shape))
-    throw ShapeError("from", "shape " + to_string(shape) + " holds " + std::to_string(mien::numel(shape)) + " values, got " + std::to_string(count));
+    throw ShapeError(op, "shape " + to_string(shape) + " holds " + std::to_string(mien::numel(shape)) + " values, got " + std::to_string(count));
 }
 
 void Tensor::check_dtype(DType wanted) const {

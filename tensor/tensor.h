@@ -95,11 +95,11 @@ class Tensor {
     return from(std::span<const T>(&value, 1), Shape{});
   }
   // The caller's host memory itself, contiguous, without a copy: a camera's frame, a decoded picture. It must outlive the tensor and all that share its storage, and
-  // where T is const nothing may write to them. ShapeError if the count does not fit.
+  // where T is const nothing may write to them. (Pinned memory must also outlive copies to a GPU that are under way.) ShapeError if the count does not fit.
   template <class T>
   static Tensor borrow(std::span<T> values, const Shape& shape) {
     using Value = std::remove_const_t<T>;
-    check_count(static_cast<std::int64_t>(values.size()), shape);
+    check_count(static_cast<std::int64_t>(values.size()), shape, "borrow");
     return on_storage(std::make_shared<Storage>(const_cast<Value*>(values.data()), static_cast<std::int64_t>(values.size_bytes())), shape, contiguous_strides(shape), dtype_v<Value>);
   }
 
@@ -156,7 +156,7 @@ class Tensor {
   }
 
  private:
-  static void check_count(std::int64_t count, const Shape& shape);
+  static void check_count(std::int64_t count, const Shape& shape, const char* op = "from");
   static Tensor on_storage(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides, DType dtype);
   void check_dtype(DType wanted) const;
   void check_host() const;

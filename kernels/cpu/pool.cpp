@@ -1,5 +1,5 @@
 // Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures (bf16 too), lanes along channels. The winners are i64 places in the picture
-// or u8 places in the window.
+// or u8 places in the window, which conv_block.h loads and stores.
 #include <algorithm>
 #include <limits>
 #include <span>
@@ -152,7 +152,7 @@ Winner window_winner(const T* x, const Window& w, std::int32_t first, std::int64
   whole.rows = whole.cols = 3;  // known to the compiler, which unrolls the loops
   return pool_window(x, whole, first, n, plain);
 }
-inline void store_numbers(Ints at, std::uint8_t* to, std::int64_t n) { store_places(at, to, n); }
+inline void store_numbers(Ints at, std::uint8_t* to, std::int64_t n) { store_places(at & SetInt(255), to, n); }  // -1 is kept as 255; packing would make it 0
 inline void store_numbers(Ints at, std::int64_t* to, std::int64_t n) {
   std::int32_t numbers[lanes];
   std::memcpy(numbers, &at, sizeof numbers);

@@ -52,8 +52,8 @@ void run_max_pool2d(const KernelArgs& args) {
   args.out.size() > 1 && args.out[1].dtype == DType::u8 ? max_pool2d<std::uint8_t>(args) : max_pool2d<std::int64_t>(args);
 }
 
-// Each plane of gx belongs to one block, which adds the elements of gy in chunks of its threads; of those
-// that hit one place in a chunk, the one with the lowest number adds for all, in their order.
+// Each plane of gx belongs to one block, which adds the elements of gy in chunks of its threads; of those that hit one place in a chunk, the one with the lowest
+// number adds for all, in their order.
 constexpr int scatter_threads = 128;
 template <class T, class I>
 __global__ void __launch_bounds__(scatter_threads) max_backward_kernel(Image<T> gy, Image<I> index, Window p, double* sums, std::int64_t plane, std::int64_t width) {

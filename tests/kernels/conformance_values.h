@@ -85,7 +85,11 @@ struct PoolCase {
 inline PoolCase pool_case(const Kind& kind, Dice& dice) {
   PoolCase c;
   c.q = pool_params(dice);
-  const auto at_least = [&](std::int64_t size, std::size_t i) { return std::max(size, c.q.dilation[i] * (c.q.kernel[i] - 1) + 1); };
+  const bool tight = dice.chance(.3);  // whole windows with the padding only: then some lie outside the picture, between whose taps it fits
+  const auto at_least = [&](std::int64_t size, std::size_t i) {
+    const std::int64_t window = c.q.dilation[i] * (c.q.kernel[i] - 1) + 1;
+    return tight ? std::max(std::min<std::int64_t>(size, 3), window - 2 * c.q.padding[i]) : std::max(size, window);
+  };
   c.x = {kind.empty ? 0 : dice.integer(1, kind.big ? 5 : 2), dice.integer(1, kind.big ? 30 : 4), at_least(kind.big ? 30 : dice.integer(1, 9), 0),
          at_least(kind.big ? 30 + kind.width : kind.width, 1)};
   c.y = {c.x[0], c.x[1], pool_size(c.x[2], c.q, 0), pool_size(c.x[3], c.q, 1)};

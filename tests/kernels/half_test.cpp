@@ -83,4 +83,26 @@ TEST_CASE("max pooling of bf16 maps is ref's at every level", "[kernels]") {
   });
 }
 
+TEST_CASE("windows outside the picture have no winner at every level", "[kernels]") {
+  const NoGrad guard;
+  manual_seed(7);
+  // The one column lies between the two taps of every window.
+  const PoolParams p{.kernel = {1, 2}, .stride = {1, 1}, .padding = {0, 1}, .dilation = {1, 2}};
+  const Tensor x = channels_last(randn({2, 37, 3, 1}));
+  EveryLevel{}.run([&] {
+    for (const DType winners : {DType::u8, DType::i64}) {
+      Tensor y[2], at[2];
+      for (int k = 0; k < 2; ++k) {
+        y[k] = Tensor::empty({2, 37, 3, 1}, DType::f32, Layout::channels_last);
+        at[k] = Tensor::empty({2, 37, 3, 1}, winners, Layout::channels_last);
+        const View in = x.view(), out[] = {y[k].view(), at[k].view()};
+        run_kernel("max_pool2d", k == 0 ? KernelList{&ref::max_pool2d_entry} : KernelList{nullptr, &KernelTable::max_pool2d}, {&in, 1}, out, &p);
+      }
+      CHECK(same_bits(y[0], y[1]));
+      CHECK(same_bits(at[0], at[1]));
+      CHECK(at[0].to_vector()[0] == (winners == DType::u8 ? 255 : -1));
+    }
+  });
+}
+
 }  // namespace mien::test

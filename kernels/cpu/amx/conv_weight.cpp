@@ -152,7 +152,7 @@ struct Sides {
 // Where the pixels of `columns` columns lie, the pictures of each side by side; zeros for those outside. Every `step`-th column of row y from x on.
 template <class T>
 void point_at(const Map& m, const Plan& p, std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t step, std::int64_t width, std::int64_t columns, const T* zeros,
-                 const T** to) {
+              const T** to) {
   const std::int64_t channels = m.v.size(1), images = std::min(p.pictures, p.s.n - image);
   for (std::int64_t k = 0; k < columns; ++k, x += step) {
     const std::int64_t first = image * m.image + y * m.row + x * m.column, last = x >= 0 && x < width ? std::min(images, ceil_div(m.pixels - first, m.image)) : 0;
@@ -362,7 +362,8 @@ class Windows {
 
   static bool fit(const KernelArgs& a) {
     const ConvSizes s = conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>());
-    return a.in[0].dtype == DType::bf16 && s.taps() > 1 && s.taps() * s.c <= tile_depth && s.dw == 1;
+    // The windows take 64 bytes for each pixel of gy: no more than twice what gy does. Values of a window's line lie side by side.
+    return a.in[0].dtype == DType::bf16 && s.taps() > 1 && s.taps() * s.c <= tile_depth && s.dw == 1 && s.o >= tile_size;
   }
   std::int64_t bytes() const { return before_ + make_plan(inner_).bytes(); }
 

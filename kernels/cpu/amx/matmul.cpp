@@ -43,7 +43,7 @@ void product(const Sizes& s, const Matrix& a, const Matrix& b, float* c, const f
   // Blocks of C, 32 x 32 of it at a time. A small right side is read again for every 32 rows, so that C, which lies in memory, is written row by row: twice as fast
   // for the gradient of a head's weights.
   const bool small_right = 2 * s.parts * s.right_part() <= std::int64_t{1} << 18;
-  const std::int64_t block = 256, width = small_right ? std::max<std::int64_t>(1, s.n) : block, across = ceil_div(s.n, width);
+  const std::int64_t block = 256, width = small_right && s.m > block ? std::max<std::int64_t>(1, s.n) : block, across = ceil_div(s.n, width);
   parallel_for(ceil_div(s.m, block) * across, 1, [&](std::int64_t item, std::int64_t) {
     configure_tiles();
     const std::int64_t row0 = item / across * block, col0 = item % across * width, last_row = std::min(s.m, row0 + block), last_col = std::min(s.n, col0 + width);
