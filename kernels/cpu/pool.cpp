@@ -194,12 +194,12 @@ void run_last(const KernelArgs& args) {
 }
 
 // For every place along one side, the windows that have a tap on it.
-class Sides {
+class Hits {
  public:
   struct Hit {
     std::int64_t window, tap;
   };
-  Sides(std::int64_t size, std::int64_t windows, std::int64_t kernel, std::int64_t stride, std::int64_t padding, std::int64_t dilation) : begin_(static_cast<std::size_t>(size) + 1) {
+  Hits(std::int64_t size, std::int64_t windows, std::int64_t kernel, std::int64_t stride, std::int64_t padding, std::int64_t dilation) : begin_(static_cast<std::size_t>(size) + 1) {
     for (std::int64_t at = 0; at < size; ++at) {
       for (std::int64_t tap = kernel - 1; tap >= 0; --tap)
         if (const std::int64_t start = at + padding - tap * dilation; start >= 0 && start % stride == 0 && start / stride < windows) hits_.push_back({start / stride, tap});
@@ -239,29 +239,29 @@ void run_backward_last(const KernelArgs& args) {
   const View &g = args.in[0], &gx = args.out[0];
   const auto& q = args.get<PoolParams>();
   const std::int64_t channels = g.size(1), step = pixel_step(g), oh = g.size(2), ow = g.size(3), h = gx.size(2), w = gx.size(3), kw = q.kernel[1];
-  const Sides rows(h, oh, q.kernel[0], q.stride[0], q.padding[0], q.dilation[0]), columns(w, ow, q.kernel[1], q.stride[1], q.padding[1], q.dilation[1]);
+  const Hits rows(h, oh, q.kernel[0], q.stride[0], q.padding[0], q.dilation[0]), columns(w, ow, q.kernel[1], q.stride[1], q.padding[1], q.dilation[1]);
   const auto* from = g.ptr<T>();
   const auto* index = args.in[1].ptr<I>();
   auto* to = gx.ptr<T>();
-  struct Window {
+  struct Hit {
     const T* g;
     const I* winner;
     Ints here;  // the winner's number if it is the place in question
   };
   parallel_for(gx.size(0) * h, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, w * channels)), [=, &rows, &columns](std::int64_t line, std::int64_t end) {
-    std::vector<Window> windows;
+    std::vector<Hit> hits;
     for (; line < end; ++line) {
       const std::int64_t n = line / h, y = line % h;
       for (std::int64_t x = 0; x < w; ++x) {
-        windows.clear();
+        hits.clear();
         for (const auto& [oy, i] : rows.of(y))
           for (const auto& [ox, j] : columns.of(x)) {
             const std::int64_t pixel = (n * oh + oy) * ow + ox, here = sizeof(I) == 1 ? i * kw + j : y * w + x;
-            windows.push_back({from + pixel * step, index + pixel * channels, SetInt(static_cast<std::int32_t>(here))});
+            hits.push_back({from + pixel * step, index + pixel * channels, SetInt(static_cast<std::int32_t>(here))});
           }
         const auto collect = [&, at = to + (line * w + x) * channels](std::int64_t c, auto some) {
           Vec sum = Set(0);
-          for (const Window& window : windows) sum = AddWhere(Equal(load_numbers(window.winner + c, some), window.here), sum, Load(window.g + c, some));
+          for (const Hit& hit : hits) sum = AddWhere(Equal(load_numbers(hit.winner + c, some), hit.here), sum, Load(hit.g + c, some));
           Store(sum, at + c, some);
         };
         std::int64_t c = 0;

@@ -10,7 +10,7 @@
 // Windows of few values (a picture's three channels) are copied out first, and are the channels of a 1x1 convolution: 3 of 16 columns would be at work otherwise.
 #include <utility>
 
-#include "mien/kernels/cpu/amx/pack.h"
+#include "mien/kernels/cpu/amx/packed_rows.h"
 #include "mien/kernels/cpu/conv_paths.h"
 #include "mien/kernels/cpu/scratch.h"
 
@@ -344,6 +344,10 @@ void run(const KernelArgs& a) {
 class Windows {
  public:
   explicit Windows(const KernelArgs& a) : a_(a), s_(conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>())) {
+    rows_.s = {s_.n, s_.c, s_.h, s_.w, s_.oh, s_.ow, s_.kh, s_.kw, s_.sh, s_.sw, s_.ph, s_.pw, s_.dh, s_.dw};
+    rows_.way = Way::patches;
+    rows_.tap_steps = 1;
+    rows_.units = rows_.at_once = tiles_of(s_.pixels());
     const auto take = [&](std::int64_t bytes) -> void* {
       auto* at = static_cast<std::byte*>(a.workspace);
       const std::int64_t offset = std::exchange(before_, before_ + round_up(bytes, 64));
@@ -353,7 +357,8 @@ class Windows {
       return View{data, DType::bf16, {1, channels, 1, s_.pixels()}, {s_.pixels() * channels, 1, s_.pixels() * channels, channels}};
     };
     in_[0] = one_row(a.in[0].data, s_.o);
-    in_[1] = one_row(take(2 * s_.pixels() * tile_depth), tile_depth);
+    in_[1] = one_row(take(2 * rows_.values()), tile_depth);
+    numbers_ = static_cast<std::int64_t*>(take(8 * rows_.units * tile_size));
     gw_ = {take(4 * s_.o * tile_depth), DType::f32, {s_.o, tile_depth, 1, 1}, {tile_depth, 1, 1, 1}};
     inner_ = {in_, {&gw_, 1}, &pointwise_, take(0), a.precision};
   }
@@ -362,42 +367,28 @@ class Windows {
 
   static bool fit(const KernelArgs& a) {
     const ConvSizes s = conv_sizes(a.in[1], a.out[0], a.in[0], a.get<ConvParams>());
-    // The windows take 64 bytes for each pixel of gy: no more than twice what gy does. Values of a window's line lie side by side.
-    return a.in[0].dtype == DType::bf16 && s.taps() > 1 && s.taps() * s.c <= tile_depth && s.dw == 1 && s.o >= tile_size;
+    // The windows take 72 bytes for each pixel of gy: little more than twice what gy does at most.
+    return a.in[0].dtype == DType::bf16 && s.taps() > 1 && s.taps() * s.c <= tile_depth && s.o >= tile_size;
   }
   std::int64_t bytes() const { return before_ + make_plan(inner_).bytes(); }
 
   void run() const {
-    parallel_for(s_.n * s_.oh, 4, [&](std::int64_t line, std::int64_t end) {
-      for (; line < end; ++line) copy_line(line / s_.oh, line % s_.oh, in_[1].ptr<Bf16>() + line * s_.ow * tile_depth);
-    });
+    PackedRows<Bf16>(rows_, a_.in[1], 0, rows_.units, in_[1].ptr<Bf16>(), numbers_).make();
     MIEN_LEVEL::run<Bf16>(inner_);
     const View& gw = a_.out[0];
     for (std::int64_t o = 0; o < s_.o; ++o)
-      for (std::int64_t k = 0; k < s_.taps() * s_.c; ++k) {
+      for (std::int64_t k = 0; k < s_.depth(); ++k) {
         const std::int64_t tap = k / s_.c, c = k % s_.c;
         gw.ptr<float>()[o * gw.stride(0) + c * gw.stride(1) + tap / s_.kw * gw.stride(2) + tap % s_.kw * gw.stride(3)] = gw_.ptr<float>()[o * tile_depth + k];
       }
   }
 
  private:
-  // The windows of a row of the output.
-  void copy_line(std::int64_t n, std::int64_t oy, Bf16* to) const {
-    const Bf16* picture = a_.in[1].ptr<Bf16>() + n * s_.h * s_.w * s_.c;
-    for (std::int64_t ox = 0; ox < s_.ow; ++ox, to += tile_depth) {
-      _mm512_storeu_si512(to, _mm512_setzero_si512());
-      const std::int64_t x = ox * s_.sw - s_.pw, first = std::max<std::int64_t>(0, -x), count = (std::min(s_.kw, s_.w - x) - first) * s_.c;
-      if (count <= 0) continue;
-      const __mmask32 some = static_cast<__mmask32>((std::uint64_t{1} << count) - 1);
-      for (std::int64_t i = 0; i < s_.kh; ++i)
-        if (const std::int64_t y = oy * s_.sh - s_.ph + i * s_.dh; y >= 0 && y < s_.h)
-          _mm512_mask_storeu_epi16(to + (i * s_.kw + first) * s_.c, some, _mm512_maskz_loadu_epi16(some, picture + (y * s_.w + x + first) * s_.c));
-    }
-  }
-
   const KernelArgs& a_;
   ConvSizes s_;
+  PackedPlan rows_;
   View in_[2], gw_;
+  std::int64_t* numbers_;  // of the windows' pixels
   ConvParams pointwise_;
   KernelArgs inner_;
   std::int64_t before_ = 0;  // bytes of the workspace before that of the 1x1 convolution
