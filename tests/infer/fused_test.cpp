@@ -88,6 +88,22 @@ TEST_CASE("after fusion Inception-ResNet is convolutions and pools only", "[infe
   CHECK(count(text, "= max_pool2d(") == 3);
 }
 
+TEST_CASE("a plan drops the indices of a pool where nobody reads them", "[infer]") {
+  const Tensor x = images({3, 9, 8}, 1);
+  const auto pool = [](std::span<const Tensor> in) { return max_pool2d_with_indices(in[0], {.kernel = {3, 3}, .stride = {2, 2}}); };
+  const auto unread = infer::compile([&](std::span<const Tensor> in) { return std::vector{pool(in).first}; }, {x});
+  CHECK(count(unread->dump(), "= max_pool2d(") == 1);
+  CHECK(count(unread->dump(), "with_indices") == 0);
+  const auto read = infer::compile([&](std::span<const Tensor> in) { return std::vector{pool(in).first, pool(in).second}; }, {x});
+  CHECK(count(read->dump(), "= max_pool2d_with_indices(") >= 1);
+  infer::Session first(unread), both(read);
+  const auto [values, indices] = pool({&x, 1});
+  CHECK(first.run({&x, 1})[0].to_vector() == values.to_vector());
+  const auto got = both.run({&x, 1});
+  CHECK(got[0].to_vector() == values.to_vector());
+  CHECK(got[1].to_vector() == indices.to_vector());
+}
+
 TEST_CASE("after fusion MTCNN's nets and MobileFaceNet have no lone activation", "[infer]") {
   for (const std::size_t k : {2u, 3u, 5u}) {
     const Net net = all_nets()[k];
