@@ -72,7 +72,7 @@ void activate_and_pool(const float* map, const Sizes& s, const ConvBlockParams& 
         const Winner best = prelu_winner<SIZE>(corner + c, window, slope, All(Positive(slope)));
         Store(best.value, to.y + c, some);
         Store(best.raw, to.raw + c, some);
-        store_places(best.at, to.index + c, some);
+        StoreBytes(best.at, to.index + c, some);
       }
       to.y += s.o;
       to.raw += s.o;
@@ -163,7 +163,7 @@ struct Channels {
     __builtin_prefetch(k.gy + (py + 1) * k.gy_steps.line + px * k.gy_steps.pixel + c);  // they come from memory, and line by line in steps
     __builtin_prefetch(k.raw + pooled + s.pw * s.o);
     const Vec g = Load(k.gy + py * k.gy_steps.line + px * k.gy_steps.pixel + c, some), raw = Load(k.raw + pooled, some);
-    return {gradient.pass(g, raw), load_places(k.index + pooled, some)};
+    return {gradient.pass(g, raw), LoadBytes(k.index + pooled, some)};
   }
   const Kept& k;
   const Sizes& s;

@@ -19,27 +19,6 @@ inline BlockSizes block_sizes(const View& x, const View& w, const View& pooled) 
 // Value `c` of one for each channel, or of one for all.
 inline float value_of(const View& v, std::int64_t c) { return v.ptr<float>()[v.size(0) == 1 ? 0 : c * v.stride(0)]; }
 
-// The winner's place in its window, as it is kept: a byte for each lane.
-inline void copy_bytes(const void* from, void* to, std::int64_t n) {  // n < lanes; a memcpy of n bytes would be a call
-  auto* p = static_cast<const char*>(from);
-  auto* q = static_cast<char*>(to);
-  if (lanes > 8 && n & 8) std::memcpy(q, p, 8), p += 8, q += 8;
-  if (lanes > 4 && n & 4) std::memcpy(q, p, 4), p += 4, q += 4;
-  if (n & 2) std::memcpy(q, p, 2), p += 2, q += 2;
-  if (n & 1) *q = *p;
-}
-inline Ints load_places(const std::uint8_t* p, std::int64_t n) {
-  Bytes b{};
-  if (n == lanes) std::memcpy(&b, p, lanes);
-  else copy_bytes(p, &b, n);
-  return to_ints(b);
-}
-inline void store_places(const Ints& places, std::uint8_t* p, std::int64_t n) {
-  const Bytes b = to_bytes(places);
-  if (n == lanes) std::memcpy(p, &b, lanes);
-  else copy_bytes(&b, p, n);
-}
-
 // The function for a pooling window: of a square one of 1 to 3, or of any other.
 template <class F>
 F for_window(const Pair& window, F other, F one, F two, F three) {

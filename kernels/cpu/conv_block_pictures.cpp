@@ -152,7 +152,7 @@ void run_forward(const KernelArgs& a) {
       from_lanes(pooled.y, s.pooled(), s.pictures(group), put(a.out[0]));
       from_lanes(pooled.raw, s.pooled(), s.pictures(group), put(a.out[1]));
       from_lanes(pooled.place, s.pooled(), s.pictures(group), [&, to = a.out[2].ptr<std::uint8_t>() + first](std::int64_t k, std::int64_t i, Vec v, auto n) {
-        store_places(reinterpret_cast<Ints>(v), to + k * s.pooled() + i, n);
+        StoreBytes(reinterpret_cast<Ints>(v), to + k * s.pooled() + i, n);
       });
     }
   });
@@ -231,7 +231,7 @@ void run_backward(const KernelArgs& a) {
       to_lanes(s.pooled(), pooled.y, lanes, take(gy, 0));  // no gradient, and none of a slope
       to_lanes(s.pooled(), pooled.raw, lanes, take(raw, 1));
       to_lanes(s.pooled(), pooled.place, lanes, [&, from = places.ptr<std::uint8_t>() + first](std::int64_t k, std::int64_t i, auto n) {
-        return k < count ? reinterpret_cast<Vec>(load_places(from + k * s.pooled() + i, n)) : Set(0);
+        return k < count ? reinterpret_cast<Vec>(LoadBytes(from + k * s.pooled() + i, n)) : Set(0);
       });
       load_pictures(a.in[1], s, group, pictures);
       if (!spread.writes) std::fill_n(map, s.map() * lanes, 0.f);

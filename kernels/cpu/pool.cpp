@@ -1,12 +1,11 @@
 // Max pooling: of contiguous planes, one plane at a time, and of channels_last pictures (bf16 too), lanes along channels. The winners are i64 places in the picture
-// or u8 places in the window, which conv_block.h loads and stores.
+// or u8 places in the window.
 #include <algorithm>
 #include <limits>
 #include <span>
 #include <vector>
 
 #include "mien/kernels/cpu/channels.h"
-#include "mien/kernels/cpu/conv_block.h"
 #include "mien/kernels/cpu/pool_window.h"
 #include "mien/kernels/cpu/windows.h"
 
@@ -152,7 +151,7 @@ Winner window_winner(const T* x, const Window& w, std::int32_t first, std::int64
   whole.rows = whole.cols = 3;  // known to the compiler, which unrolls the loops
   return pool_window(x, whole, first, n, plain);
 }
-inline void store_numbers(Ints at, std::uint8_t* to, std::int64_t n) { store_places(at & SetInt(255), to, n); }  // -1 is kept as 255; packing would make it 0
+inline void store_numbers(Ints at, std::uint8_t* to, std::int64_t n) { StoreBytes(at & SetInt(255), to, n); }  // -1 is kept as 255; packing would make it 0
 inline void store_numbers(Ints at, std::int64_t* to, std::int64_t n) {
   std::int32_t numbers[lanes];
   std::memcpy(numbers, &at, sizeof numbers);
@@ -232,7 +231,7 @@ inline Ints load_numbers(const std::int64_t* p, std::int64_t n) {
   return out;
 #endif
 }
-inline Ints load_numbers(const std::uint8_t* p, std::int64_t n) { return load_places(p, n); }
+inline Ints load_numbers(const std::uint8_t* p, std::int64_t n) { return LoadBytes(p, n); }
 // Each place collects the gradients of the windows that it won. The gradient may be a slice of the channels of a wider picture, as the parts of a concat get it.
 template <class T, class I>
 void run_backward_last(const KernelArgs& args) {

@@ -1,6 +1,7 @@
 // Choosing lane by lane, vectors of whole numbers, and vectors of which only the first n lanes exist. n == lanes means a whole one.
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 
 #include "mien/kernels/cpu/simd.h"
@@ -26,6 +27,27 @@ inline Bytes to_bytes(Ints v) {
 inline Ints to_ints(Bytes b) { return __builtin_convertvector(b, Ints); }
 inline Bytes to_bytes(Ints v) { return __builtin_convertvector(v, Bytes); }
 #endif
+
+// The same in memory, n lanes: such as a winner's place in its window.
+inline void copy_bytes(const void* from, void* to, std::int64_t n) {  // n < lanes; a memcpy of n bytes would be a call
+  auto* p = static_cast<const char*>(from);
+  auto* q = static_cast<char*>(to);
+  if (lanes > 8 && n & 8) std::memcpy(q, p, 8), p += 8, q += 8;
+  if (lanes > 4 && n & 4) std::memcpy(q, p, 4), p += 4, q += 4;
+  if (n & 2) std::memcpy(q, p, 2), p += 2, q += 2;
+  if (n & 1) *q = *p;
+}
+inline Ints LoadBytes(const std::uint8_t* p, std::int64_t n) {
+  Bytes b{};
+  if (n == lanes) std::memcpy(&b, p, lanes);
+  else copy_bytes(p, &b, n);
+  return to_ints(b);
+}
+inline void StoreBytes(Ints v, std::uint8_t* p, std::int64_t n) {
+  const Bytes b = to_bytes(v);
+  if (n == lanes) std::memcpy(p, &b, lanes);
+  else copy_bytes(&b, p, n);
+}
 
 // A number of lanes that is known to be all of them.
 using Whole = std::integral_constant<std::int64_t, lanes>;
